@@ -1,0 +1,108 @@
+//! Deadlines for blocking calls, by alarm(2).
+//!
+//! The handler is installed without SA_RESTART, so that a call which waits returns EINTR, and it sets the next alarm
+//! one second ahead: a signal that arrives just before the call begins to wait would otherwise be lost, and the wait
+//! last for ever. `Read` and `Write` helpers of the standard library retry EINTR silently, so whatever waits for
+//! another process goes through [`Bounded`], which turns "interrupted, and the time is over" into `TimedOut`.
+//!
+//! There is one timer, and it always serves the wait that was armed last; [`limit_process`] cuts every wait to what
+//! is left of the process's own time.
+
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+
+static EXPIRED: AtomicBool = AtomicBool::new(false);
+static PROCESS_ENDS: OnceLock<Instant> = OnceLock::new();
+
+extern "C" fn on_alarm(_: libc::c_int) {
+    EXPIRED.store(true, Relaxed);
+    // SAFETY: alarm is async-signal-safe and takes no pointer.
+    unsafe { libc::alarm(1) };
+}
+
+/// Installs the handler. Before this an alarm would end the process.
+pub fn init() -> io::Result<()> {
+    // SAFETY: sigaction is plain numbers and a pointer, for which all zeros is a valid value: no flags, empty mask.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    action.sa_sigaction = on_alarm as *const () as libc::sighandler_t;
+    // SAFETY: `action` is live and complete, its handler calls only async-signal-safe functions, and the old action is
+    // not asked for.
+    let status = unsafe { libc::sigaction(libc::SIGALRM, &action, std::ptr::null_mut()) };
+    Errno::result(status).map(drop).map_err(io::Error::from)
+}
+
+/// Sets the time after which every wait of this process is over, from now on. Only the first call counts.
+pub fn limit_process(total: Duration) {
+    if let Some(end) = Instant::now().checked_add(total) {
+        PROCESS_ENDS.get_or_init(|| end);
+    }
+}
+
+/// Whether the time set by [`limit_process`] is over.
+pub fn process_is_over() -> bool {
+    PROCESS_ENDS.get().is_some_and(|end| Instant::now() >= *end)
+}
+
+/// Starts the clock for the next wait: after `limit` (rounded up to a second, at least one) a blocking call returns
+/// EINTR, and [`expired`] is true.
+pub fn arm(limit: Duration) {
+    let left = PROCESS_ENDS.get().map_or(limit, |end| {
+        limit.min(end.saturating_duration_since(Instant::now()))
+    });
+    let whole = left
+        .as_secs()
+        .saturating_add(u64::from(left.subsec_nanos() > 0));
+    EXPIRED.store(false, Relaxed);
+    nix::unistd::alarm::set(u32::try_from(whole).unwrap_or(u32::MAX).max(1));
+}
+
+/// Whether the wait that was armed last has used up its time.
+pub fn expired() -> bool {
+    EXPIRED.load(Relaxed)
+}
+
+/// Stops the clock.
+pub fn disarm() {
+    nix::unistd::alarm::cancel();
+    EXPIRED.store(false, Relaxed);
+}
+
+/// Runs one blocking system call until it succeeds, fails, or `limit` is over (`TimedOut`).
+pub fn bounded<T>(limit: Duration, mut call: impl FnMut() -> nix::Result<T>) -> io::Result<T> {
+    arm(limit);
+    loop {
+        match call() {
+            Err(Errno::EINTR) if expired() => return Err(io::ErrorKind::TimedOut.into()),
+            Err(Errno::EINTR) => {}
+            result => return result.map_err(io::Error::from),
+        }
+    }
+}
+
+/// A descriptor on which each read and each write waits no longer than `limit`.
+#[derive(Debug)]
+pub struct Bounded {
+    pub fd: OwnedFd,
+    pub limit: Duration,
+}
+
+impl Read for Bounded {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        bounded(self.limit, || nix::unistd::read(self.fd.as_fd(), buffer))
+    }
+}
+
+impl Write for Bounded {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        bounded(self.limit, || nix::unistd::write(self.fd.as_fd(), bytes))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

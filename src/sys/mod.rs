@@ -1,0 +1,7 @@
+//! System calls and C library calls, wrapped so that the rest of the program can be safe Rust.
+//!
+//! The only room that may say `unsafe`. Where nix has a safe wrapper, callers use nix and nothing stands here. Knows
+//! nothing of Postfix, QMQP or mail.
+
+pub mod alarm;
+pub mod time;

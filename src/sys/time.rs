@@ -1,0 +1,93 @@
+//! Local time, as the C library's zone rules have it.
+//!
+//! `init` reads the zone file, and must come before a chroot or a filter of system calls; `local` then works in both.
+
+use std::ffi::CStr;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+unsafe extern "C" {
+    fn tzset();
+}
+
+/// Names of the months and weekdays in the C locale, as mail and syslog dates have them.
+pub const MONTHS: [&str; 12] = [
+    "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+];
+pub const WEEKDAYS: [&str; 7] = ["Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"];
+
+/// A moment broken down in the local zone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LocalTime {
+    pub year: i32,
+    /// 0 is January.
+    pub month: usize,
+    /// 1..=31.
+    pub day: i32,
+    /// 0 is Sunday.
+    pub weekday: usize,
+    pub hour: i32,
+    pub minute: i32,
+    pub second: i32,
+    /// Seconds east of Greenwich.
+    pub offset_secs: i64,
+    /// The zone's abbreviation, such as `CET` or `+0545`.
+    pub zone: String,
+}
+
+/// Loads the zone named by TZ, or /etc/localtime.
+pub fn init() {
+    // SAFETY: tzset reads the environment, and no other thread exists that could be changing it.
+    unsafe { tzset() }
+}
+
+/// Breaks `secs` since the epoch down in the zone loaded by [`init`], touching no file.
+pub fn local(secs: i64) -> LocalTime {
+    // SAFETY: `tm` is plain numbers and a pointer, for which all zeros is a valid value.
+    let mut tm: libc::tm = unsafe { std::mem::zeroed() };
+    // SAFETY: both pointers are to live values of the right type, and the result is written to `tm` alone.
+    let done = unsafe { libc::localtime_r(&secs, &mut tm) };
+    if done.is_null() {
+        // Years beyond an int: no clock that the program reads gets there.
+        return LocalTime {
+            year: 1970,
+            month: 0,
+            day: 1,
+            weekday: 4,
+            hour: 0,
+            minute: 0,
+            second: 0,
+            offset_secs: 0,
+            zone: "UTC".to_owned(),
+        };
+    }
+    let zone = if tm.tm_zone.is_null() {
+        String::new()
+    } else {
+        // SAFETY: tm_zone, where not null, is a string of the C library that lives until the next tzset.
+        unsafe { CStr::from_ptr(tm.tm_zone) }
+            .to_string_lossy()
+            .into_owned()
+    };
+    LocalTime {
+        year: tm.tm_year.saturating_add(1900),
+        month: usize::try_from(tm.tm_mon).unwrap_or(0),
+        day: tm.tm_mday,
+        weekday: usize::try_from(tm.tm_wday).unwrap_or(0),
+        hour: tm.tm_hour,
+        minute: tm.tm_min,
+        second: tm.tm_sec,
+        offset_secs: tm.tm_gmtoff,
+        zone,
+    }
+}
+
+/// Seconds and microseconds since the epoch; a clock set before it counts as the epoch.
+pub fn now() -> (i64, u32) {
+    match SystemTime::now().duration_since(UNIX_EPOCH) {
+        Ok(since) => (
+            i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
+            since.subsec_micros(),
+        ),
+        Err(_) => (0, 0),
+    }
+}
