@@ -7,6 +7,7 @@
 mod log;
 #[allow(unsafe_code, reason = "the one room that calls the C library")]
 mod sys;
+mod wire;
 
 use std::process::ExitCode;
 

@@ -1,0 +1,12 @@
+//! Bytes to values and back, over `Read` and `Write`: QMQP on the client's side, attributes and records on cleanup's.
+//!
+//! Knows formats and their limits. Does not know descriptors, clocks or logs, nor what a value means to the queue.
+#![forbid(unsafe_code)]
+#![warn(clippy::indexing_slicing, clippy::string_slice)]
+
+pub mod address;
+pub mod attr;
+pub mod netstring;
+pub mod qmqp;
+pub mod record;
+pub mod verp;

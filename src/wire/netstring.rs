@@ -1,0 +1,239 @@
+//! Netstrings: decimal length, colon, exactly that many bytes, comma.
+//!
+//! Authority: <https://cr.yp.to/proto/netstrings.txt> and section 3 of the QMQP page of the specification (leading
+//! zeros are fine, and so is a length without a digit, which is zero). Nothing is reserved for an announced length: data is handed out in
+//! pieces of the read buffer, as it arrives.
+
+use std::fmt::{self, Display};
+use std::io::{self, Read};
+
+/// Bytes asked of the source at a time.
+pub const READ_SIZE: usize = 64 * 1024;
+
+/// The largest length that can be written, a signed machine word as in Postfix.
+pub const LENGTH_LIMIT: u64 = i64::MAX as u64;
+
+/// What is wrong with the client's side of the conversation.
+#[derive(Debug)]
+pub enum Error {
+    /// The client's fault: the bytes are not what the protocol has at this place.
+    Format,
+    /// The client's fault: a length above the limit of its place.
+    Size,
+    /// The client is gone. The error is what the system said, if it was more than an end of file.
+    Disconnect(Option<io::Error>),
+    /// The client was silent for longer than it may be.
+    Timeout,
+}
+
+impl Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Error::Format => "netstring format error",
+            Error::Size => "netstring length exceeds storage limit",
+            Error::Disconnect(_) => "lost connection",
+            Error::Timeout => "read/write timeout",
+        })
+    }
+}
+
+impl From<io::Error> for Error {
+    fn from(error: io::Error) -> Self {
+        if error.kind() == io::ErrorKind::TimedOut {
+            Error::Timeout
+        } else {
+            Error::Disconnect(Some(error))
+        }
+    }
+}
+
+/// A buffered source that counts down the bytes left of an enclosing netstring.
+///
+/// What would be read beyond them is a format error, raised before the byte in question is waited for.
+pub struct Reader<R> {
+    source: R,
+    buffer: Vec<u8>,
+    /// `buffer[start..end]` has arrived and is not used yet.
+    start: usize,
+    end: usize,
+    left: u64,
+}
+
+impl<R: Read> Reader<R> {
+    /// A reader that is not inside any netstring yet.
+    pub fn new(source: R) -> Self {
+        Reader {
+            source,
+            buffer: vec![0; READ_SIZE],
+            start: 0,
+            end: 0,
+            left: u64::MAX,
+        }
+    }
+
+    /// From here on `length` bytes may be used.
+    pub fn enter(&mut self, length: u64) {
+        self.left = length;
+    }
+
+    /// Whether the enclosing netstring is used up.
+    pub fn is_empty(&self) -> bool {
+        self.left == 0
+    }
+
+    /// Reads digits and the colon. A length above `limit` is [`Error::Size`], where there is a limit.
+    pub fn length(&mut self, limit: Option<u64>) -> Result<u64, Error> {
+        let mut length: u64 = 0;
+        loop {
+            let byte = self.byte()?;
+            let digit = match byte {
+                b':' => break,
+                b'0'..=b'9' => u64::from(byte - b'0'),
+                _ => return Err(Error::Format),
+            };
+            length = length
+                .checked_mul(10)
+                .and_then(|tens| tens.checked_add(digit))
+                .filter(|&sum| sum <= LENGTH_LIMIT)
+                .ok_or(Error::Size)?;
+        }
+        if limit.is_some_and(|limit| length > limit) {
+            return Err(Error::Size);
+        }
+        Ok(length)
+    }
+
+    /// Checks that data of `length` and its comma still fit into the enclosing netstring.
+    pub fn check_room(&self, length: u64) -> Result<(), Error> {
+        if length < self.left {
+            Ok(())
+        } else {
+            Err(Error::Format)
+        }
+    }
+
+    /// Gives out between 1 and `most` bytes, as many as have arrived; waits for some if there are none.
+    ///
+    /// `most` must not be zero, and [`Reader::check_room`] must have allowed it.
+    pub fn some(&mut self, most: u64) -> Result<&[u8], Error> {
+        if self.start == self.end {
+            self.fill()?;
+        }
+        let most = usize::try_from(most.min(self.left)).unwrap_or(usize::MAX);
+        let taken = most.min(self.end - self.start);
+        let from = self.start;
+        self.start += taken;
+        self.left = self.left.saturating_sub(taken as u64);
+        self.buffer.get(from..self.start).ok_or(Error::Format)
+    }
+
+    /// Reads the comma that ends data inside the enclosing netstring.
+    pub fn comma(&mut self) -> Result<(), Error> {
+        match self.byte()? {
+            b',' => Ok(()),
+            _ => Err(Error::Format),
+        }
+    }
+
+    fn byte(&mut self) -> Result<u8, Error> {
+        if self.left == 0 {
+            return Err(Error::Format);
+        }
+        self.some(1)?.first().copied().ok_or(Error::Format)
+    }
+
+    fn fill(&mut self) -> Result<(), Error> {
+        self.start = 0;
+        self.end = 0;
+        while self.end == 0 {
+            match self.source.read(&mut self.buffer) {
+                Ok(0) => return Err(Error::Disconnect(None)),
+                Ok(n) => self.end = n,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Encodes `data` as a netstring.
+pub fn encode(data: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(data.len() + 8);
+    out.extend_from_slice(data.len().to_string().as_bytes());
+    out.push(b':');
+    out.extend_from_slice(data);
+    out.push(b',');
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn decode(bytes: &[u8], limit: Option<u64>) -> Result<Vec<u8>, Error> {
+        let mut reader = Reader::new(bytes);
+        let length = reader.length(limit)?;
+        let mut data = Vec::new();
+        while (data.len() as u64) < length {
+            let more = length - data.len() as u64;
+            data.extend_from_slice(reader.some(more)?);
+        }
+        reader.comma()?;
+        Ok(data)
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_encoded_is_decoded(data: Vec<u8>) {
+            prop_assert_eq!(decode(&encode(&data), None).unwrap(), data);
+        }
+
+        #[test]
+        fn any_bytes_are_data_or_an_error(bytes: Vec<u8>) {
+            if let Ok(data) = decode(&bytes, Some(1000)) {
+                prop_assert!(data.len() <= 1000);
+            }
+        }
+    }
+
+    #[test]
+    fn a_length_may_be_empty_or_start_with_zeros() {
+        assert_eq!(decode(b":,", None).unwrap(), b"");
+        assert_eq!(
+            decode(&[b"0".repeat(100).as_slice(), b"2:ab,"].concat(), None).unwrap(),
+            b"ab"
+        );
+    }
+
+    #[test]
+    fn a_limit_holds_at_and_past_it() {
+        assert_eq!(decode(b"3:abc,", Some(3)).unwrap(), b"abc");
+        assert!(matches!(decode(b"4:", Some(3)), Err(Error::Size)));
+        assert!(matches!(
+            decode(b"9223372036854775807:", None),
+            Err(Error::Disconnect(None))
+        ));
+        assert!(matches!(
+            decode(b"9223372036854775808", None),
+            Err(Error::Size)
+        ));
+    }
+
+    #[test]
+    fn nothing_but_digits_makes_a_length() {
+        for bytes in ["x", " 1:a,", "+1:a,", "-1:a,", "1 :a,", "\u{e9}"] {
+            assert!(
+                matches!(decode(bytes.as_bytes(), None), Err(Error::Format)),
+                "{bytes}"
+            );
+        }
+    }
+
+    #[test]
+    fn data_must_end_with_a_comma() {
+        assert!(matches!(decode(b"1:ab", None), Err(Error::Format)));
+        assert!(matches!(decode(b"1:a", None), Err(Error::Disconnect(None))));
+    }
+}

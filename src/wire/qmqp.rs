@@ -1,0 +1,419 @@
+//! A QMQP request: one netstring that holds the message, the sender and the recipients as netstrings.
+//!
+//! Each part is given out only after the one before it, by value: content, sender, recipients, end. Authority: sections
+//! 1 to 4 of the QMQP page of the specification, and <https://cr.yp.to/proto/qmqp.html>.
+//!
+//! Unlike Postfix, the length of the outer netstring is enforced, as qmail-qmqpd does: its parts must fill it exactly. A
+//! request whose parts and whole disagree was cut or joined on its way, and nobody can say where.
+//!
+//! Unlike Postfix, an address may not hold CR, LF or NUL: cleanup cuts an address at a NUL, and so delivers to another
+//! one; a line end breaks the header line that names the recipient.
+
+use std::fmt::{self, Display};
+use std::io::Read;
+
+use crate::wire::netstring::{Error, Reader};
+use crate::wire::record::DATA_LIMIT;
+
+/// The most that each part may hold, in bytes.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// message_size_limit; none where it is zero or less.
+    pub message: Option<u64>,
+    /// line_length_limit.
+    pub address: u64,
+}
+
+/// Which part of the request is being waited for. Completes "lost connection while ...".
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    Connect,
+    Header,
+    Content,
+    Sender,
+    Recipient,
+    Reply,
+}
+
+impl Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Phase::Connect => "initializing client connection",
+            Phase::Header => "receiving QMQP packet header",
+            Phase::Content => "receiving message content",
+            Phase::Sender => "receiving sender address",
+            Phase::Recipient => "receiving recipient address",
+            Phase::Reply => "sending completion status",
+        })
+    }
+}
+
+/// Why a request ends early: the client's offence, or its silence.
+#[derive(Debug)]
+pub enum Fault {
+    /// Bytes that are no netstring, or one too long, or none at all.
+    Netstring(Error, Phase),
+    /// CR, LF or NUL in an address.
+    Address(Phase),
+}
+
+/// A request of which nothing but the outer length has been read.
+pub struct Request<R> {
+    reader: Reader<R>,
+    limits: Limits,
+}
+
+/// The message, given out in pieces.
+pub struct Content<R> {
+    reader: Reader<R>,
+    limits: Limits,
+    left: u64,
+}
+
+/// The recipients, given out one by one.
+pub struct Recipients<R> {
+    reader: Reader<R>,
+    limits: Limits,
+}
+
+impl<R: Read> Request<R> {
+    /// Reads the length of the outer netstring.
+    pub fn begin(source: R, limits: Limits) -> Result<Self, Fault> {
+        let mut reader = Reader::new(source);
+        let whole = reader.length(None).map_err(during(Phase::Header))?;
+        reader.enter(whole);
+        let limits = Limits {
+            address: limits.address.min(DATA_LIMIT as u64),
+            ..limits
+        };
+        Ok(Request { reader, limits })
+    }
+
+    /// Reads the length of the message.
+    pub fn content(self) -> Result<Content<R>, Fault> {
+        let Request { mut reader, limits } = self;
+        let left = announced(&mut reader, limits.message).map_err(during(Phase::Content))?;
+        Ok(Content {
+            reader,
+            limits,
+            left,
+        })
+    }
+}
+
+impl<R: Read> Content<R> {
+    /// The next piece of the message, none after the last.
+    pub fn next(&mut self) -> Result<Option<&[u8]>, Fault> {
+        if self.left == 0 {
+            return Ok(None);
+        }
+        let piece = self
+            .reader
+            .some(self.left)
+            .map_err(during(Phase::Content))?;
+        self.left = self.left.saturating_sub(piece.len() as u64);
+        Ok(Some(piece))
+    }
+
+    /// Reads the end of the message and the sender after it.
+    pub fn sender(mut self) -> Result<(Vec<u8>, Recipients<R>), Fault> {
+        self.reader.comma().map_err(during(Phase::Content))?;
+        let mut sender = Vec::new();
+        address(&mut self.reader, self.limits, Phase::Sender, &mut sender)?;
+        let rest = Recipients {
+            reader: self.reader,
+            limits: self.limits,
+        };
+        Ok((sender, rest))
+    }
+}
+
+impl<R: Read> Recipients<R> {
+    /// Puts the next recipient into `recipient`; false, and the whole request has been read, when there is none.
+    pub fn next(&mut self, recipient: &mut Vec<u8>) -> Result<bool, Fault> {
+        if !self.reader.is_empty() {
+            address(&mut self.reader, self.limits, Phase::Recipient, recipient)?;
+            return Ok(true);
+        }
+        self.reader.enter(1);
+        self.reader.comma().map_err(during(Phase::Recipient))?;
+        Ok(false)
+    }
+}
+
+fn during(phase: Phase) -> impl Fn(Error) -> Fault {
+    move |error| Fault::Netstring(error, phase)
+}
+
+fn announced<R: Read>(reader: &mut Reader<R>, limit: Option<u64>) -> Result<u64, Error> {
+    let length = reader.length(limit)?;
+    reader.check_room(length)?;
+    Ok(length)
+}
+
+fn address<R: Read>(
+    reader: &mut Reader<R>,
+    limits: Limits,
+    phase: Phase,
+    address: &mut Vec<u8>,
+) -> Result<(), Fault> {
+    address.clear();
+    let mut left = announced(reader, Some(limits.address)).map_err(during(phase))?;
+    while left > 0 {
+        let piece = reader.some(left).map_err(during(phase))?;
+        left = left.saturating_sub(piece.len() as u64);
+        address.extend_from_slice(piece);
+    }
+    reader.comma().map_err(during(phase))?;
+    if address.iter().any(|b| matches!(b, b'\r' | b'\n' | 0)) {
+        return Err(Fault::Address(phase));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::netstring::encode;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use std::io;
+
+    const LIMITS: Limits = Limits {
+        message: Some(100),
+        address: 20,
+    };
+
+    #[derive(Debug, PartialEq)]
+    struct Parts {
+        content: Vec<u8>,
+        sender: Vec<u8>,
+        recipients: Vec<Vec<u8>>,
+    }
+
+    /// Gives out at most `step` bytes a read, as a slow network does.
+    struct Steps<'a>(&'a [u8], usize);
+
+    impl Read for Steps<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let n = self.1.min(buffer.len());
+            self.0.read(&mut buffer[..n])
+        }
+    }
+
+    fn parse(source: impl Read) -> Result<Parts, Fault> {
+        let mut content = Request::begin(source, LIMITS)?.content()?;
+        let mut bytes = Vec::new();
+        while let Some(piece) = content.next()? {
+            bytes.extend_from_slice(piece);
+        }
+        let (sender, mut rest) = content.sender()?;
+        let mut recipients = Vec::new();
+        let mut recipient = Vec::new();
+        while rest.next(&mut recipient)? {
+            recipients.push(recipient.clone());
+        }
+        Ok(Parts {
+            content: bytes,
+            sender,
+            recipients,
+        })
+    }
+
+    fn request(content: &[u8], sender: &[u8], recipients: &[Vec<u8>]) -> Vec<u8> {
+        let mut inner = encode(content);
+        inner.extend(encode(sender));
+        for recipient in recipients {
+            inner.extend(encode(recipient));
+        }
+        encode(&inner)
+    }
+
+    /// The same language, by an obvious parser that has all bytes at hand: `None` for whatever is not a request.
+    fn slow(bytes: &[u8]) -> Option<Parts> {
+        let (inner, _) = slow_netstring(bytes)?;
+        let (content, rest) = slow_netstring(inner)?;
+        let (sender, mut rest) = slow_netstring(rest)?;
+        let mut recipients = Vec::new();
+        while !rest.is_empty() {
+            let (recipient, after) = slow_netstring(rest)?;
+            recipients.push(recipient.to_vec());
+            rest = after;
+        }
+        let addresses = std::iter::once(sender).chain(recipients.iter().map(Vec::as_slice));
+        for address in addresses {
+            if address.len() > 20 || address.iter().any(|b| b"\r\n\0".contains(b)) {
+                return None;
+            }
+        }
+        (content.len() <= 100).then(|| Parts {
+            content: content.to_vec(),
+            sender: sender.to_vec(),
+            recipients,
+        })
+    }
+
+    fn slow_netstring(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+        let colon = bytes.iter().position(|&b| b == b':')?;
+        let digits = &bytes[..colon];
+        if !digits.iter().all(u8::is_ascii_digit) {
+            return None;
+        }
+        let length: usize = format!("0{}", std::str::from_utf8(digits).ok()?)
+            .parse()
+            .ok()?;
+        let rest = &bytes[colon + 1..];
+        (rest.len() > length && rest[length] == b',')
+            .then(|| (&rest[..length], &rest[length + 1..]))
+    }
+
+    #[test]
+    fn the_worked_request_of_the_specification_has_its_parts() {
+        let bytes = b"48:14:Subject: t\n\nb\n,11:s@x.example,11:r@y.example,,";
+        assert_eq!(bytes.len(), 52);
+        let parts = parse(&bytes[..]).unwrap();
+        assert_eq!(parts.content, b"Subject: t\n\nb\n");
+        assert_eq!(parts.sender, b"s@x.example");
+        assert_eq!(parts.recipients, [b"r@y.example"]);
+    }
+
+    const FAULTS: &[(&str, &str)] = &[
+        ("", "lost connection while receiving QMQP packet header"),
+        (
+            "x",
+            "netstring format error while receiving QMQP packet header",
+        ),
+        (
+            "9223372036854775808:",
+            "netstring length exceeds storage limit while receiving QMQP packet header",
+        ),
+        ("8:", "lost connection while receiving message content"),
+        (
+            "300:101:",
+            "netstring length exceeds storage limit while receiving message content",
+        ),
+        (
+            "300:100:",
+            "lost connection while receiving message content",
+        ),
+        (
+            ":",
+            "netstring format error while receiving message content",
+        ),
+        (
+            "9:2:abX",
+            "netstring format error while receiving message content",
+        ),
+        ("9:2:ab,", "lost connection while receiving sender address"),
+        (
+            "99:2:ab,21:",
+            "netstring length exceeds storage limit while receiving sender address",
+        ),
+        (
+            "99:2:ab,20:",
+            "lost connection while receiving sender address",
+        ),
+        (
+            "99:2:ab,1:a;",
+            "netstring format error while receiving sender address",
+        ),
+        (
+            "99:2:ab,1:a,",
+            "lost connection while receiving recipient address",
+        ),
+        (
+            "99:2:ab,1:a,21:",
+            "netstring length exceeds storage limit while receiving recipient address",
+        ),
+        (
+            "9:2:ab,1:a,x",
+            "netstring format error while receiving recipient address",
+        ),
+        (
+            "9:2:ab,1:a,",
+            "lost connection while receiving recipient address",
+        ),
+    ];
+
+    #[test]
+    fn every_fault_names_its_phase() {
+        for (bytes, text) in FAULTS {
+            let Err(Fault::Netstring(error, phase)) = parse(bytes.as_bytes()) else {
+                panic!("{bytes}");
+            };
+            assert_eq!(format!("{error} while {phase}"), *text, "{bytes}");
+        }
+    }
+
+    #[test]
+    fn the_outer_length_must_be_filled_exactly() {
+        let exact = b"9:2:ab,1:a,,";
+        assert!(parse(&exact[..]).is_ok());
+        for (outer, phase) in [
+            (0, Phase::Content),
+            (1, Phase::Content),
+            (4, Phase::Content),
+            (5, Phase::Sender),
+            (8, Phase::Sender),
+            (10, Phase::Recipient),
+            (59, Phase::Recipient),
+        ] {
+            let bytes = format!("{outer}:2:ab,1:a,,");
+            let Err(Fault::Netstring(Error::Format, at)) = parse(bytes.as_bytes()) else {
+                panic!("{bytes}");
+            };
+            assert_eq!(at, phase, "{bytes}");
+        }
+    }
+
+    #[test]
+    fn line_ends_and_nul_are_refused_in_addresses_and_kept_in_content() {
+        for byte in *b"\r\n\0" {
+            let bad = vec![b'a', byte];
+            let good = vec![b"r".to_vec()];
+            assert!(matches!(
+                parse(request(b"m", &bad, &good).as_slice()),
+                Err(Fault::Address(Phase::Sender))
+            ));
+            assert!(matches!(
+                parse(request(b"m", b"s", std::slice::from_ref(&bad)).as_slice()),
+                Err(Fault::Address(Phase::Recipient))
+            ));
+            assert_eq!(
+                parse(request(&bad, b"s", &good).as_slice())
+                    .unwrap()
+                    .content,
+                bad
+            );
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_request_is_read_as_it_was_written(
+            content in vec(any::<u8>(), 0..=100),
+            sender in vec(b' '.., 0..=20),
+            recipients in vec(vec(b' '.., 0..=20), 0..5),
+            step in 1usize..40,
+        ) {
+            let bytes = request(&content, &sender, &recipients);
+            let parts = parse(Steps(&bytes, step)).unwrap();
+            prop_assert_eq!(parts, Parts { content, sender, recipients });
+        }
+
+        #[test]
+        fn the_slow_parser_agrees_on_damaged_requests(
+            content in vec(any::<u8>(), 0..30),
+            recipients in vec(vec(any::<u8>(), 0..24), 0..3),
+            damage in vec((any::<prop::sample::Index>(), prop::sample::select(b"0123456789:,xa\n\0".to_vec())), 0..3),
+            step in 1usize..40,
+        ) {
+            let mut bytes = request(&content, b"s@x", &recipients);
+            for (at, byte) in damage {
+                let at = at.index(bytes.len());
+                bytes[at] = byte;
+            }
+            prop_assert_eq!(parse(Steps(&bytes, step)).ok(), slow(&bytes));
+        }
+    }
+}

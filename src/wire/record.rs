@@ -1,0 +1,125 @@
+//! Records: a type byte, a length in base 128 (low seven bits first), data.
+//!
+//! The form in which cleanup(8) takes a message, and in which a queue file keeps it. Authority: section 2.3 of the
+//! cleanup page of the specification.
+
+/// The longest data of a record, in bytes: newer readers take four bytes of length.
+pub const DATA_LIMIT: usize = (1 << 28) - 1;
+
+/// The record types that are written here, by Postfix's names for them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Type {
+    /// REC_TYPE_TIME: arrival, seconds and microseconds.
+    Time = b'T',
+    /// REC_TYPE_FILT: content_filter; in content the same byte is [`Type::Cont`].
+    Filt = b'L',
+    /// REC_TYPE_FROM: envelope sender.
+    From = b'S',
+    /// REC_TYPE_VERP: the two delimiters.
+    Verp = b'V',
+    /// REC_TYPE_ATTR: name=value.
+    Attr = b'A',
+    /// REC_TYPE_RCPT: envelope recipient.
+    Rcpt = b'R',
+    /// REC_TYPE_MESG: the content begins.
+    Mesg = b'M',
+    /// REC_TYPE_NORM: a line of content.
+    Norm = b'N',
+    /// REC_TYPE_XTRA: the content ends.
+    Xtra = b'X',
+    /// REC_TYPE_END: nothing follows.
+    End = b'E',
+}
+
+impl Type {
+    /// REC_TYPE_CONT: a piece of a line of content that goes on in the next record.
+    #[allow(
+        non_upper_case_globals,
+        reason = "stands beside the variants that it shares its byte with"
+    )]
+    pub const Cont: Type = Type::Filt;
+}
+
+/// Appends a record whose data is the pieces one after the other. Data beyond [`DATA_LIMIT`] cannot be written;
+/// callers bound theirs below it.
+pub fn put(out: &mut Vec<u8>, kind: Type, pieces: &[&[u8]]) {
+    let length: usize = pieces.iter().map(|piece| piece.len()).sum();
+    debug_assert!(length <= DATA_LIMIT);
+    out.push(kind as u8);
+    put_length(out, length);
+    for piece in pieces {
+        out.extend_from_slice(piece);
+    }
+}
+
+fn put_length(out: &mut Vec<u8>, mut length: usize) {
+    loop {
+        let low = length.to_le_bytes()[0] & 0x7f;
+        length >>= 7;
+        if length == 0 {
+            out.push(low);
+            return;
+        }
+        out.push(low | 0x80);
+    }
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Reads one record: its type byte, its data, and what follows.
+    pub fn get(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
+        let (&kind, mut rest) = bytes.split_first()?;
+        let mut length = 0;
+        for shift in [0, 7, 14, 21] {
+            let (&byte, after) = rest.split_first()?;
+            rest = after;
+            length |= usize::from(byte & 0x7f) << shift;
+            if byte & 0x80 == 0 {
+                let (data, rest) = rest.split_at_checked(length)?;
+                return Some((kind, data, rest));
+            }
+        }
+        None
+    }
+
+    fn length_bytes(length: usize) -> Vec<u8> {
+        let mut out = Vec::new();
+        put_length(&mut out, length);
+        out
+    }
+
+    #[test]
+    fn lengths_are_encoded_as_the_specification_lists_them() {
+        for (length, bytes) in [
+            (0, vec![0]),
+            (1, vec![1]),
+            (127, vec![0x7f]),
+            (128, vec![0x80, 1]),
+            (129, vec![0x81, 1]),
+            (2048, vec![0x80, 0x10]),
+            (16383, vec![0xff, 0x7f]),
+            (16384, vec![0x80, 0x80, 1]),
+            (2_097_152, vec![0x80, 0x80, 0x80, 1]),
+            (DATA_LIMIT, vec![0xff, 0xff, 0xff, 0x7f]),
+        ] {
+            assert_eq!(length_bytes(length), bytes, "{length}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_put_is_got(first: Vec<u8>, second in proptest::collection::vec(any::<u8>(), 0..40_000)) {
+            let mut out = Vec::new();
+            put(&mut out, Type::Norm, &[&first, &second]);
+            put(&mut out, Type::End, &[]);
+            let (kind, data, rest) = get(&out).unwrap();
+            prop_assert_eq!(kind, b'N');
+            prop_assert_eq!(data, [first, second].concat());
+            prop_assert_eq!(rest, b"E\0");
+        }
+    }
+}
