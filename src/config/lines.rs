@@ -1,0 +1,177 @@
+//! Logical lines, the layer that main.cf, list files and table files have in common.
+//!
+//! Empty lines and comments vanish, and a line that starts with whitespace continues the one before it. Lines are bytes
+//! of any value and length. What a logical line means is for its reader. Authority: postconf(5), "the general format
+//! of the main.cf file".
+
+use std::io::BufRead;
+
+/// One logical line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Logical {
+    /// The number, from 1, of its first physical line.
+    pub first_line: usize,
+    /// The number of the last physical line read for it, comments after it included.
+    pub last_line: usize,
+    /// A NUL byte stood in one of those lines, or in a comment among them. Postfix reads no further than that.
+    pub has_nul: bool,
+    /// The bytes of its physical lines, newlines left out and leading whitespace kept.
+    pub text: Vec<u8>,
+}
+
+/// The logical lines of a file, in order. The last one need not end in a newline.
+pub fn logical_lines(bytes: &[u8]) -> impl Iterator<Item = Logical> + '_ {
+    LogicalLines {
+        rest: bytes,
+        line: 0,
+    }
+}
+
+struct LogicalLines<'a> {
+    rest: &'a [u8],
+    /// Physical lines read so far.
+    line: usize,
+}
+
+impl<'a> LogicalLines<'a> {
+    /// The next physical line, without its newline.
+    fn physical(&mut self) -> Option<&'a [u8]> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        let from = self.rest;
+        // On a slice this cannot fail, and it searches as fast as the C library can.
+        let length = self.rest.skip_until(b'\n').unwrap_or(from.len());
+        self.line += 1;
+        let (line, _) = from.split_at(length);
+        Some(line.strip_suffix(b"\n").unwrap_or(line))
+    }
+}
+
+impl Iterator for LogicalLines<'_> {
+    type Item = Logical;
+
+    fn next(&mut self) -> Option<Logical> {
+        let mut logical = Logical {
+            first_line: 0,
+            last_line: 0,
+            has_nul: false,
+            text: Vec::new(),
+        };
+        while let Some(line) = self.physical() {
+            logical.has_nul |= line.contains(&0);
+            let first = line.iter().copied().find(|&b| !is_space(b));
+            if first.is_some_and(|b| b != b'#') {
+                if logical.text.is_empty() {
+                    logical.first_line = self.line;
+                }
+                logical.text.extend_from_slice(line);
+            }
+            let continues = self.rest.first().is_some_and(|&b| b == b'#' || is_space(b));
+            if !logical.text.is_empty() && !continues {
+                break;
+            }
+        }
+        logical.last_line = self.line;
+        (!logical.text.is_empty()).then_some(logical)
+    }
+}
+
+/// isspace(3) of the C locale: unlike `is_ascii_whitespace` it has the vertical tab.
+pub fn is_space(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t'..=b'\r')
+}
+
+/// `text` without whitespace at either end.
+pub fn trim(text: &[u8]) -> &[u8] {
+    let start = text.iter().position(|&b| !is_space(b));
+    let end = text.iter().rposition(|&b| !is_space(b));
+    match (start, end) {
+        (Some(start), Some(end)) => text.get(start..=end).unwrap_or_default(),
+        _ => b"",
+    }
+}
+
+/// The items of a list without quoting: separated by commas and whitespace.
+pub fn items(list: &[u8]) -> impl Iterator<Item = &[u8]> {
+    list.split(|&b| b == b',' || is_space(b))
+        .filter(|item| !item.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn texts(file: &str) -> Vec<(usize, String)> {
+        logical_lines(file.as_bytes())
+            .map(|l| (l.first_line, String::from_utf8_lossy(&l.text).into_owned()))
+            .collect()
+    }
+
+    fn one(line: usize, text: &str) -> Vec<(usize, String)> {
+        vec![(line, text.to_owned())]
+    }
+
+    #[test]
+    fn comments_and_empty_lines_do_not_end_a_continued_value() {
+        assert_eq!(texts("a = 1\n\n# c\n  2\n"), one(1, "a = 1  2"));
+        assert_eq!(texts("\n# top\na = 1\n   # c\n\t2"), one(3, "a = 1\t2"));
+    }
+
+    #[test]
+    fn the_next_line_that_starts_with_text_starts_a_logical_line() {
+        let both = vec![(1, "a = 1".to_owned()), (4, "b = 2".to_owned())];
+        assert_eq!(texts("a = 1\n# c\n\nb = 2\n"), both);
+    }
+
+    #[test]
+    fn a_hash_after_text_is_text() {
+        assert_eq!(texts("a = b # c\n"), one(1, "a = b # c"));
+    }
+
+    #[test]
+    fn a_file_may_end_without_a_newline_or_hold_nothing() {
+        assert_eq!(texts("a = 1"), one(1, "a = 1"));
+        assert_eq!(texts(""), []);
+        assert_eq!(texts("# a\n \n\t\n\n#b"), []);
+    }
+
+    #[test]
+    fn whitespace_at_the_top_is_left_to_the_reader() {
+        assert_eq!(texts("  a = 1\nb = 2\n")[0], (1, "  a = 1".to_owned()));
+    }
+
+    #[test]
+    fn a_carriage_return_is_kept_and_alone_on_a_line_is_blank() {
+        assert_eq!(texts("a = 1\r\n\r\n b\r\n"), one(1, "a = 1\r b\r"));
+    }
+
+    #[test]
+    fn a_nul_is_noticed_in_a_comment_too() {
+        let lines: Vec<Logical> = logical_lines(b"a = 1\nb = 2\n#\0\n  3\nc = \0\n").collect();
+        let seen: Vec<_> = lines
+            .iter()
+            .map(|l| (l.first_line, l.last_line, l.has_nul))
+            .collect();
+        assert_eq!(seen, [(1, 1, false), (2, 4, true), (5, 5, true)]);
+    }
+
+    #[test]
+    fn items_are_separated_by_commas_and_any_whitespace() {
+        let all: Vec<&[u8]> = items(b" a,,b\t\x0bc , ").collect();
+        assert_eq!(all, [b"a", b"b", b"c"]);
+    }
+
+    proptest! {
+        #[test]
+        fn every_byte_of_text_survives_once_and_in_order(file in "[a# \\n\\r\u{e9}\0]{0,60}") {
+            let kept: Vec<u8> = logical_lines(file.as_bytes()).flat_map(|l| l.text).collect();
+            let lines = file.split('\n').filter(|l| {
+                let first = l.bytes().find(|&b| !is_space(b));
+                first.is_some_and(|b| b != b'#')
+            });
+            prop_assert_eq!(kept, lines.collect::<String>().into_bytes());
+        }
+    }
+}
