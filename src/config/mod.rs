@@ -1,4 +1,261 @@
 //! main.cf: which parameters there are, and what this instance of Postfix has set them to.
+//!
+//! Loading reads the file and no more. A parameter is expanded and checked when it is asked for, so that one which
+//! nobody uses can be as wrong as it likes. Does not know what a parameter is for, and does not log: warnings are
+//! collected for the caller, and an error has Postfix's text for it. Authority: postconf(5).
 #![forbid(unsafe_code)]
 
+mod error;
+mod expand;
+mod hostname;
+mod keywords;
+mod kinds;
 pub mod lines;
+mod main_cf;
+mod mynetworks;
+mod owner;
+mod params;
+mod relation;
+mod table;
+mod trust;
+
+#[cfg(test)]
+mod tests;
+
+use std::borrow::Cow;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fmt;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use error::{Fault, NameValue};
+use kinds::Kind;
+use params::DefaultValue;
+
+pub use error::Error;
+#[allow(unused_imports, reason = "rooms are being furnished")]
+pub use {
+    hostname::valid_hostname,
+    keywords::{Protocols, ReceiveOverrides, Style, Utf8Classes},
+    main_cf::read_settled,
+    owner::Owner,
+    params::Param,
+    table::TABLE,
+};
+
+/// Where main.cf is unless the environment says otherwise.
+pub const DEFAULT_DIRECTORY: &str = "/etc/postfix";
+
+/// The directory of main.cf: the environment's `MAIL_CONFIG`, even if that is empty.
+pub fn directory() -> PathBuf {
+    std::env::var_os("MAIL_CONFIG").map_or_else(|| DEFAULT_DIRECTORY.into(), PathBuf::from)
+}
+
+fn main_cf_in(directory: &Path) -> PathBuf {
+    // Not `join`: a directory that is the empty string means /main.cf.
+    let mut path = OsString::from(directory);
+    path.push("/main.cf");
+    path.into()
+}
+
+/// What this process is called, for `$process_name` and `$service_name`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Names {
+    /// The last part of the name by which the program was called.
+    pub process: String,
+    /// The service's name in master.cf (`-n`), else that of the process.
+    pub service: String,
+}
+
+/// One `-o name=value`, which takes the place of what main.cf says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Override {
+    name: Vec<u8>,
+    value: Vec<u8>,
+}
+
+impl Override {
+    /// Splits the argument of `-o`.
+    pub fn parse(argument: &[u8]) -> Result<Override, Error> {
+        let (name, value) =
+            main_cf::split(argument).map_err(|problem: NameValue| Fault::Override {
+                argument: crate::log::Shown(argument).to_string(),
+                problem,
+            })?;
+        Ok(Override::new(name, value))
+    }
+
+    /// For options that are another way to set a parameter.
+    pub fn new(name: &[u8], value: &[u8]) -> Override {
+        Override {
+            name: name.to_vec(),
+            value: value.to_vec(),
+        }
+    }
+}
+
+/// main.cf and what overrides it.
+#[derive(Debug)]
+pub struct Config {
+    directory: PathBuf,
+    names: Names,
+    /// What main.cf and `-o` set, as it stands there. A map only so that a name's earlier value is found in passing.
+    set: BTreeMap<Vec<u8>, Vec<u8>>,
+    warnings: RefCell<Warnings>,
+}
+
+/// Each warning is given out once.
+#[derive(Debug, Default)]
+struct Warnings {
+    all: Vec<String>,
+    taken: usize,
+}
+
+impl Config {
+    /// Reads main.cf in `directory` and puts the `overrides` in place.
+    pub fn load(directory: &Path, overrides: Vec<Override>, names: Names) -> Result<Config, Error> {
+        trust::check(directory)?;
+        let path = main_cf_in(directory);
+        let bytes = main_cf::read(&path)?;
+        let mut warnings = Vec::new();
+        let mut set: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
+        let parsed = main_cf::parse(
+            &path.to_string_lossy(),
+            &bytes,
+            &mut |warning| warnings.push(warning),
+            &mut |name, value| {
+                let earlier = set.insert(name.to_vec(), value.to_vec());
+                earlier.filter(|earlier| earlier != value)
+            },
+        );
+        if let Err(fault) = parsed {
+            return Err(Error::new(fault, warnings));
+        }
+        set.extend(overrides.into_iter().map(|o| (o.name, o.value)));
+        Ok(Config {
+            directory: directory.to_owned(),
+            names,
+            set,
+            warnings: RefCell::new(Warnings {
+                all: warnings,
+                taken: 0,
+            }),
+        })
+    }
+
+    /// The warnings since the last call, in order; to be logged by the caller, before an error if there is one.
+    pub fn take_warnings(&self) -> Vec<String> {
+        let mut warnings = self.warnings.borrow_mut();
+        let new = warnings.all.get(warnings.taken..).unwrap_or_default();
+        let new = new.to_vec();
+        warnings.taken = warnings.all.len();
+        new
+    }
+
+    fn warn(&self, warning: String) {
+        let all = &mut self.warnings.borrow_mut().all;
+        if !all.contains(&warning) {
+            all.push(warning);
+        }
+    }
+
+    /// Whether main.cf or `-o` has the name, known or not.
+    pub fn is_set(&self, name: &str) -> bool {
+        self.set.contains_key(name.as_bytes())
+    }
+
+    /// The file's name, as messages have it.
+    fn main_cf(&self) -> String {
+        main_cf_in(&self.directory).to_string_lossy().into_owned()
+    }
+
+    /// A mistake in main.cf that takes more than the file to see.
+    fn in_file(&self, problem: fmt::Arguments<'_>) -> Fault {
+        Fault::InFile {
+            main_cf: self.main_cf(),
+            problem: problem.to_string(),
+        }
+    }
+
+    fn read<K: Kind>(&self, position: usize) -> Result<K::Value, Error> {
+        let value = self.value(position)?.into_owned();
+        Ok(K::read(self, &TABLE[position], value)?)
+    }
+
+    /// A parameter's value, expanded, not checked.
+    fn value(&self, position: usize) -> Result<Cow<'_, [u8]>, Fault> {
+        let param = &TABLE[position];
+        match self.set.get(param.name.as_bytes()) {
+            Some(value) if !param.is_fixed() => self.expand(value, position),
+            _ => self.default_value(position),
+        }
+    }
+
+    /// What main.cf or `-o` gives a parameter that is computed otherwise.
+    fn given(&self, name: &[u8]) -> Result<Option<Vec<u8>>, Fault> {
+        let Some(value) = self.set.get(name) else {
+            return Ok(None);
+        };
+        let position = position(name).unwrap_or(TABLE.len());
+        Ok(Some(self.expand(value, position)?.into_owned()))
+    }
+
+    fn default_value(&self, position: usize) -> Result<Cow<'_, [u8]>, Fault> {
+        match TABLE[position].default {
+            DefaultValue::Text(text) => self.expand(text.as_bytes(), position),
+            DefaultValue::Computed(compute) | DefaultValue::Fixed(compute) => {
+                compute(self).map(Cow::Owned)
+            }
+        }
+    }
+
+    fn expand<'a>(&'a self, value: &'a [u8], position: usize) -> Result<Cow<'a, [u8]>, Fault> {
+        expand::expand(value, &|name| self.lookup(name, position))
+    }
+
+    /// What `$name` stands for in the parameter at `position`.
+    ///
+    /// Postfix's daemons load one parameter after the other, and a default can be referred to only once it has been
+    /// loaded. So what comes later in the table is as unknown here as it is there; what main.cf sets is always known.
+    fn lookup(&self, name: &[u8], position: usize) -> Result<Option<Cow<'_, [u8]>>, Fault> {
+        let set = self.set.get(name);
+        let known = self::position(name);
+        if let Some(value) = set.filter(|_| known.is_none_or(|p| !TABLE[p].is_fixed())) {
+            return Ok(Some(Cow::Borrowed(value)));
+        }
+        known
+            .filter(|&known| known < position)
+            .map(|known| self.default_value(known))
+            .transpose()
+    }
+}
+
+impl Param {
+    fn is_fixed(&self) -> bool {
+        matches!(self.default, DefaultValue::Fixed(_))
+    }
+}
+
+fn position(name: &[u8]) -> Option<usize> {
+    TABLE.iter().position(|param| param.name.as_bytes() == name)
+}
+
+// Values of the parameters that depend on the process.
+
+fn process_name(config: &Config) -> Result<Vec<u8>, Fault> {
+    Ok(config.names.process.clone().into_bytes())
+}
+
+fn service_name(config: &Config) -> Result<Vec<u8>, Fault> {
+    Ok(config.names.service.clone().into_bytes())
+}
+
+fn process_id(_: &Config) -> Result<Vec<u8>, Fault> {
+    Ok(std::process::id().to_string().into_bytes())
+}
+
+fn config_directory(config: &Config) -> Result<Vec<u8>, Fault> {
+    Ok(config.directory.as_os_str().as_bytes().to_vec())
+}

@@ -1,0 +1,270 @@
+//! `$name`, `${name?text}` and `${{a} == {b} ? {text} : {text}}` in values.
+//!
+//! A value is scanned once, from left to right; what a name stands for is asked of the caller, and scanned in turn.
+//! Comparing is left to `relation`. Authority: postconf(5), "the general format of the main.cf file"; the texts of the
+//! warnings, and what the manual leaves open, as Postfix 3.7's own programs answered.
+
+use std::borrow::Cow;
+
+use super::error::Fault;
+use super::lines::is_space;
+use super::relation;
+use crate::log::Shown;
+
+/// How deep values may refer to values.
+const NESTING: u32 = 100;
+
+/// How many references and stretches of text one value may lead to. Postfix has no such limit: a hundred names that
+/// each stand for the next one twice would keep it busy until it is killed.
+const PIECES: u32 = 100_000;
+
+/// How much of the text after a mistake is shown.
+const SHOWN_TAIL: usize = 20;
+
+/// Finds what a name stands for, not yet expanded. `None` is an unknown name, which stands for nothing.
+pub(super) type Lookup<'f, 'a> = &'f dyn Fn(&[u8]) -> Result<Option<Cow<'a, [u8]>>, Fault>;
+
+/// `value` with everything replaced that starts with `$`.
+pub(super) fn expand<'a>(value: &'a [u8], lookup: Lookup<'_, 'a>) -> Result<Cow<'a, [u8]>, Fault> {
+    if !value.contains(&b'$') {
+        return Ok(Cow::Borrowed(value));
+    }
+    let mut out = Vec::new();
+    Expansion { lookup, pieces: 0 }.text(value, 0, &mut out)?;
+    Ok(Cow::Owned(out))
+}
+
+struct Expansion<'f, 'a> {
+    lookup: Lookup<'f, 'a>,
+    pieces: u32,
+}
+
+/// What follows a name or a comparison: what to put in its place when it is there, or true, and when it is not.
+/// `None` is what stands there by itself: the name's value, or the word `true`; or nothing.
+struct Choice<'t> {
+    then: Option<&'t [u8]>,
+    otherwise: Option<&'t [u8]>,
+}
+
+impl Expansion<'_, '_> {
+    fn text(&mut self, text: &[u8], level: u32, out: &mut Vec<u8>) -> Result<(), Fault> {
+        let mut rest = text;
+        let mut literal = Vec::new();
+        while let Some(dollar) = rest.iter().position(|&b| b == b'$') {
+            let (before, after) = rest.split_at(dollar);
+            literal.extend_from_slice(before);
+            let after = after.get(1..).unwrap_or_default();
+            if let Some(escaped) = after.strip_prefix(b"$") {
+                literal.push(b'$');
+                rest = escaped;
+                continue;
+            }
+            self.literal(&mut literal, level, out)?;
+            let (inner, after) = reference(text, after)?;
+            self.count(inner, level)?;
+            self.reference(inner, level, out)?;
+            rest = after;
+        }
+        literal.extend_from_slice(rest);
+        self.literal(&mut literal, level, out)
+    }
+
+    fn literal(
+        &mut self,
+        literal: &mut Vec<u8>,
+        level: u32,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Fault> {
+        if !literal.is_empty() {
+            self.count(literal, level)?;
+            out.append(literal);
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, piece: &[u8], level: u32) -> Result<(), Fault> {
+        self.pieces += 1;
+        if level > NESTING || self.pieces > PIECES {
+            let piece = Shown(piece);
+            return Err(bad(format!("unreasonable macro call nesting: \"{piece}\"")));
+        }
+        Ok(())
+    }
+
+    /// Replaces what stands between the brackets after `$`, or a name without brackets.
+    fn reference(&mut self, inner: &[u8], level: u32, out: &mut Vec<u8>) -> Result<(), Fault> {
+        let start = skip_space(inner);
+        if start.first() == Some(&b'{') {
+            return self.comparison(start, level, out);
+        }
+        let (name, after) = split_where(start, |b| b.is_ascii_alphanumeric() || b == b'_');
+        let rest = skip_space(after);
+        let choice = match choice(rest)? {
+            Some(choice) => choice,
+            None if rest.is_empty() => Choice {
+                then: None,
+                otherwise: None,
+            },
+            None => {
+                let (before, _) = inner.split_at(inner.len() - after.len());
+                return Err(syntax("attribute name syntax error", before, after));
+            }
+        };
+        let value = (self.lookup)(name)?.filter(|value| !value.is_empty());
+        match (value, choice.then) {
+            // Without a choice there is text for neither case, and with `:` alone none for this one.
+            (Some(value), None) if rest.is_empty() => self.text(&value, level + 1, out),
+            (Some(_), Some(text)) => self.text(text, level + 1, out),
+            (Some(_), None) => Ok(()),
+            (None, _) => self.optional(choice.otherwise, level, out),
+        }
+    }
+
+    fn comparison(&mut self, text: &[u8], level: u32, out: &mut Vec<u8>) -> Result<(), Fault> {
+        let (left, after) = braced(text)?;
+        let (operator, after) = relation::operator(left, skip_space(after))?;
+        let operand = skip_space(after);
+        if operand.first() != Some(&b'{') {
+            let before = [b"{", left, b"} ", operator.symbol().as_bytes()].concat();
+            return Err(syntax("\"{expression}\" expected", &before, after));
+        }
+        let (right, after) = braced(operand)?;
+        let after = skip_space(after);
+        let choice = match choice(after)? {
+            Some(choice) => choice,
+            None if after.is_empty() => Choice {
+                then: Some(b"true"),
+                otherwise: None,
+            },
+            None => return Err(syntax("\"?\" or \":\" expected", b"}", after)),
+        };
+        // Unlike Postfix, an operand counts as a level: there a parameter that refers to itself in one runs out of
+        // stack.
+        let (mut lhs, mut rhs) = (Vec::new(), Vec::new());
+        self.text(left, level + 1, &mut lhs)?;
+        self.text(right, level + 1, &mut rhs)?;
+        let text = if operator.holds(&lhs, &rhs)? {
+            choice.then
+        } else {
+            choice.otherwise
+        };
+        self.optional(text, level, out)
+    }
+
+    fn optional(
+        &mut self,
+        text: Option<&[u8]>,
+        level: u32,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Fault> {
+        text.map_or(Ok(()), |text| self.text(text, level + 1, out))
+    }
+}
+
+/// Splits what follows a `$` into the reference, without its brackets, and the text after it.
+fn reference<'t>(whole: &[u8], text: &'t [u8]) -> Result<(&'t [u8], &'t [u8]), Fault> {
+    let (inner, after) = match text.first() {
+        Some(b'(') => balanced(text, b'(', b')'),
+        Some(b'{') => balanced(text, b'{', b'}'),
+        _ => Some(split_where(text, |b| {
+            b.is_ascii_alphanumeric() || b == b'_'
+        })),
+    }
+    .ok_or_else(|| bad(format!("truncated macro reference: \"{}\"", Shown(whole))))?;
+    if inner.is_empty() {
+        return Err(bad(format!("empty macro name: \"{}\"", Shown(whole))));
+    }
+    Ok((inner, after))
+}
+
+/// Reads `?text`, `?{text}`, `?{text}:text`, `?{text}:{text}`, `:text` or `:{text}`; `None` where there is neither
+/// `?` nor `:`. Text without braces goes on to the end, whatever it holds.
+fn choice(text: &[u8]) -> Result<Option<Choice<'_>>, Fault> {
+    if let Some(text) = text.strip_prefix(b":") {
+        return Ok(Some(Choice {
+            then: None,
+            otherwise: Some(last_text(text)?),
+        }));
+    }
+    let Some(text) = text.strip_prefix(b"?") else {
+        return Ok(None);
+    };
+    let start = skip_space(text);
+    if start.first() != Some(&b'{') {
+        return Ok(Some(Choice {
+            then: Some(text),
+            otherwise: None,
+        }));
+    }
+    let (then, after) = braced(start)?;
+    let after = skip_space(after);
+    let otherwise = match after.strip_prefix(b":") {
+        Some(text) => Some(last_text(text)?),
+        None if after.is_empty() => None,
+        None => return Err(syntax("\":\" expected", &[then, b"}"].concat(), after)),
+    };
+    Ok(Some(Choice {
+        then: Some(then),
+        otherwise,
+    }))
+}
+
+fn last_text(text: &[u8]) -> Result<&[u8], Fault> {
+    let start = skip_space(text);
+    if start.first() != Some(&b'{') {
+        return Ok(text);
+    }
+    let (inner, after) = braced(start)?;
+    let after = skip_space(after);
+    if !after.is_empty() {
+        return Err(syntax("unexpected input", &[inner, b"}"].concat(), after));
+    }
+    Ok(inner)
+}
+
+/// Splits text that starts with `{` into what the braces hold and what follows them.
+fn braced(text: &[u8]) -> Result<(&[u8], &[u8]), Fault> {
+    // Only round brackets outside can hold braces without a partner.
+    balanced(text, b'{', b'}').ok_or_else(|| {
+        let text = Shown(text);
+        bad(format!(
+            "unbalanced {{}} in attribute expression: \"{text}\""
+        ))
+    })
+}
+
+/// Splits text that starts with `open` after the `close` that belongs to it. Brackets of another kind are text.
+fn balanced(text: &[u8], open: u8, close: u8) -> Option<(&[u8], &[u8])> {
+    let mut depth = 0_usize;
+    for (at, &b) in text.iter().enumerate() {
+        if b == open {
+            depth += 1;
+        } else if b == close {
+            depth -= 1;
+            if depth == 0 {
+                return Some((text.get(1..at)?, text.get(at + 1..)?));
+            }
+        }
+    }
+    None
+}
+
+pub(super) fn split_where(text: &[u8], belongs: impl Fn(u8) -> bool) -> (&[u8], &[u8]) {
+    let end = text.iter().position(|&b| !belongs(b));
+    text.split_at(end.unwrap_or(text.len()))
+}
+
+pub(super) fn skip_space(text: &[u8]) -> &[u8] {
+    split_where(text, is_space).1
+}
+
+pub(super) fn bad(warning: String) -> Fault {
+    Fault::Macro { warning }
+}
+
+/// `WHAT at: "...BEFORE>>>AFTER"`.
+pub(super) fn syntax(what: &str, before: &[u8], after: &[u8]) -> Fault {
+    let tail = after.get(..SHOWN_TAIL).unwrap_or(after);
+    let (before, tail) = (Shown(before), Shown(tail));
+    bad(format!("{what} at: \"...{before}>>>{tail}\""))
+}

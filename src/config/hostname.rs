@@ -1,0 +1,131 @@
+//! What this machine is called: myhostname, mydomain, and what depends on them.
+//!
+//! No name is ever looked up. Authority: postconf(5); RFC 1123 as Postfix's valid_hostname reads it.
+
+use super::Config;
+use super::error::{Fault, errno};
+use super::kinds::{Kind, Text};
+use super::lines::{is_space, trim};
+use super::params::Param;
+use crate::log::Shown;
+
+/// The longest host name, and the longest part of one between dots.
+const NAME_LIMIT: usize = 255;
+const LABEL_LIMIT: usize = 63;
+
+/// How much of a bad name is shown.
+const SHOWN_NAME: usize = 100;
+
+/// The domain of a machine whose name has no dot.
+const LOCALDOMAIN: &[u8] = b"localdomain";
+
+/// myhostname where nobody has set it: the kernel's name for this machine, with a domain.
+pub(super) fn myhostname(config: &Config) -> Result<Vec<u8>, Fault> {
+    let name = nix::unistd::gethostname().unwrap_or_default();
+    let mut name = name.into_encoded_bytes();
+    valid_hostname(&name).map_err(|warning| Fault::OwnHostname { warning })?;
+    if !name.contains(&b'.') {
+        let domain = config.given(b"mydomain")?;
+        name.push(b'.');
+        name.extend_from_slice(domain.as_deref().unwrap_or(LOCALDOMAIN));
+    }
+    Ok(name)
+}
+
+/// mydomain where nobody has set it: what follows the first dot of myhostname.
+pub(super) fn mydomain(config: &Config) -> Result<Vec<u8>, Fault> {
+    let name = config.myhostname()?;
+    let domain = name.split_once('.').map(|(_, domain)| domain.as_bytes());
+    Ok(domain.unwrap_or(LOCALDOMAIN).to_vec())
+}
+
+/// Says what is wrong with a host name, in the words of Postfix's warning.
+pub fn valid_hostname(name: &[u8]) -> Result<(), String> {
+    let shown = Shown(name.get(..SHOWN_NAME).unwrap_or(name));
+    if name.is_empty() {
+        return Err("valid_hostname: empty hostname".to_owned());
+    }
+    let mut label = 0_usize;
+    for (at, &b) in name.iter().enumerate() {
+        let next = name.get(at + 1).copied();
+        match b {
+            b'.' if label == 0 || next.is_none() => {
+                return Err(format!("valid_hostname: misplaced delimiter: {shown}"));
+            }
+            b'.' => label = 0,
+            b'-' if label == 0 || next.is_none_or(|b| b == b'.') => {
+                return Err(format!("valid_hostname: misplaced hyphen: {shown}"));
+            }
+            b'-' | b'_' | b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' => label += 1,
+            _ => {
+                return Err(format!(
+                    "valid_hostname: invalid character {b}(decimal): {shown}"
+                ));
+            }
+        }
+        if label > LABEL_LIMIT {
+            return Err(format!("valid_hostname: hostname label too long: {shown}"));
+        }
+    }
+    if name.iter().all(|&b| b == b'.' || b.is_ascii_digit()) {
+        return Err(format!("valid_hostname: numeric hostname: {shown}"));
+    }
+    if name.len() > NAME_LIMIT {
+        let length = name.len();
+        return Err(format!(
+            "valid_hostname: bad length {length} for {shown}..."
+        ));
+    }
+    Ok(())
+}
+
+/// A relay host; this machine's own name would be a loop.
+pub enum Relayhost {}
+
+impl Kind for Relayhost {
+    type Value = String;
+    const NAME: &'static str = "text";
+
+    fn read(config: &Config, param: &Param, value: Vec<u8>) -> Result<String, Fault> {
+        let relayhost = Text::read(config, param, value)?;
+        let name = config.myhostname()?;
+        if relayhost.eq_ignore_ascii_case(&name) {
+            return Err(Fault::RelayIsSelf { name });
+        }
+        Ok(relayhost)
+    }
+}
+
+/// The domain of local senders. On Debian it may be the name of a file whose first line has it.
+pub enum Origin {}
+
+impl Kind for Origin {
+    type Value = String;
+    const NAME: &'static str = "domain, or file that names it";
+
+    fn read(config: &Config, param: &Param, value: Vec<u8>) -> Result<String, Fault> {
+        let mut origin = Text::read(config, param, value)?;
+        if origin.starts_with('/') {
+            origin = origin_in_file(origin)?;
+        }
+        if origin.bytes().any(|b| b == b',' || is_space(b)) {
+            return Err(Fault::OriginList { value: origin });
+        }
+        Ok(origin)
+    }
+}
+
+fn origin_in_file(path: String) -> Result<String, Fault> {
+    let file = match std::fs::read(&path) {
+        Ok(file) => file,
+        Err(e) => {
+            let errno = errno(&e);
+            return Err(Fault::OriginFile { path, errno });
+        }
+    };
+    let first = trim(file.split(|&b| b == b'\n').next().unwrap_or_default());
+    if first.is_empty() {
+        return Err(Fault::OriginFileEmpty { path });
+    }
+    Ok(String::from_utf8_lossy(first).into_owned())
+}

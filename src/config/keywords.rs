@@ -1,0 +1,198 @@
+//! Parameters whose values are words out of a fixed list.
+//!
+//! Words are separated by commas and whitespace, and upper and lower case differ. Authority: postconf(5), syslog(3).
+
+use super::Config;
+use super::error::Fault;
+use super::kinds::{Bytes, Kind};
+use super::lines;
+use super::params::Param;
+use crate::log::Shown;
+
+/// Looks the words of `list` up in `known`, and hands what they stand for to `found`.
+fn words<T: Copy>(
+    what: &'static str,
+    list: &[u8],
+    known: &[(&str, T)],
+    mut found: impl FnMut(T),
+) -> Result<(), Fault> {
+    for word in lines::items(list) {
+        let Some((_, meaning)) = known.iter().find(|(name, _)| name.as_bytes() == word) else {
+            return Err(Fault::Keyword {
+                what,
+                value: Shown(word).to_string(),
+                list: Shown(list).to_string(),
+            });
+        };
+        found(*meaning);
+    }
+    Ok(())
+}
+
+/// What receive_override_options takes away from cleanup's work on a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ReceiveOverrides {
+    /// Means something to smtpd(8) alone.
+    pub no_unknown_recipient_checks: bool,
+    pub no_address_mappings: bool,
+    pub no_header_body_checks: bool,
+    pub no_milters: bool,
+}
+
+impl Kind for ReceiveOverrides {
+    type Value = ReceiveOverrides;
+    const NAME: &'static str = "keywords";
+
+    fn read(_: &Config, param: &Param, value: Vec<u8>) -> Result<ReceiveOverrides, Fault> {
+        type Set = fn(&mut ReceiveOverrides);
+        let known: [(&str, Set); 4] = [
+            ("no_unknown_recipient_checks", |o| {
+                o.no_unknown_recipient_checks = true;
+            }),
+            ("no_address_mappings", |o| o.no_address_mappings = true),
+            ("no_header_body_checks", |o| o.no_header_body_checks = true),
+            ("no_milters", |o| o.no_milters = true),
+        ];
+        let mut overrides = ReceiveOverrides::default();
+        words(param.name, &value, &known, |set| set(&mut overrides))?;
+        Ok(overrides)
+    }
+}
+
+/// Whether smtputf8_autodetect_classes has mail looked at for UTF-8 that comes by QMQP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Utf8Classes {
+    pub qmqpd: bool,
+}
+
+impl Kind for Utf8Classes {
+    type Value = Utf8Classes;
+    const NAME: &'static str = "keywords";
+
+    fn read(config: &Config, param: &Param, value: Vec<u8>) -> Result<Utf8Classes, Fault> {
+        let known = [
+            ("sendmail", false),
+            ("smtpd", false),
+            ("qmqpd", true),
+            ("forward", false),
+            ("bounce", false),
+            ("notify", false),
+            ("verify", false),
+            ("all", true),
+        ];
+        let value = Bytes::read(config, param, value)?;
+        let mut qmqpd = false;
+        words(param.name, &value, &known, |here| qmqpd |= here)?;
+        Ok(Utf8Classes { qmqpd })
+    }
+}
+
+/// The address families of inet_protocols; one of them at least.
+///
+/// Postfix opens a socket of each family to see whether the kernel has it. Here nobody asks: a client that has
+/// connected, or an address that an interface has, proves its family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Protocols {
+    pub ipv4: bool,
+    pub ipv6: bool,
+}
+
+impl Kind for Protocols {
+    type Value = Protocols;
+    const NAME: &'static str = "keywords";
+
+    fn read(_: &Config, param: &Param, value: Vec<u8>) -> Result<Protocols, Fault> {
+        let known = [
+            ("all", (true, true)),
+            ("ipv4", (true, false)),
+            ("ipv6", (false, true)),
+        ];
+        let (mut ipv4, mut ipv6) = (false, false);
+        words(param.name, &value, &known, |(four, six)| {
+            ipv4 |= four;
+            ipv6 |= six;
+        })?;
+        if !ipv4 && !ipv6 {
+            let value = Shown(&value).to_string();
+            return Err(Fault::NoProtocols { value });
+        }
+        Ok(Protocols { ipv4, ipv6 })
+    }
+}
+
+/// A facility of syslog(3), as the number that a log line starts with (`mail` is 2).
+pub enum Facility {}
+
+impl Kind for Facility {
+    type Value = u32;
+    const NAME: &'static str = "facility";
+
+    fn read(config: &Config, param: &Param, value: Vec<u8>) -> Result<u32, Fault> {
+        let known = [
+            ("mail", 2),
+            ("auth", 4),
+            ("authpriv", 10),
+            ("cron", 9),
+            ("daemon", 3),
+            ("ftp", 11),
+            ("kern", 0),
+            ("lpr", 6),
+            ("news", 7),
+            ("syslog", 5),
+            ("user", 1),
+            ("uucp", 8),
+            ("local0", 16),
+            ("local1", 17),
+            ("local2", 18),
+            ("local3", 19),
+            ("local4", 20),
+            ("local5", 21),
+            ("local6", 22),
+            ("local7", 23),
+        ];
+        let value = Bytes::read(config, param, value)?;
+        let facility = known.iter().find(|(name, _)| name.as_bytes() == value);
+        facility.map(|&(_, number)| number).ok_or_else(|| {
+            let value = Shown(&value);
+            config.in_file(format_args!(
+                "parameter {}: unrecognized value: {value}",
+                param.name
+            ))
+        })
+    }
+}
+
+/// How much around this machine's own addresses `$mynetworks` covers where nobody has set it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Style {
+    /// The whole class A, B or C network.
+    Class,
+    Subnet,
+    Host,
+}
+
+impl Kind for Style {
+    type Value = Style;
+    const NAME: &'static str = "keyword";
+
+    fn read(config: &Config, param: &Param, value: Vec<u8>) -> Result<Style, Fault> {
+        let known = [
+            ("class", Style::Class),
+            ("subnet", Style::Subnet),
+            ("host", Style::Host),
+        ];
+        let value = Bytes::read(config, param, value)?;
+        let mut styles = Vec::new();
+        words("mynetworks mask style", &value, &known, |style| {
+            if !styles.contains(&style) {
+                styles.push(style);
+            }
+        })?;
+        match styles.as_slice() {
+            [style] => Ok(*style),
+            _ => Err(Fault::OneStyle {
+                value: Shown(&value).to_string(),
+            }),
+        }
+    }
+}

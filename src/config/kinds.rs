@@ -1,0 +1,285 @@
+//! The kinds of values that parameters have, and when text is one.
+//!
+//! Authority: postconf(5), and for the texts of the errors Postfix 3.7's daemons.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::error::Fault;
+use super::params::Param;
+use super::relation::{leading_number, level};
+use super::{Config, hostname, lines};
+use crate::log::Shown;
+
+/// Turns a parameter's expanded value into what the program works with.
+pub trait Kind {
+    type Value;
+
+    /// The kind's name, as the manual has it.
+    const NAME: &'static str;
+
+    fn read(config: &Config, param: &Param, value: Vec<u8>) -> Result<Self::Value, Fault>;
+}
+
+/// Text to be looked at by people or taken apart as a list. What is not UTF-8 in it is replaced.
+pub enum Text {}
+
+impl Kind for Text {
+    type Value = String;
+    const NAME: &'static str = "text";
+
+    fn read(config: &Config, param: &Param, value: Vec<u8>) -> Result<String, Fault> {
+        let bytes = Bytes::read(config, param, value)?;
+        Ok(String::from_utf8(bytes)
+            .unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned()))
+    }
+}
+
+/// Text that is passed on byte for byte. Bounds are of its length.
+pub enum Bytes {}
+
+impl Kind for Bytes {
+    type Value = Vec<u8>;
+    const NAME: &'static str = "text";
+
+    fn read(_: &Config, param: &Param, value: Vec<u8>) -> Result<Vec<u8>, Fault> {
+        let (name, length) = (param.name, value.len());
+        let signed = i64::try_from(length).unwrap_or(i64::MAX);
+        if signed < param.min {
+            return Err(Fault::ShortText {
+                name,
+                value: shown(&value),
+                length,
+                min: param.min,
+            });
+        }
+        if param.max > 0 && signed > param.max {
+            return Err(Fault::LongText {
+                name,
+                value: shown(&value),
+                length,
+                max: param.max,
+            });
+        }
+        Ok(value)
+    }
+}
+
+/// The name of a file or directory.
+pub enum Path {}
+
+impl Kind for Path {
+    type Value = PathBuf;
+    const NAME: &'static str = "path";
+
+    fn read(config: &Config, param: &Param, value: Vec<u8>) -> Result<PathBuf, Fault> {
+        let bytes = Bytes::read(config, param, value)?;
+        Ok(PathBuf::from(OsString::from_vec(bytes)))
+    }
+}
+
+/// A number that fits an `int`. A bound of 0 is no bound.
+pub enum Int {}
+
+impl Kind for Int {
+    type Value = i32;
+    const NAME: &'static str = "number";
+
+    fn read(_: &Config, param: &Param, value: Vec<u8>) -> Result<i32, Fault> {
+        let number = whole_number(param, &value)?;
+        let Ok(int) = i32::try_from(number) else {
+            return Err(bad_number(param, &value));
+        };
+        in_range(param, number).map(|()| int)
+    }
+}
+
+/// A number that fits a `long`. A bound of 0 is no bound.
+pub enum Long {}
+
+impl Kind for Long {
+    type Value = i64;
+    const NAME: &'static str = "number";
+
+    fn read(_: &Config, param: &Param, value: Vec<u8>) -> Result<i64, Fault> {
+        let number = whole_number(param, &value)?;
+        in_range(param, number).map(|()| number)
+    }
+}
+
+fn whole_number(param: &Param, value: &[u8]) -> Result<i64, Fault> {
+    match leading_number(value) {
+        Some((Some(number), b"")) => Ok(number),
+        _ => Err(bad_number(param, value)),
+    }
+}
+
+fn bad_number(param: &Param, value: &[u8]) -> Fault {
+    Fault::Number {
+        name: param.name,
+        value: shown(value),
+    }
+}
+
+fn in_range(param: &Param, value: i64) -> Result<(), Fault> {
+    let &Param { name, min, max, .. } = param;
+    if min != 0 && value < min {
+        return Err(Fault::NumberBelow { name, value, min });
+    }
+    if max != 0 && value > max {
+        return Err(Fault::NumberAbove { name, value, max });
+    }
+    Ok(())
+}
+
+/// `yes` or `no`.
+pub enum Bool {}
+
+impl Kind for Bool {
+    type Value = bool;
+    const NAME: &'static str = "yes or no";
+
+    fn read(_: &Config, param: &Param, value: Vec<u8>) -> Result<bool, Fault> {
+        if value.eq_ignore_ascii_case(b"yes") {
+            Ok(true)
+        } else if value.eq_ignore_ascii_case(b"no") {
+            Ok(false)
+        } else {
+            Err(Fault::Boolean {
+                name: param.name,
+                value: shown(&value),
+            })
+        }
+    }
+}
+
+/// A number and a unit; the unit is seconds where there is none.
+pub enum Time {}
+
+impl Kind for Time {
+    type Value = Duration;
+    const NAME: &'static str = "time";
+
+    fn read(_: &Config, param: &Param, value: Vec<u8>) -> Result<Duration, Fault> {
+        let &Param { name, min, max, .. } = param;
+        let Some(secs) = seconds(&value) else {
+            let value = shown(&value);
+            return Err(Fault::Time { name, value });
+        };
+        let value = i64::from(secs);
+        if value < min {
+            return Err(Fault::TimeBelow { name, value, min });
+        }
+        if max != 0 && value > max {
+            return Err(Fault::TimeAbove { name, value, max });
+        }
+        Ok(Duration::from_secs(u64::from(secs)))
+    }
+}
+
+/// The seconds in a time value. As in Postfix a unit alone means none of it, and nothing after the unit counts.
+fn seconds(value: &[u8]) -> Option<u32> {
+    let (number, rest) = match leading_number(value) {
+        Some((number, rest)) => (number?, rest),
+        None => (0, (!value.is_empty()).then_some(value)?),
+    };
+    let unit = match rest.first() {
+        None | Some(b's') => 1,
+        Some(b'm') => 60,
+        Some(b'h') => 3600,
+        Some(b'd') => 24 * 3600,
+        Some(b'w') => 7 * 24 * 3600,
+        Some(_) => return None,
+    };
+    let most = i64::from(i32::MAX);
+    if unit > 1 && number >= most / unit || number > most {
+        return None;
+    }
+    u32::try_from(number * unit).ok()
+}
+
+/// A host name.
+pub enum Hostname {}
+
+impl Kind for Hostname {
+    type Value = String;
+    const NAME: &'static str = "host name";
+
+    fn read(config: &Config, param: &Param, value: Vec<u8>) -> Result<String, Fault> {
+        let text = Text::read(config, param, value.clone())?;
+        match hostname::valid_hostname(&value) {
+            Ok(()) => Ok(text),
+            Err(warning) => Err(Fault::Hostname {
+                main_cf: config.main_cf(),
+                name: param.name,
+                value: shown(&value),
+                warning,
+            }),
+        }
+    }
+}
+
+/// A compatibility level, `major[.minor[.patch]]`.
+pub enum Level {}
+
+impl Kind for Level {
+    type Value = String;
+    const NAME: &'static str = "level";
+
+    fn read(config: &Config, param: &Param, value: Vec<u8>) -> Result<String, Fault> {
+        if level(&value).is_none() {
+            return Err(Fault::Level {
+                value: shown(&value),
+            });
+        }
+        Text::read(config, param, value)
+    }
+}
+
+/// The characters that may stand between the parts of a VERP address; those of default_verp_delimiters must be
+/// among them.
+pub enum VerpFilter {}
+
+impl Kind for VerpFilter {
+    type Value = Vec<u8>;
+    const NAME: &'static str = "text";
+
+    fn read(config: &Config, param: &Param, value: Vec<u8>) -> Result<Vec<u8>, Fault> {
+        let filter = Bytes::read(config, param, value)?;
+        let delimiters = config.default_verp_delimiters()?;
+        for (delimiter, which) in delimiters.iter().zip(["first", "second"]) {
+            if !filter.contains(delimiter) {
+                return Err(config.in_file(format_args!(
+                    "parameters default_verp_delimiters and {}: bad {which} VERP delimiter character",
+                    param.name
+                )));
+            }
+        }
+        Ok(filter)
+    }
+}
+
+/// The log file of postlogd(8), which must lie where maillog_file_prefixes allow it.
+pub enum MaillogFile {}
+
+impl Kind for MaillogFile {
+    type Value = PathBuf;
+    const NAME: &'static str = "path";
+
+    fn read(config: &Config, param: &Param, value: Vec<u8>) -> Result<PathBuf, Fault> {
+        if !value.is_empty() {
+            let prefixes = config.maillog_file_prefixes()?;
+            if !lines::items(prefixes.as_bytes()).any(|prefix| value.starts_with(prefix)) {
+                let value = shown(&value);
+                return Err(Fault::MaillogFile { value });
+            }
+        }
+        Path::read(config, param, value)
+    }
+}
+
+fn shown(value: &[u8]) -> String {
+    Shown(value).to_string()
+}

@@ -1,0 +1,143 @@
+//! The file itself: reading it when nobody is writing it, and its lines of `name = value`.
+//!
+//! Knows no parameter, and expands nothing. Authority: postconf(5).
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use super::error::{Fault, NameValue, errno};
+use super::lines::{self, Logical, is_space, trim};
+use crate::log::Shown;
+
+/// A file changed less than this before it was read may still be in somebody's hands.
+const SETTLE: Duration = Duration::from_secs(1);
+
+/// How long to let such a file alone.
+const PAUSE: Duration = Duration::from_millis(300);
+
+/// How often a file is read at most. Four pauses see out a file that is left alone. Postfix goes on for ever, and a
+/// program that keeps rewriting the file would keep every client waiting.
+const READINGS: u32 = 10;
+
+/// main.cf of Debian's package is 27 kB with all its comments, and most are a tenth of that.
+const USUAL_SIZE: usize = 32 * 1024;
+
+/// How much of a misplaced line is shown.
+const SHOWN_LINE: usize = 30;
+
+/// Reads with `read`, which returns what it read and the time of the file's last change; again and again while that
+/// time is so recent that the file may have been half written.
+pub fn read_settled<E>(
+    mut read: impl FnMut() -> Result<(Vec<u8>, SystemTime), E>,
+) -> Result<Vec<u8>, E> {
+    for _ in 1..READINGS {
+        let start = SystemTime::now();
+        let (bytes, changed) = read()?;
+        // A time in the future is a wrong clock, not a busy writer.
+        let recent = start.checked_sub(SETTLE).is_none_or(|from| changed >= from);
+        if !recent || changed > SystemTime::now() {
+            return Ok(bytes);
+        }
+        std::thread::sleep(PAUSE);
+    }
+    read().map(|(bytes, _)| bytes)
+}
+
+/// The contents of main.cf.
+pub(super) fn read(path: &Path) -> Result<Vec<u8>, Fault> {
+    let shown = || path.to_string_lossy().into_owned();
+    read_settled(|| {
+        let mut file = File::open(path).map_err(|e| Fault::Open {
+            path: shown(),
+            errno: errno(&e),
+        })?;
+        let mut bytes = Vec::with_capacity(USUAL_SIZE);
+        // The limit that is none keeps the standard library from asking for the size first. The time is asked for
+        // last, so that a change during the reading shows in it.
+        let changed = Read::by_ref(&mut file)
+            .take(u64::MAX)
+            .read_to_end(&mut bytes)
+            .and_then(|_| file.metadata()?.modified());
+        match changed {
+            Ok(changed) => Ok((bytes, changed)),
+            Err(e) => Err(Fault::Read {
+                path: shown(),
+                errno: errno(&e),
+            }),
+        }
+    })
+}
+
+/// Takes a name and its value, and returns the different value that the name had before.
+type Set<'a> = dyn FnMut(&[u8], &[u8]) -> Option<Vec<u8>> + 'a;
+
+/// Calls `set` for each line of the file `path`, and `warn` with what looks like a mistake but is none.
+pub(super) fn parse(
+    path: &str,
+    bytes: &[u8],
+    warn: &mut dyn FnMut(String),
+    set: &mut Set<'_>,
+) -> Result<(), Fault> {
+    for line in lines::logical_lines(bytes) {
+        let first = line.first_line;
+        if line.has_nul {
+            warn(nul_in(path, &line));
+        }
+        let text = line.text.split(|&b| b == 0).next().unwrap_or_default();
+        if text.first().is_some_and(|&b| is_space(b)) {
+            warn(misplaced(path, text));
+            continue;
+        }
+        let (name, value) = split(text).map_err(|problem| Fault::Line {
+            path: path.to_owned(),
+            line: first,
+            problem,
+            text: Shown(text).to_string(),
+        })?;
+        if let Some(earlier) = set(name, value) {
+            let (name, earlier) = (Shown(name), Shown(&earlier));
+            warn(format!(
+                "{path}, line {first}: overriding earlier entry: {name}={earlier}"
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn nul_in(path: &str, line: &Logical) -> String {
+    let (first, last) = (line.first_line, line.last_line);
+    let lines = if first == last {
+        format!("{first}")
+    } else {
+        format!("{first}-{last}")
+    };
+    format!("{path}, line {lines}: text after null byte may be ignored")
+}
+
+fn misplaced(path: &str, text: &[u8]) -> String {
+    let (shown, more) = match text.get(..SHOWN_LINE) {
+        Some(start) if text.len() > SHOWN_LINE => (start, "..."),
+        _ => (text, ""),
+    };
+    let shown = Shown(shown);
+    format!("{path}: logical line must not start with whitespace: \"{shown}{more}\"")
+}
+
+/// Splits `name = value`. Any bytes make a name, save whitespace and `=`.
+pub(super) fn split(text: &[u8]) -> Result<(&[u8], &[u8]), NameValue> {
+    let text = trim(text);
+    let end = text
+        .iter()
+        .position(|&b| b == b'=' || is_space(b))
+        .unwrap_or(text.len());
+    let (name, rest) = text.split_at(end);
+    if name.is_empty() {
+        return Err(NameValue::NoName);
+    }
+    match trim(rest).strip_prefix(b"=") {
+        None => Err(NameValue::NoEquals),
+        Some(value) => Ok((name, trim(value))),
+    }
+}

@@ -1,0 +1,290 @@
+//! mynetworks where nobody has set it: the networks around this machine's own addresses.
+//!
+//! Asks the kernel for its interfaces, so it must run before the process is confined. Authority: postconf(5),
+//! mynetworks_style and inet_interfaces.
+
+use std::fmt::Write as _;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, ToSocketAddrs};
+
+use nix::ifaddrs::{InterfaceAddress, getifaddrs};
+use nix::net::if_::InterfaceFlags;
+
+use super::error::Fault;
+use super::keywords::Style;
+use super::{Config, Protocols, lines};
+
+/// An address of this machine, and how many of its first bits are its network's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Own {
+    address: IpAddr,
+    prefix: u32,
+}
+
+/// mynetworks where nobody has set it; each network is followed by a space, the last one too.
+pub(super) fn mynetworks(config: &Config) -> Result<Vec<u8>, Fault> {
+    let style = config.mynetworks_style()?;
+    let interfaces = config.inet_interfaces()?;
+    let protocols = config.inet_protocols()?;
+    let mut warn = |warning| config.warn(warning);
+    let local = local_addresses(protocols, &mut warn)?;
+    let chosen = choose(&interfaces, protocols, local)?;
+    Ok(networks(style, &chosen).into_bytes())
+}
+
+/// The addresses of the interfaces that are up, IPv4 first.
+fn local_addresses(protocols: Protocols, warn: &mut dyn FnMut(String)) -> Result<Vec<Own>, Fault> {
+    let all = getifaddrs().map_err(|errno| Fault::Interfaces { errno })?;
+    let mut found: Vec<Own> = all
+        .filter(|interface| interface.flags.contains(InterfaceFlags::IFF_UP))
+        .filter_map(|interface| own_address(&interface))
+        .filter(|own| has_family(protocols, own.address))
+        .collect();
+    found.sort_by_key(|own| own.address.is_ipv6());
+    found.retain(|own| {
+        if own.prefix == 0 {
+            let family = if own.address.is_ipv4() {
+                libc::AF_INET
+            } else {
+                libc::AF_INET6
+            };
+            warn(format!(
+                "ignoring interface with null netmask, address family {family}"
+            ));
+        }
+        own.prefix > 0
+    });
+    Ok(found)
+}
+
+fn own_address(interface: &InterfaceAddress) -> Option<Own> {
+    let (address, mask) = (interface.address.as_ref()?, interface.netmask.as_ref()?);
+    if let (Some(address), Some(mask)) = (address.as_sockaddr_in(), mask.as_sockaddr_in()) {
+        let prefix = mask.ip().to_bits().count_ones();
+        let address = IpAddr::V4(address.ip());
+        return Some(Own { address, prefix });
+    }
+    let (address, mask) = (address.as_sockaddr_in6()?, mask.as_sockaddr_in6()?);
+    Some(Own {
+        address: IpAddr::V6(address.ip()),
+        prefix: mask.ip().to_bits().count_ones(),
+    })
+}
+
+fn has_family(protocols: Protocols, address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(_) => protocols.ipv4,
+        IpAddr::V6(_) => protocols.ipv6,
+    }
+}
+
+/// Those of the `local` addresses that inet_interfaces names.
+fn choose(interfaces: &str, protocols: Protocols, local: Vec<Own>) -> Result<Vec<Own>, Fault> {
+    let mut chosen = local;
+    match interfaces {
+        "all" => {}
+        "loopback-only" => chosen.retain(|own| own.address.is_loopback()),
+        _ => return named(interfaces, protocols, &chosen),
+    }
+    if chosen.is_empty() {
+        return Err(Fault::NoInterfaces);
+    }
+    Ok(chosen)
+}
+
+fn named(interfaces: &str, protocols: Protocols, local: &[Own]) -> Result<Vec<Own>, Fault> {
+    let mut chosen = Vec::new();
+    for name in lines::items(interfaces.as_bytes()) {
+        let name = String::from_utf8_lossy(name);
+        for address in resolve(&name, protocols)? {
+            let own = local.iter().find(|own| own.address == address);
+            let own = own.ok_or_else(|| Fault::InterfaceNotLocal {
+                address: address.to_string(),
+            })?;
+            chosen.push(*own);
+        }
+    }
+    chosen.sort();
+    chosen.dedup();
+    Ok(chosen)
+}
+
+fn resolve(name: &str, protocols: Protocols) -> Result<Vec<IpAddr>, Fault> {
+    let bare = name
+        .strip_prefix('[')
+        .and_then(|name| name.strip_suffix(']'));
+    let bare = bare.unwrap_or(name);
+    let mut addresses: Vec<IpAddr> = match bare.parse() {
+        Ok(address) => vec![address],
+        // Why a name has no address makes no difference here.
+        Err(_) => (bare, 0)
+            .to_socket_addrs()
+            .map(|found| found.map(|socket| socket.ip()).collect())
+            .unwrap_or_default(),
+    };
+    addresses.retain(|&address| has_family(protocols, address));
+    if addresses.is_empty() {
+        let name = name.to_owned();
+        return Err(Fault::InterfaceName { name });
+    }
+    Ok(addresses)
+}
+
+fn networks(style: Style, own: &[Own]) -> String {
+    let mut list = String::new();
+    let mut seen = Vec::new();
+    for own in own {
+        let network = network(style, *own);
+        if seen.contains(&network) {
+            continue;
+        }
+        seen.push(network);
+        let Own { address, prefix } = network;
+        let written = match address {
+            IpAddr::V4(address) => write!(list, "{address}/{prefix} "),
+            IpAddr::V6(address) => write!(list, "[{address}]/{prefix} "),
+        };
+        written.expect("a String takes everything");
+    }
+    list
+}
+
+/// The network around an address, as an address without host bits.
+fn network(style: Style, own: Own) -> Own {
+    match own.address {
+        IpAddr::V4(address) => {
+            let prefix = match style {
+                Style::Host => 32,
+                Style::Subnet => own.prefix,
+                Style::Class => class(address),
+            };
+            let mask = u32::MAX.checked_shl(32 - prefix).unwrap_or(0);
+            Own {
+                address: Ipv4Addr::from_bits(address.to_bits() & mask).into(),
+                prefix,
+            }
+        }
+        IpAddr::V6(address) => {
+            let prefix = match style {
+                Style::Host => 128,
+                Style::Subnet | Style::Class => own.prefix,
+            };
+            let mask = u128::MAX.checked_shl(128 - prefix).unwrap_or(0);
+            Own {
+                address: Ipv6Addr::from_bits(address.to_bits() & mask).into(),
+                prefix,
+            }
+        }
+    }
+}
+
+fn class(address: Ipv4Addr) -> u32 {
+    match address.octets() {
+        [0..=127, ..] => 8,
+        [128..=191, ..] => 16,
+        [192..=223, ..] => 24,
+        _ => 4,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BOTH: Protocols = Protocols {
+        ipv4: true,
+        ipv6: true,
+    };
+
+    fn machine() -> Vec<Own> {
+        let own = |address: &str, prefix| Own {
+            address: address.parse().unwrap(),
+            prefix,
+        };
+        vec![
+            own("127.0.0.1", 8),
+            own("192.0.2.10", 24),
+            own("198.51.100.7", 32),
+            own("2001:db8:1::9", 128),
+            own("2001:db8::5", 64),
+            own("::1", 128),
+        ]
+    }
+
+    fn value(style: Style, interfaces: &str) -> Result<String, String> {
+        let chosen = choose(interfaces, BOTH, machine()).map_err(|fault| fault.to_string())?;
+        Ok(networks(style, &chosen))
+    }
+
+    #[test]
+    fn each_style_makes_the_networks_that_postfix_makes() {
+        let cases = [
+            (
+                Style::Host,
+                "127.0.0.1/32 192.0.2.10/32 198.51.100.7/32 [2001:db8:1::9]/128 [2001:db8::5]/128 [::1]/128 ",
+            ),
+            (
+                Style::Subnet,
+                "127.0.0.0/8 192.0.2.0/24 198.51.100.7/32 [2001:db8:1::9]/128 [2001:db8::]/64 [::1]/128 ",
+            ),
+            (
+                Style::Class,
+                "127.0.0.0/8 192.0.2.0/24 198.51.100.0/24 [2001:db8:1::9]/128 [2001:db8::]/64 [::1]/128 ",
+            ),
+        ];
+        for (style, expected) in cases {
+            assert_eq!(value(style, "all").as_deref(), Ok(expected));
+        }
+    }
+
+    #[test]
+    fn inet_interfaces_narrows_the_list_and_sorts_it() {
+        let subnet = |interfaces| value(Style::Subnet, interfaces).unwrap();
+        assert_eq!(subnet("loopback-only"), "127.0.0.0/8 [::1]/128 ");
+        assert_eq!(
+            subnet("[::1], 127.0.0.1 127.0.0.1"),
+            "127.0.0.0/8 [::1]/128 "
+        );
+        assert_eq!(subnet(""), "");
+    }
+
+    #[test]
+    fn interfaces_that_this_machine_has_not_are_errors() {
+        let fails = |interfaces| value(Style::Subnet, interfaces).unwrap_err();
+        assert_eq!(
+            fails("10.9.9.9"),
+            "parameter inet_interfaces: no local interface found for 10.9.9.9"
+        );
+        assert_eq!(
+            fails("no such"),
+            "config variable inet_interfaces: host not found: no"
+        );
+        let none = choose("all", BOTH, Vec::new()).map_err(|fault| fault.to_string());
+        assert_eq!(
+            none,
+            Err("could not find any active network interfaces".to_owned())
+        );
+    }
+
+    #[test]
+    fn an_address_of_a_family_that_is_off_is_no_host() {
+        let ipv4 = Protocols {
+            ipv4: true,
+            ipv6: false,
+        };
+        let fault = choose("::1", ipv4, machine()).unwrap_err();
+        assert_eq!(
+            fault.to_string(),
+            "config variable inet_interfaces: host not found: ::1"
+        );
+    }
+
+    #[test]
+    fn two_addresses_in_one_network_make_one_entry() {
+        let own = |address: &str| Own {
+            address: address.parse().unwrap(),
+            prefix: 24,
+        };
+        let list = networks(Style::Subnet, &[own("192.0.2.1"), own("192.0.2.2")]);
+        assert_eq!(list, "192.0.2.0/24 ");
+    }
+}

@@ -1,0 +1,71 @@
+//! What a parameter is, and the macro that makes the table and the functions of the same names out of one list.
+//!
+//! The list itself is `table.rs`.
+
+use super::error::Fault;
+use super::{Config, Error};
+
+/// One parameter of main.cf.
+#[derive(Debug)]
+pub struct Param {
+    pub name: &'static str,
+    /// What its values are, in the manual's words.
+    pub kind: &'static str,
+    pub default: DefaultValue,
+    /// Bounds of a number, of the seconds of a time, of the length of text. 0 is no bound.
+    pub min: i64,
+    pub max: i64,
+    /// What it is for, in one line.
+    pub doc: &'static str,
+    /// Evaluates the parameter, and says whether its value will do.
+    pub check: fn(&Config) -> Result<(), Error>,
+}
+
+/// A parameter's value where nobody has set it.
+#[derive(Debug)]
+pub enum DefaultValue {
+    Text(&'static str),
+    /// Depends on this machine or this process.
+    Computed(Compute),
+    /// The same, and main.cf cannot change it.
+    Fixed(Compute),
+}
+
+pub type Compute = fn(&Config) -> Result<Vec<u8>, Fault>;
+
+/// Makes out of a list of parameters the [`TABLE`](super::TABLE), in the list's order, and for each of them a function
+/// of `Config` that has its name.
+macro_rules! parameters {
+    ($(
+        #[doc = $doc:literal]
+        $name:ident: $kind:ident =
+            $($text:literal)? $(computed $computed:ident)? $(fixed $fixed:ident)?
+            $(, min $min:literal)? $(, max $max:literal)?;
+    )+) => {
+        /// Positions in [`TABLE`].
+        #[allow(non_camel_case_types, reason = "parameters keep their names")]
+        #[derive(Clone, Copy)]
+        enum Position { $($name),+ }
+
+        /// Every parameter that can be asked for, in the order in which Postfix's daemons load them.
+        pub static TABLE: &[Param] = &[$(
+            Param {
+                name: stringify!($name),
+                kind: <$kind as Kind>::NAME,
+                default: $(DefaultValue::Text($text))? $(DefaultValue::Computed($computed))? $(DefaultValue::Fixed($fixed))?,
+                min: 0 $(+ $min)?,
+                max: 0 $(+ $max)?,
+                doc: $doc.trim_ascii_start(),
+                check: |config| config.$name().map(drop),
+            },
+        )+];
+
+        impl Config {$(
+            #[doc = $doc]
+            pub fn $name(&self) -> Result<<$kind as Kind>::Value, Error> {
+                self.read::<$kind>(Position::$name as usize)
+            }
+        )+}
+    };
+}
+pub(super) use parameters;

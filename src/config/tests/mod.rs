@@ -1,0 +1,90 @@
+//! What the room promises, in Postfix's own words where it has them.
+
+mod expansion;
+mod grammar;
+mod values;
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::time::{Duration, SystemTime};
+
+use super::{Config, Error, Names, Override, TABLE};
+
+/// A configuration directory that goes away with the test.
+pub(super) struct Directory(PathBuf);
+
+impl Directory {
+    pub(super) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    pub(super) fn main_cf(&self) -> PathBuf {
+        self.0.join("main.cf")
+    }
+
+    fn load(&self, overrides: &[&str]) -> Result<Config, Error> {
+        let overrides = overrides
+            .iter()
+            .map(|argument| Override::parse(argument.as_bytes()).unwrap());
+        let names = Names {
+            process: "qmqpd".to_owned(),
+            service: "628".to_owned(),
+        };
+        Config::load(self.path(), overrides.collect(), names)
+    }
+
+    /// `text` with this directory's name replaced by `DIR`.
+    fn anonymous(&self, text: &str) -> String {
+        text.replace(&*self.0.to_string_lossy(), "DIR")
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        drop(fs::remove_dir_all(&self.0));
+    }
+}
+
+/// A directory with this main.cf, old enough to be read at once.
+pub(super) fn directory_with(main_cf: impl AsRef<[u8]>) -> Directory {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let name = format!(
+        "qmqpd-config-{}-{}",
+        std::process::id(),
+        NEXT.fetch_add(1, Relaxed)
+    );
+    let directory = Directory(std::env::temp_dir().join(name));
+    fs::create_dir(directory.path()).unwrap();
+    fs::write(directory.main_cf(), main_cf).unwrap();
+    let file = File::options()
+        .write(true)
+        .open(directory.main_cf())
+        .unwrap();
+    let then = SystemTime::now() - Duration::from_secs(3600);
+    file.set_modified(then).unwrap();
+    directory
+}
+
+fn config(main_cf: &str) -> Config {
+    directory_with(main_cf).load(&[]).unwrap()
+}
+
+/// What the parameter `name` says to this main.cf: nothing, or the fatal message.
+fn complaint(name: &str, main_cf: &str) -> String {
+    complaints(name, main_cf).pop().unwrap_or_default()
+}
+
+/// The same, with the warnings before it.
+fn complaints(name: &str, main_cf: &str) -> Vec<String> {
+    let directory = directory_with(main_cf);
+    let config = directory.load(&[]).unwrap();
+    let param = TABLE.iter().find(|param| param.name == name).unwrap();
+    let result = (param.check)(&config);
+    let mut said = config.take_warnings();
+    if let Err(error) = result {
+        said.extend(error.warnings().iter().cloned());
+        said.push(error.to_string());
+    }
+    said.iter().map(|line| directory.anonymous(line)).collect()
+}
