@@ -2,6 +2,7 @@
 
 mod expansion;
 mod grammar;
+mod postfix;
 mod values;
 
 use std::fs::{self, File};
