@@ -4,4 +4,5 @@
 //! nothing of Postfix, QMQP or mail.
 
 pub mod alarm;
+pub mod start;
 pub mod time;

@@ -1,0 +1,351 @@
+//! The first act of the process: what a launcher may have handed down is put into the state the program counts on.
+//!
+//! Signals, core dumps, the umask, descriptors 0 to 2. Comes before the options are read, and takes thirteen system
+//! calls, three more under inetd. Authority: inetd(8), tcpserver(1), systemd.exec(5), signal(7), core(5). Does not
+//! know who the launcher is, nor what passes over 0 and 1.
+
+use std::fmt::{self, Display};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
+use nix::sys::prctl;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat, umask};
+use nix::unistd::dup2_stderr;
+
+const STDIN: RawFd = 0;
+const STDOUT: RawFd = 1;
+const STDERR: RawFd = 2;
+const FIRST_INHERITED: libc::c_uint = 3;
+
+/// Without close_range(2) (Linux before 5.9) descriptors are closed one by one, below the process's own limit and this
+/// one: containers have limits of a thousand million.
+const CLOSE_EACH_LIMIT: libc::rlim_t = 65_536;
+
+static CLIENT_TAKEN: AtomicBool = AtomicBool::new(false);
+
+/// A step of [`first_act`] that failed. The machine is at fault; without /dev/null, say, nothing else works either.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Error {
+    step: &'static str,
+    errno: Errno,
+}
+
+impl Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.step, self.errno.desc())
+    }
+}
+
+impl std::error::Error for Error {}
+
+fn at(step: &'static str) -> impl Fn(Errno) -> Error {
+    move |errno| Error { step, errno }
+}
+
+/// Puts signals, core limit, umask and descriptors 0 to 2 in order, before anything else is done.
+pub fn first_act() -> Result<(), Error> {
+    reset_signals().map_err(at("sigaction"))?;
+    forbid_core_dumps().map_err(at("core limit"))?;
+    umask(Mode::from_bits_truncate(0o077));
+    make_blocking(STDIN)?;
+    make_blocking(STDOUT)?;
+    let input = ask(STDIN, fstat)?;
+    let diagnostics = ask(STDERR, fstat)?;
+    // inetd, xinetd, spawn(8), and systemd by default, put the client on all three.
+    if is_socket(&input) && same_file(&input, &diagnostics) {
+        dup2_stderr(dev_null()?).map_err(at("dup2"))?;
+    }
+    Ok(())
+}
+
+/// SIGCHLD, SIGALRM, SIGTERM and SIGHUP can come down ignored: the exit code of a child would be lost, and the process
+/// could not be stopped. Everything is unblocked: a blocked SIGSYS kills without its handler. SIGPIPE is not touched,
+/// since the start-up code of Rust's standard library ignores it before main; a test holds it to that.
+fn reset_signals() -> nix::Result<()> {
+    for number in [
+        Signal::SIGCHLD,
+        Signal::SIGALRM,
+        Signal::SIGTERM,
+        Signal::SIGHUP,
+    ] {
+        // SAFETY: the default action runs no code of this process, so nothing has to be async-signal-safe.
+        unsafe { signal(number, SigHandler::SigDfl) }?;
+    }
+    // A file that outgrows its limit is to be an error of write, not the end.
+    // SAFETY: to ignore a signal runs no code of this process either.
+    unsafe { signal(Signal::SIGXFSZ, SigHandler::SigIgn) }?;
+    SigSet::empty().thread_set_mask()
+}
+
+/// A core holds mail. The limit goes down to children as well. Where cores go to a program (core_pattern), the kernel
+/// does not look at it: a process that is not dumpable leaves none there either, nor can its own user trace it.
+fn forbid_core_dumps() -> nix::Result<()> {
+    setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
+    prctl::set_dumpable(false)
+}
+
+/// O_NONBLOCK belongs to the open file, not to the process: whoever had the connection before may have left it set.
+fn make_blocking(number: RawFd) -> Result<(), Error> {
+    let flags = OFlag::from_bits_retain(ask(number, |fd| fcntl(fd, FcntlArg::F_GETFL))?);
+    if flags.contains(OFlag::O_NONBLOCK) {
+        let blocking = flags - OFlag::O_NONBLOCK;
+        ask(number, |fd| fcntl(fd, FcntlArg::F_SETFL(blocking)))?;
+    }
+    Ok(())
+}
+
+/// Asks the kernel about descriptor 0, 1 or 2, which is /dev/null from here on if it was closed: else the next file
+/// that is opened would take its place. The standard library does the same before main, but does not promise it.
+fn ask<T>(
+    number: RawFd,
+    question: impl Fn(BorrowedFd<'static>) -> nix::Result<T>,
+) -> Result<T, Error> {
+    // SAFETY: the descriptor is open, or the kernel answers EBADF and what is put there then stays open; `client`,
+    // which gives 0 and 1 an owner who may close them, comes later.
+    let fd = unsafe { BorrowedFd::borrow_raw(number) };
+    match question(fd) {
+        Err(Errno::EBADF) => {
+            // The lowest free number is this one, as callers go upward.
+            let null = dev_null()?;
+            debug_assert_eq!(null.as_raw_fd(), number);
+            let _stays_open = null.into_raw_fd();
+            question(fd)
+        }
+        answer => answer,
+    }
+    .map_err(at("standard descriptor"))
+}
+
+fn dev_null() -> Result<OwnedFd, Error> {
+    open("/dev/null", OFlag::O_RDWR, Mode::empty()).map_err(at("open /dev/null"))
+}
+
+fn is_socket(file: &FileStat) -> bool {
+    file.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFSOCK.bits()
+}
+
+fn same_file(one: &FileStat, other: &FileStat) -> bool {
+    (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)
+}
+
+/// Descriptors 0 and 1, which in stdin mode are the client: its input and its output. There is one owner; whoever asks
+/// again gets nothing.
+pub fn client() -> Option<(OwnedFd, OwnedFd)> {
+    if CLIENT_TAKEN.swap(true, Relaxed) {
+        return None;
+    }
+    // SAFETY: 0 is open since `first_act`, and the flag above sees to it that nobody else owns it.
+    let input = unsafe { OwnedFd::from_raw_fd(STDIN) };
+    // SAFETY: as for 0.
+    let output = unsafe { OwnedFd::from_raw_fd(STDOUT) };
+    Some((input, output))
+}
+
+/// Closes what a launcher left open above 2. Only for stdin mode (master(8) hands down descriptors that are needed),
+/// and only before this process has opened anything.
+pub fn close_inherited() {
+    // SAFETY: three plain numbers. Nothing in this process owns a descriptor above 2 yet: the caller's obligation.
+    let status = unsafe { libc::syscall(libc::SYS_close_range, FIRST_INHERITED, u32::MAX, 0) };
+    if status != 0 {
+        close_each();
+    }
+}
+
+fn close_each() {
+    let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(CLOSE_EACH_LIMIT, |(soft, _)| soft);
+    for number in libc::rlim_t::from(FIRST_INHERITED)..limit.min(CLOSE_EACH_LIMIT) {
+        if let Ok(fd) = RawFd::try_from(number) {
+            // SAFETY: takes a plain number, answers EBADF where nothing is open; as in `close_inherited`, none is owned.
+            unsafe { libc::close(fd) };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::os::unix::net::UnixStream;
+    use std::os::unix::process::CommandExt;
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    /// Set in the process in which a test's own part runs; signals and descriptors belong to a whole process.
+    const INSIDE: &str = "QMQPD_TEST_FIRST_ACT";
+
+    /// Runs the named test once more, in a process that `prepare` has set up as a launcher might.
+    fn launched(test: &str, prepare: impl FnMut() -> io::Result<()> + Send + Sync + 'static) {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command
+            .args(["--exact", &format!("sys::start::tests::{test}")])
+            .args(["--nocapture", "--test-threads=1"])
+            .env(INSIDE, test)
+            .stdin(Stdio::null());
+        // SAFETY: what the tests pass makes system calls only, and allocates nothing.
+        unsafe { command.pre_exec(prepare) };
+        let output = command.output().unwrap();
+        let said =
+            String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{test}: {said}");
+        assert!(
+            said.contains("1 passed") || said.is_empty(),
+            "{test}: {said}"
+        );
+    }
+
+    fn inside(test: &str) -> bool {
+        std::env::var_os(INSIDE).is_some_and(|name| name == test)
+    }
+
+    /// A line of /proc/thread-self/status, such as the mask of ignored signals.
+    fn status(name: &str) -> u64 {
+        let all = std::fs::read_to_string("/proc/thread-self/status").unwrap();
+        let line = all.lines().find_map(|l| l.strip_prefix(name)).unwrap();
+        u64::from_str_radix(line.trim_start_matches(':').trim(), 16).unwrap()
+    }
+
+    fn bit(number: Signal) -> u64 {
+        1 << (number as u32 - 1)
+    }
+
+    fn link(fd: RawFd) -> String {
+        let path = std::fs::read_link(format!("/proc/self/fd/{fd}")).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+
+    fn is_nonblocking(fd: &OwnedFd) -> bool {
+        OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL).unwrap()).contains(OFlag::O_NONBLOCK)
+    }
+
+    #[test]
+    fn signals_that_come_down_ignored_or_blocked_work_again() {
+        let name = "signals_that_come_down_ignored_or_blocked_work_again";
+        if !inside(name) {
+            return launched(name, || {
+                for number in [libc::SIGCHLD, libc::SIGALRM, libc::SIGTERM, libc::SIGHUP] {
+                    // SAFETY: runs no code of the process.
+                    unsafe { libc::signal(number, libc::SIG_IGN) };
+                }
+                // SAFETY: as above. The standard library has to turn this one round.
+                unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+                SigSet::all().thread_set_mask().map_err(io::Error::from)
+            });
+        }
+        let before = status("SigIgn");
+        assert!(before & bit(Signal::SIGCHLD) != 0 && before & bit(Signal::SIGHUP) != 0);
+        assert!(status("SigBlk") & bit(Signal::SIGTERM) != 0);
+        first_act().unwrap();
+        let ignored = status("SigIgn");
+        for number in [
+            Signal::SIGCHLD,
+            Signal::SIGALRM,
+            Signal::SIGTERM,
+            Signal::SIGHUP,
+        ] {
+            assert!(ignored & bit(number) == 0, "{number} is ignored");
+        }
+        for number in [Signal::SIGPIPE, Signal::SIGXFSZ] {
+            assert!(ignored & bit(number) != 0, "{number} is not ignored");
+        }
+        assert_eq!(status("SigBlk"), 0);
+    }
+
+    #[test]
+    fn no_core_is_left_and_new_files_are_private() {
+        let name = "no_core_is_left_and_new_files_are_private";
+        if !inside(name) {
+            return launched(name, || Ok(()));
+        }
+        first_act().unwrap();
+        assert_eq!(getrlimit(Resource::RLIMIT_CORE), Ok((0, 0)));
+        assert_eq!(prctl::get_dumpable(), Ok(false));
+        assert_eq!(umask(Mode::empty()).bits(), 0o077);
+    }
+
+    #[test]
+    fn the_client_on_descriptor_2_is_replaced() {
+        let name = "the_client_on_descriptor_2_is_replaced";
+        if !inside(name) {
+            let (client, server) = UnixStream::pair().unwrap();
+            client.set_nonblocking(true).unwrap();
+            server.set_nonblocking(true).unwrap();
+            launched(name, move || {
+                for number in STDIN..=STDERR {
+                    // SAFETY: plain numbers; the child is about to exec and owns all its descriptors.
+                    let status = unsafe { libc::dup2(server.as_raw_fd(), number) };
+                    Errno::result(status)?;
+                }
+                Ok(())
+            });
+            drop(client);
+            return;
+        }
+        first_act().unwrap();
+        assert_eq!(link(STDERR), "/dev/null");
+        let (input, output) = client().unwrap();
+        assert!(link(STDIN).starts_with("socket:"));
+        assert!(!is_nonblocking(&input) && !is_nonblocking(&output));
+        assert!(client().is_none());
+    }
+
+    #[test]
+    fn a_log_on_descriptor_2_stays() {
+        let name = "a_log_on_descriptor_2_stays";
+        if !inside(name) {
+            let (client, server) = UnixStream::pair().unwrap();
+            launched(name, move || {
+                // SAFETY: plain numbers; the child is about to exec and owns all its descriptors.
+                let status = unsafe { libc::dup2(server.as_raw_fd(), STDIN) };
+                Errno::result(status).map(drop).map_err(io::Error::from)
+            });
+            drop(client);
+            return;
+        }
+        let log = link(STDERR);
+        assert!(log.starts_with("pipe:"));
+        first_act().unwrap();
+        assert_eq!(link(STDERR), log);
+    }
+
+    #[test]
+    fn a_closed_standard_descriptor_becomes_dev_null() {
+        let name = "a_closed_standard_descriptor_becomes_dev_null";
+        if !inside(name) {
+            return launched(name, || Ok(()));
+        }
+        for number in [STDIN, STDERR] {
+            // SAFETY: plain number; nobody in this process owns 0 or 2.
+            unsafe { libc::close(number) };
+        }
+        first_act().unwrap();
+        assert_eq!(link(STDIN), "/dev/null");
+        assert_eq!(link(STDERR), "/dev/null");
+    }
+
+    #[test]
+    fn what_a_launcher_left_open_is_closed() {
+        let name = "what_a_launcher_left_open_is_closed";
+        if !inside(name) {
+            return launched(name, || Ok(()));
+        }
+        for close_all in [close_inherited as fn(), close_each] {
+            for number in [3, 77, 500] {
+                // SAFETY: plain numbers; what this makes is owned by nobody.
+                let status = unsafe { libc::dup2(STDIN, number) };
+                assert_eq!(status, number);
+            }
+            close_all();
+            for number in [3, 77, 500] {
+                // SAFETY: plain numbers; asks about a descriptor, whether open or not.
+                let flags = unsafe { libc::fcntl(number, libc::F_GETFD) };
+                assert_eq!((flags, Errno::last()), (-1, Errno::EBADF));
+            }
+            // SAFETY: as above.
+            assert!(unsafe { libc::fcntl(STDERR, libc::F_GETFD) } >= 0);
+        }
+    }
+}
