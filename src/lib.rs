@@ -5,6 +5,7 @@
 #![allow(dead_code, reason = "rooms are being furnished")]
 
 mod config;
+mod jail;
 mod log;
 #[allow(unsafe_code, reason = "the one room that calls the C library")]
 mod sys;

@@ -4,5 +4,6 @@
 //! nothing of Postfix, QMQP or mail.
 
 pub mod alarm;
+pub mod seccomp;
 pub mod start;
 pub mod time;

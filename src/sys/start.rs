@@ -165,6 +165,16 @@ fn close_each() {
     }
 }
 
+/// Has a test's process start with a signal blocked in all its threads, so that the one that unblocks it gets it.
+#[cfg(test)]
+pub fn start_blocked(command: &mut std::process::Command, number: Signal) {
+    use std::os::unix::process::CommandExt;
+
+    let block = move || Ok(SigSet::from(number).thread_block()?);
+    // SAFETY: between fork and exec `block` makes one system call, and allocates nothing.
+    unsafe { command.pre_exec(block) };
+}
+
 #[cfg(test)]
 mod tests {
     use std::io;

@@ -1,0 +1,222 @@
+//! From the table to a program for the kernel's filter.
+//!
+//! The call numbers are cut into spans that share an answer, and the program searches them: seven comparisons where a
+//! chain of rules takes forty. That matters when the filter is installed, for the kernel then runs it once for every
+//! system call there is. Authority: seccomp(2), bpf(4). What is allowed is in `table`.
+
+use std::os::fd::AsRawFd;
+
+use super::Need;
+use super::table::{Check, TABLE, Value, Who};
+use crate::sys::seccomp::Instruction;
+
+// Of struct seccomp_data: where the parts are that a program can look at.
+const NUMBER: u32 = 0;
+const ARCHITECTURE: u32 = 4;
+const ARGUMENTS: u32 = 16;
+
+/// AUDIT_ARCH_X86_64, AUDIT_ARCH_AARCH64: the architecture that the table's numbers are for.
+pub const OWN_ARCHITECTURE: u32 = if cfg!(target_arch = "x86_64") {
+    0xc000_003e
+} else {
+    0xc000_00b7
+};
+
+// Opcodes: load a word of seccomp_data, compare the word with a constant and jump, jump, return a constant.
+pub const LOAD: u16 = 0x20;
+pub const JUMP: u16 = 0x05;
+pub const JUMP_EQUAL: u16 = 0x15;
+pub const JUMP_GREATER_OR_EQUAL: u16 = 0x35;
+pub const JUMP_SET: u16 = 0x45;
+pub const RETURN: u16 = 0x06;
+
+/// How far a conditional jump may go: 255, less two for jumps that have to be put in between.
+const REACH: usize = 253;
+
+/// One row of the table for one need, with its values filled in.
+#[derive(Debug, Clone, Copy)]
+pub struct Rule {
+    pub call: u32,
+    pub checks: &'static [Check],
+    pub held: u32,
+    pub pid: u32,
+}
+
+impl Rule {
+    pub fn value(&self, value: Value) -> u32 {
+        match value {
+            Value::Number(number) => number,
+            Value::OwnPid => self.pid,
+            Value::Held => self.held,
+        }
+    }
+}
+
+/// The rules for what everybody needs and for `needs`, sorted by call.
+pub fn rules(needs: &[Need<'_>]) -> Vec<Rule> {
+    let pid = std::process::id();
+    let mut rules = Vec::with_capacity(TABLE.len());
+    let everybody = [(Who::Everybody, 0)];
+    for (who, held) in everybody.into_iter().chain(needs.iter().map(held)) {
+        rules.extend(TABLE.iter().filter(|row| row.who == who).filter_map(|row| {
+            Some(Rule {
+                call: u32::try_from(row.call).ok()?,
+                checks: row.checks,
+                held,
+                pid,
+            })
+        }));
+    }
+    rules.sort_unstable_by_key(|rule| rule.call);
+    rules
+}
+
+/// Whose rows a need stands for, and the number that its calls are held to.
+fn held(need: &Need<'_>) -> (Who, u32) {
+    let (who, number) = match need {
+        Need::File(fd) => (Who::File, fd.as_raw_fd()),
+        Need::Unlink(fd) => (Who::Unlink, fd.as_raw_fd()),
+        Need::Connect(fd) => (Who::Connect, fd.as_raw_fd()),
+        Need::Wait(pid) => (Who::Wait, pid.as_raw()),
+    };
+    (who, u32::from_ne_bytes(number.to_ne_bytes()))
+}
+
+/// Builds the program. `rules` are sorted by call; several for one call are alternatives.
+pub fn assemble(rules: &[Rule]) -> Vec<Instruction> {
+    let mut program = Backwards(Vec::with_capacity(4 * rules.len() + 8));
+    let trap = program.answer(libc::SECCOMP_RET_TRAP);
+    let allow = program.answer(libc::SECCOMP_RET_ALLOW);
+    let mut spans = Spans(vec![(0, trap)]);
+    for rule in rules {
+        // An earlier rule for the same call, or a trap.
+        let otherwise = spans.at(rule.call).unwrap_or(trap);
+        let then = program.checks(rule, allow, otherwise);
+        spans.begin(rule.call, then);
+        spans.begin(rule.call.saturating_add(1), trap);
+    }
+    // A number with bit 30 set, an x32 call on x86_64, is beyond the table, and so in the last span: a trap.
+    let search = program.search(&spans.0);
+    program.go_on_with(search);
+    let number = program.load(NUMBER);
+    let kill = program.answer(libc::SECCOMP_RET_KILL_PROCESS);
+    program.jump(JUMP_EQUAL, OWN_ARCHITECTURE, number, kill);
+    program.load(ARCHITECTURE);
+    program.0.reverse();
+    program.0
+}
+
+/// An instruction, counted from the end of the program.
+type Place = usize;
+
+/// All call numbers, cut into spans: the first number of each, ascending, and where the program goes on for it.
+struct Spans(Vec<(u32, Place)>);
+
+impl Spans {
+    /// Begins a span, which goes to the end. Neighbours that go on at the same place become one.
+    fn begin(&mut self, first: u32, then: Place) {
+        let kept = self.0.partition_point(|&(other, _)| other < first);
+        self.0.truncate(kept);
+        if self.0.last().is_none_or(|&(_, before)| before != then) {
+            self.0.push((first, then));
+        }
+    }
+
+    fn at(&self, call: u32) -> Option<Place> {
+        let span = self.0.iter().rev().find(|&&(first, _)| first <= call);
+        span.map(|&(_, then)| then)
+    }
+}
+
+/// A program under construction, last instruction first: jumps only go forward, so what one aims at is there already.
+struct Backwards(Vec<Instruction>);
+
+impl Backwards {
+    fn push(&mut self, code: u16, k: u32, jt: u8, jf: u8) -> Place {
+        self.0.push(Instruction { code, jt, jf, k });
+        self.0.len() - 1
+    }
+
+    fn answer(&mut self, answer: u32) -> Place {
+        self.push(RETURN, answer, 0, 0)
+    }
+
+    /// Loads a word for the instruction that was added last.
+    fn load(&mut self, offset: u32) -> Place {
+        self.push(LOAD, offset, 0, 0)
+    }
+
+    /// How many instructions the next one skips to get to `place`.
+    fn distance(&self, place: Place) -> usize {
+        self.0.len() - 1 - place
+    }
+
+    /// Sees to it that whatever is added next goes on with `place`.
+    fn go_on_with(&mut self, place: Place) -> Place {
+        match u32::try_from(self.distance(place)) {
+            Ok(0) | Err(_) => place,
+            Ok(distance) => self.push(JUMP, distance, 0, 0),
+        }
+    }
+
+    /// `place`, or a jump to it that is near enough for a conditional one.
+    fn within_reach(&mut self, place: Place) -> Place {
+        if self.distance(place) <= REACH {
+            return place;
+        }
+        self.go_on_with(place)
+    }
+
+    /// Compares the loaded word with `k`.
+    fn jump(&mut self, code: u16, k: u32, then: Place, otherwise: Place) -> Place {
+        let then = self.within_reach(then);
+        let otherwise = self.within_reach(otherwise);
+        let [jt, jf] = [then, otherwise].map(|place| {
+            u8::try_from(self.distance(place)).expect("within_reach has brought it near")
+        });
+        self.push(code, k, jt, jf)
+    }
+
+    /// Finds the span that the loaded number is in.
+    fn search(&mut self, spans: &[(u32, Place)]) -> Place {
+        let (below, above) = spans.split_at(spans.len() / 2);
+        let Some(&(first, then)) = above.first() else {
+            return self.answer(libc::SECCOMP_RET_TRAP); // no span at all
+        };
+        if below.is_empty() {
+            return then;
+        }
+        let then = self.search(above);
+        let otherwise = self.search(below);
+        self.jump(JUMP_GREATER_OR_EQUAL, first, then, otherwise)
+    }
+
+    /// Goes on with `then` if all checks of a rule hold.
+    fn checks(&mut self, rule: &Rule, allow: Place, otherwise: Place) -> Place {
+        let mut then = allow;
+        for check in rule.checks.iter().rev() {
+            then = match *check {
+                Check::Is(argument, value) => {
+                    self.jump(JUMP_EQUAL, rule.value(value), then, otherwise);
+                    self.load(lower_half(argument))
+                }
+                Check::Null(argument) => {
+                    self.jump(JUMP_EQUAL, 0, then, otherwise);
+                    let upper = self.load(lower_half(argument) + 4);
+                    self.jump(JUMP_EQUAL, 0, upper, otherwise);
+                    self.load(lower_half(argument))
+                }
+                Check::Without(argument, bits) => {
+                    self.jump(JUMP_SET, bits, otherwise, then);
+                    self.load(lower_half(argument))
+                }
+            };
+        }
+        then
+    }
+}
+
+/// Where the lower 32 bits of an argument are, on the two little-endian machines that the table is for.
+fn lower_half(argument: u32) -> u32 {
+    ARGUMENTS + 8 * argument
+}

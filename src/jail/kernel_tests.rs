@@ -1,0 +1,491 @@
+//! Confinement and the way out of root, as the kernel enforces them.
+//!
+//! Both stay for life, so each case is a process: this test program again, told by the environment what to do in the
+//! test `in_a_process_of_its_own`.
+
+use std::fs::{self, File};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, ExitStatus, Stdio, exit};
+use std::thread::sleep;
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::sys::socket::{MsgFlags, recv};
+use nix::sys::wait::{WaitStatus, waitpid};
+
+use super::*;
+use crate::sys::seccomp::try_call;
+use crate::sys::start::start_blocked;
+use crate::sys::{alarm, time};
+
+const ACT: &str = "QMQPD_TEST_JAIL";
+
+fn program(act: &str) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command
+        .args(["--exact", "jail::kernel_tests::in_a_process_of_its_own"])
+        .args(["--nocapture", "--test-threads=1"])
+        .env(ACT, act)
+        .env_remove("RUST_BACKTRACE")
+        // The test's thread is to allocate as the main thread does, from the break.
+        .env("MALLOC_ARENA_MAX", "1")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
+    // An alarm is to find the test's thread, not the one that waits for it.
+    start_blocked(&mut command, Signal::SIGALRM);
+    command
+}
+
+/// Runs an act to its end, with a directory of its own for what it makes; its status and its log.
+fn run(act: &str) -> (ExitStatus, String) {
+    let directory = temporary(&act.replace(' ', "-"));
+    fs::create_dir(&directory).unwrap();
+    let output = program(act).env("TMPDIR", &directory).output().unwrap();
+    fs::remove_dir_all(&directory).unwrap();
+    (output.status, String::from_utf8(output.stderr).unwrap())
+}
+
+fn jailed(needs: &[Need<'_>]) {
+    time::init();
+    log::configure("postfix/qmqpd", log::Destination::Stderr, false);
+    log::connect();
+    confine(needs).unwrap();
+}
+
+#[test]
+fn in_a_process_of_its_own() {
+    let Ok(act) = std::env::var(ACT) else {
+        return;
+    };
+    nix::sys::signal::SigSet::empty().thread_set_mask().unwrap();
+    match act.as_str() {
+        "serve" => serve(),
+        "status" => read_own_status(),
+        "sleep" => sleep_through_a_stop(),
+        "abort" => abort_confined(),
+        "file" => finish_a_file(),
+        "wait" => wait_for_a_child(),
+        "postlog" => break_out_under_postlog(),
+        "drop" => become_nobody(),
+        "chroot" => become_nobody_in_a_chroot(),
+        "stay root" => refuse_to_stay_root(),
+        _ => break_out(&act),
+    }
+    finish()
+}
+
+#[allow(
+    clippy::exit,
+    reason = "the main thread of the test program would print and wait"
+)]
+fn finish() -> ! {
+    exit(0)
+}
+
+#[test]
+fn a_session_runs_under_the_filter() {
+    let (status, stderr) = run("serve");
+    assert!(status.success(), "{status} {stderr}");
+    assert_eq!(stderr, "postfix/qmqpd: warning: logged\n");
+}
+
+fn serve() {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    ours.set_read_timeout(Some(Duration::from_secs(10)))
+        .unwrap();
+    alarm::init().unwrap();
+    jailed(&[]);
+    log::warning(format_args!("logged"));
+    let mut content = Vec::new();
+    for _ in 0..1600 {
+        content.extend_from_slice(&[b'x'; 65536]);
+    }
+    let small: Vec<Vec<u8>> = (0..4000).map(|size| vec![1; size]).collect();
+    drop((content, small));
+
+    (&theirs).write_all(b"5:hello,").unwrap();
+    let mut buffer = [0; 8];
+    assert_eq!(
+        recv(ours.as_raw_fd(), &mut buffer, MsgFlags::MSG_PEEK),
+        Ok(8)
+    );
+    (&ours).read_exact(&mut buffer).unwrap();
+    let mut bounded = alarm::Bounded {
+        fd: ours.into(),
+        limit: Duration::from_secs(1),
+    };
+    assert_eq!(
+        bounded.read(&mut buffer).unwrap_err().kind(),
+        std::io::ErrorKind::TimedOut
+    );
+    bounded.write_all(b"3:Kok,").unwrap();
+    alarm::disarm();
+    sleep(Duration::from_millis(10));
+    nix::sys::socket::shutdown(bounded.fd.as_raw_fd(), nix::sys::socket::Shutdown::Write).unwrap();
+    assert!(time::now().0 > 0 && std::process::id() > 0);
+    // Made by the C library only where the vDSO does not help.
+    for call in [libc::SYS_clock_gettime, libc::SYS_gettimeofday] {
+        try_call(call, [0; 6]).unwrap_or(0);
+    }
+    drop((bounded, theirs));
+}
+
+#[test]
+fn the_kernel_confirms_the_confinement() {
+    let (status, stderr) = run("status");
+    assert!(status.success(), "{status} {stderr}");
+}
+
+fn read_own_status() {
+    let mut file = File::open("/proc/thread-self/status").unwrap();
+    let mut buffer = [0; 8192];
+    jailed(&[]);
+    let length = file.read(&mut buffer).unwrap();
+    let status = String::from_utf8_lossy(&buffer[..length]);
+    assert!(status.contains("\nNoNewPrivs:\t1\n"), "{status}");
+    assert!(status.contains("\nSeccomp:\t2\n"), "{status}");
+}
+
+#[test]
+fn a_sleep_survives_being_stopped_and_continued() {
+    let mut child = program("sleep").spawn().unwrap();
+    let pid = Pid::from_raw(i32::try_from(child.id()).unwrap());
+    child.stderr.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+    for signal in [
+        Signal::SIGSTOP,
+        Signal::SIGCONT,
+        Signal::SIGSTOP,
+        Signal::SIGCONT,
+    ] {
+        sleep(Duration::from_millis(50));
+        kill(pid, signal).unwrap();
+    }
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+}
+
+/// Stopped in the sleep, or in the read that an alarm ends.
+fn sleep_through_a_stop() {
+    let (ours, _theirs) = UnixStream::pair().unwrap();
+    ours.set_read_timeout(Some(Duration::from_secs(10)))
+        .unwrap();
+    alarm::init().unwrap();
+    jailed(&[]);
+    log::info(format_args!("ready"));
+    sleep(Duration::from_millis(120));
+    let mut bounded = alarm::Bounded {
+        fd: ours.into(),
+        limit: Duration::from_secs(1),
+    };
+    let error = bounded.read(&mut [0]).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::TimedOut);
+}
+
+#[test]
+fn a_confined_process_can_still_abort() {
+    let (status, stderr) = run("abort");
+    assert_eq!(
+        (status.signal(), stderr.as_str()),
+        (Some(libc::SIGABRT), "")
+    );
+}
+
+fn abort_confined() {
+    jailed(&[]);
+    std::process::abort()
+}
+
+#[test]
+fn a_call_outside_the_table_is_logged_and_ends_the_process() {
+    for &(act, call) in ESCAPES {
+        let (status, stderr) = run(act);
+        assert_eq!(status.code(), Some(1), "{act}: {status} {stderr}");
+        assert_eq!(
+            stderr,
+            format!("postfix/qmqpd: fatal: system call {call} not allowed\n"),
+            "{act}"
+        );
+    }
+}
+
+/// Bit 30 marks a call of the x32 architecture: this one would be read.
+const X32: libc::c_long = 0x4000_0000;
+
+const ESCAPES: &[(&str, libc::c_long)] = &[
+    ("open", libc::SYS_openat),
+    ("socket", libc::SYS_socket),
+    ("connect", libc::SYS_connect),
+    ("send to an address", libc::SYS_sendto),
+    ("exec", libc::SYS_execve),
+    ("fork", libc::SYS_clone),
+    ("make memory executable", libc::SYS_mprotect),
+    ("map executable memory", libc::SYS_mmap),
+    ("trace", libc::SYS_ptrace),
+    ("signal the parent", libc::SYS_tgkill),
+    ("lift the filter", libc::SYS_prctl),
+    ("fsync another file", libc::SYS_fsync),
+    ("connect another socket", libc::SYS_connect),
+    ("wait for another child", libc::SYS_wait4),
+    #[cfg(target_arch = "x86_64")]
+    ("x32", X32),
+];
+
+fn break_out(act: &str) {
+    let null = File::open("/dev/null").unwrap();
+    let root = File::open("/").unwrap();
+    let parent = libc::c_long::from(std::os::unix::process::parent_id());
+    let socket = UnixDatagram::unbound().unwrap();
+    let needs = [
+        Need::File(null.as_fd()),
+        Need::Connect(null.as_fd()),
+        Need::Wait(Pid::from_raw(i32::MAX)),
+    ];
+    let elsewhere = [
+        "fsync another file",
+        "connect another socket",
+        "wait for another child",
+    ];
+    jailed(if elsewhere.contains(&act) {
+        &needs
+    } else {
+        &[]
+    });
+    match act {
+        "open" => drop(File::open("/dev/null")),
+        "socket" => drop(UnixDatagram::unbound()),
+        "connect" | "connect another socket" => drop(socket.connect("/dev/log")),
+        "send to an address" => drop(socket.send_to(b"x", "/dev/log")),
+        "exec" => attempt(libc::SYS_execve, [0; 6]),
+        "fork" => attempt(libc::SYS_clone, [libc::SIGCHLD.into(), 0, 0, 0, 0, 0]),
+        "make memory executable" => attempt(libc::SYS_mprotect, [0, 4096, 5, 0, 0, 0]),
+        "map executable memory" => attempt(libc::SYS_mmap, [0, 4096, 5, 0x22, -1, 0]),
+        "trace" => attempt(libc::SYS_ptrace, [0; 6]),
+        "signal the parent" => attempt(libc::SYS_tgkill, [parent, parent, 6, 0, 0, 0]),
+        "lift the filter" => attempt(libc::SYS_prctl, [22, 0, 0, 0, 0, 0]),
+        "fsync another file" => drop(root.sync_all()),
+        "wait for another child" => attempt(libc::SYS_wait4, [-1, 0, 0, 0, 0, 0]),
+        "x32" => attempt(X32, [0; 6]),
+        unknown => panic!("nobody knows how to {unknown}"),
+    }
+    panic!("got out");
+}
+
+fn attempt(call: libc::c_long, arguments: [libc::c_long; 6]) {
+    try_call(call, arguments).unwrap_or(-1);
+}
+
+#[test]
+fn the_last_line_goes_to_the_log_that_is_open() {
+    let path = temporary("postlog");
+    let postlogd = UnixDatagram::bind(&path).unwrap();
+    postlogd
+        .set_read_timeout(Some(Duration::from_secs(10)))
+        .unwrap();
+    let mut child = program("postlog").spawn().unwrap();
+    let pid = child.id();
+    writeln!(child.stdin.take().unwrap(), "{}", path.display()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(
+        (output.status.code(), output.stderr.as_slice()),
+        (Some(1), b"".as_slice())
+    );
+    let mut buffer = [0; 4096];
+    let length = postlogd.recv(&mut buffer).unwrap();
+    let line = std::str::from_utf8(&buffer[..length]).unwrap();
+    let end = format!(
+        " mail postfix/qmqpd[{pid}]: fatal: system call {} not allowed",
+        libc::SYS_ptrace
+    );
+    assert!(line.ends_with(&end), "{line}");
+    fs::remove_file(path).unwrap();
+}
+
+fn break_out_under_postlog() {
+    let mut path = String::new();
+    std::io::stdin().read_line(&mut path).unwrap();
+    let destination = log::Destination::Postlog {
+        socket: PathBuf::from(path.trim_end()),
+        host: "mail".to_owned(),
+    };
+    log::configure("postfix/qmqpd", destination, false);
+    log::connect();
+    confine(&[]).unwrap();
+    attempt(libc::SYS_ptrace, [0; 6]);
+    panic!("got out");
+}
+
+fn temporary(name: &str) -> PathBuf {
+    std::env::temp_dir().join(format!("qmqpd-jail-{name}-{}", std::process::id()))
+}
+
+#[test]
+fn a_queue_file_can_be_finished_removed_and_announced() {
+    let (status, stderr) = run("file");
+    assert!(status.success(), "{status} {stderr}");
+}
+
+fn finish_a_file() {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
+
+    let directory = temporary("queue");
+    fs::create_dir(&directory).unwrap();
+    let mut file = File::create_new(directory.join("file")).unwrap();
+    let _other = File::create_new(directory.join("other")).unwrap();
+    let path = temporary("qmgr");
+    let qmgr = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let address = UnixAddr::new(&path).unwrap();
+    fs::remove_file(directory.join("other")).unwrap();
+    let held = File::open(&directory).unwrap();
+    let trigger = socket(
+        AddressFamily::Unix,
+        SockType::Stream,
+        SockFlag::empty(),
+        None,
+    )
+    .unwrap();
+    jailed(&[
+        Need::File(file.as_fd()),
+        Need::Unlink(held.as_fd()),
+        Need::Connect(trigger.as_fd()),
+    ]);
+    file.write_all(b"C     message").unwrap();
+    file.seek(SeekFrom::Start(1)).unwrap();
+    file.write_all_at(b"12345", 1).unwrap();
+    file.set_len(6).unwrap();
+    file.set_permissions(fs::Permissions::from_mode(0o700))
+        .unwrap();
+    file.sync_all().unwrap();
+    nix::unistd::unlinkat(&held, "file", nix::unistd::UnlinkatFlags::NoRemoveDir).unwrap();
+    connect(trigger.as_raw_fd(), &address).unwrap();
+    nix::unistd::write(&trigger, b"W").unwrap();
+    drop((file, held, trigger, qmgr));
+}
+
+#[test]
+fn the_child_that_was_started_before_can_be_waited_for() {
+    let (status, stderr) = run("wait");
+    assert!(status.success(), "{status} {stderr}");
+}
+
+#[allow(
+    clippy::zombie_processes,
+    reason = "waited for by its number, as a confined process does"
+)]
+fn wait_for_a_child() {
+    let child = Command::new("/bin/sh")
+        .args(["-c", "exit 31"])
+        .spawn()
+        .unwrap();
+    let pid = Pid::from_raw(i32::try_from(child.id()).unwrap());
+    jailed(&[Need::Wait(pid)]);
+    assert_eq!(waitpid(pid, None), Ok(WaitStatus::Exited(pid, 31)));
+}
+
+/// Runs an act that needs root, or says that it did not.
+#[allow(clippy::print_stderr, reason = "a test that did not run has to say so")]
+fn run_as_root(act: &str) {
+    if nix::unistd::geteuid().is_root() {
+        let (status, stderr) = run(act);
+        assert!(status.success(), "{status} {stderr}");
+    } else {
+        assert!(
+            std::env::var("CI").as_deref() != Ok("true"),
+            "{act}: needs root"
+        );
+        eprintln!("skipped, needs root: {act}");
+    }
+}
+
+fn nobody() -> Owner {
+    let user = nix::unistd::User::from_name("nobody").unwrap().unwrap();
+    Owner {
+        name: c"nobody".to_owned(),
+        uid: user.uid,
+        gid: user.gid,
+    }
+}
+
+#[test]
+fn root_becomes_the_owner_for_good() {
+    run_as_root("drop");
+}
+
+fn become_nobody() {
+    let owner = nobody();
+    drop_privileges(&owner, None).unwrap();
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = |name: &str| {
+        let rest = status
+            .lines()
+            .find_map(|line| line.strip_prefix(name))
+            .unwrap();
+        rest.split_whitespace()
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(line("Uid:"), vec![owner.uid.to_string(); 4]);
+    assert_eq!(line("Gid:"), vec![owner.gid.to_string(); 4]);
+    assert_eq!(line("Groups:"), [owner.gid.to_string()]);
+    for set in ["CapPrm:", "CapEff:", "CapAmb:"] {
+        assert_eq!(line(set), ["0000000000000000"]);
+    }
+    assert_eq!(setuid(Uid::from_raw(0)), Err(Errno::EPERM));
+    assert_eq!(setgid(Gid::from_raw(0)), Err(Errno::EPERM));
+    assert_eq!(prctl::get_dumpable(), Ok(false));
+}
+
+#[test]
+fn the_owner_sees_the_new_root_directory_only() {
+    run_as_root("chroot");
+}
+
+fn become_nobody_in_a_chroot() {
+    let directory = temporary("root");
+    let owner = nobody();
+    assert_eq!(
+        drop_privileges(&owner, Some(&directory))
+            .unwrap_err()
+            .to_string(),
+        format!("chroot({}): No such file or directory", directory.display())
+    );
+    fs::create_dir(&directory).unwrap();
+    fs::write(directory.join("here"), "").unwrap();
+    drop_privileges(&owner, Some(&directory)).unwrap();
+    assert!(Path::new("/here").exists() && Path::new("here").exists());
+    assert!(!Path::new("/proc").exists());
+    assert_eq!(nix::unistd::getresuid().unwrap().saved, owner.uid);
+    assert_eq!(chroot("/").unwrap_err(), Errno::EPERM);
+}
+
+#[test]
+fn an_owner_that_is_root_is_refused() {
+    run_as_root("stay root");
+}
+
+fn refuse_to_stay_root() {
+    let root = |gid| Owner {
+        name: c"root".to_owned(),
+        uid: Uid::from_raw(0),
+        gid,
+    };
+    let refused = Err(Error::StillRoot(Uid::from_raw(0)));
+    assert_eq!(drop_privileges(&root(Gid::from_raw(0)), None), refused);
+    assert_eq!(drop_privileges(&root(nobody().gid), None), refused);
+    let group = Owner {
+        gid: Gid::from_raw(0),
+        ..nobody()
+    };
+    assert_eq!(
+        drop_privileges(&group, None),
+        Err(Error::StillRoot(group.uid))
+    );
+    assert_eq!(
+        drop_privileges(&group, None).unwrap_err().to_string(),
+        "initgroups: Operation not permitted"
+    );
+}

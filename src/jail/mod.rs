@@ -1,0 +1,133 @@
+//! How to give rights up: groups, root directory, user; then the system calls themselves.
+//!
+//! Every step is one call that fails under its own name. Does not know who gives up what: `service` names the owner,
+//! and whoever still acts after confinement says with a [`Need`] what for. Authority: credentials(7), chroot(2),
+//! seccomp(2); the order and the words of errors are Postfix's.
+#![forbid(unsafe_code)]
+
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod filter;
+#[cfg(test)]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod kernel_tests;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod table;
+#[cfg(test)]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod tests;
+
+use std::ffi::CString;
+use std::fmt::{self, Display};
+use std::os::fd::BorrowedFd;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::sys::prctl;
+use nix::unistd::{Gid, Pid, Uid, chdir, chroot, initgroups, setgid, setuid};
+
+use crate::log;
+
+/// Whether there is a filter of system calls for this architecture.
+pub const SUPPORTED: bool = cfg!(any(target_arch = "x86_64", target_arch = "aarch64"));
+
+/// The user that the process becomes, with the groups that the group database gives to that name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Owner {
+    pub name: CString,
+    pub uid: Uid,
+    pub gid: Gid,
+}
+
+/// What a room still does after confinement that not every serving process does.
+#[derive(Debug, Clone, Copy)]
+pub enum Need<'fd> {
+    /// Write this file to its end, go back in it, cut it, change its mode, fsync it.
+    File(BorrowedFd<'fd>),
+    /// Remove a file of this directory.
+    Unlink(BorrowedFd<'fd>),
+    /// Connect this socket, which is made already.
+    Connect(BorrowedFd<'fd>),
+    /// Wait for this child.
+    Wait(Pid),
+}
+
+/// A right that could not be given up. The process must not serve: the machine or its administrator is at fault.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Error {
+    SetGid(Gid, Errno),
+    InitGroups(Errno),
+    Chroot(PathBuf, Errno),
+    Chdir(Errno),
+    SetUid(Uid, Errno),
+    /// All calls succeeded, and root can still be had back: the owner is root, or secure bits keep capabilities.
+    StillRoot(Uid),
+    Dumpable(Errno),
+    NoNewPrivs(Errno),
+    /// The kernel has no filters, or whoever started the process keeps it from having one.
+    Filter(Errno),
+}
+
+impl Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::SetGid(gid, errno) => write!(f, "setgid({gid}): {}", errno.desc()),
+            Error::InitGroups(errno) => write!(f, "initgroups: {}", errno.desc()),
+            Error::Chroot(dir, errno) => write!(f, "chroot({}): {}", dir.display(), errno.desc()),
+            Error::Chdir(errno) => write!(f, "chdir(/): {}", errno.desc()),
+            Error::SetUid(uid, errno) => write!(f, "setuid({uid}): {}", errno.desc()),
+            Error::StillRoot(uid) => write!(f, "setuid({uid}): root privileges can be regained"),
+            Error::Dumpable(errno) => write!(f, "prctl(PR_SET_DUMPABLE): {}", errno.desc()),
+            Error::NoNewPrivs(errno) => write!(f, "prctl(PR_SET_NO_NEW_PRIVS): {}", errno.desc()),
+            Error::Filter(errno) => write!(f, "prctl(PR_SET_SECCOMP): {}", errno.desc()),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// Becomes `owner` for good, in the root directory `root` if one is given. For a process whose effective user is root.
+/// What needs the outside of a chroot (group database, zone file, log socket) has been opened, except for the groups.
+pub fn drop_privileges(owner: &Owner, root: Option<&Path>) -> Result<(), Error> {
+    setgid(owner.gid).map_err(|errno| Error::SetGid(owner.gid, errno))?;
+    initgroups(&owner.name, owner.gid).map_err(Error::InitGroups)?;
+    if let Some(root) = root {
+        chroot(root).map_err(|errno| Error::Chroot(root.to_owned(), errno))?;
+        chdir("/").map_err(Error::Chdir)?;
+    }
+    setuid(owner.uid).map_err(|errno| Error::SetUid(owner.uid, errno))?;
+    // With a real or saved id of root, or the capability, one of these succeeds.
+    if setuid(Uid::from_raw(0)).is_ok() || setgid(Gid::from_raw(0)).is_ok() {
+        return Err(Error::StillRoot(owner.uid));
+    }
+    // A change of user has put it back to what fs.suid_dumpable says.
+    prctl::set_dumpable(false).map_err(Error::Dumpable)
+}
+
+/// Gives up all system calls but those that serve one client and those of `needs`. One that is made nevertheless is
+/// logged as fatal, and ends the process with status 1. The log has been opened, and is never connected again.
+///
+/// A second time does not work: what puts a filter in force is not among the calls.
+pub fn confine(needs: &[Need<'_>]) -> Result<(), Error> {
+    prctl::set_no_new_privs().map_err(Error::NoNewPrivs)?;
+    filter_system_calls(needs).map_err(Error::Filter)
+}
+
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+fn filter_system_calls(needs: &[Need<'_>]) -> nix::Result<()> {
+    use crate::sys::seccomp;
+
+    log::stay_with_connection();
+    seccomp::report_violations(log::raw_fatal())?;
+    seccomp::install(&filter::assemble(&filter::rules(needs)))
+}
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+fn filter_system_calls(_: &[Need<'_>]) -> nix::Result<()> {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        log::warning(format_args!(
+            "no filter of system calls on this architecture: the session is not confined"
+        ));
+    });
+    Ok(())
+}

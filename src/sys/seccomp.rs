@@ -1,0 +1,147 @@
+//! The kernel's filter of system calls: putting one in force, and the last words after a call outside it.
+//!
+//! Authority: seccomp(2), signal-safety(7). What a filter allows is not decided here; `jail` writes the program.
+
+use std::os::fd::RawFd;
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+use nix::errno::Errno;
+
+/// One instruction of a filter, in the classic BPF of bpf(4).
+pub type Instruction = libc::sock_filter;
+
+/// SYS_SECCOMP: the code of a SIGSYS that a filter has raised. Anybody may send the signal with another one.
+const SYS_SECCOMP: libc::c_int = 1;
+
+/// Room for a line in the handler, which cannot allocate. What a long syslog_name leaves no room for is cut.
+const LINE_LIMIT: usize = 512;
+
+/// What the handler needs, prepared while allocating is still allowed.
+struct LastWords {
+    log: RawFd,
+    prefix: Vec<u8>,
+    ending: &'static [u8],
+}
+
+/// Replaced where a process that has a filter adds another one, and never freed: the handler may run at any time.
+static LAST_WORDS: AtomicPtr<LastWords> = AtomicPtr::new(ptr::null_mut());
+
+/// The beginning of siginfo_t as it is for SIGSYS on 64-bit machines; the libc crate has no accessor for it.
+#[repr(C)]
+struct SigsysInfo {
+    signo: libc::c_int,
+    errno: libc::c_int,
+    code: libc::c_int,
+    address: *mut libc::c_void,
+    call: libc::c_int,
+    arch: libc::c_uint,
+}
+
+/// Names the descriptor of the open log, if there is one, and the bytes that stand before a fatal message's text. From
+/// here on a call that a filter traps is logged as `system call N not allowed`, and ends the process with status 1.
+pub fn report_violations(log: Option<(RawFd, Vec<u8>)>) -> nix::Result<()> {
+    let words = log.map_or(ptr::null_mut(), |(log, prefix)| {
+        // A datagram is a line; on standard error the line has to be ended.
+        let ending: &[u8] = if log == libc::STDERR_FILENO {
+            b"\n"
+        } else {
+            b""
+        };
+        Box::into_raw(Box::new(LastWords {
+            log,
+            prefix,
+            ending,
+        }))
+    });
+    LAST_WORDS.store(words, Ordering::Release);
+
+    // SAFETY: sigaction is plain numbers and a pointer, for which all zeros is a valid value.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    action.sa_sigaction = on_violation as *const () as libc::sighandler_t;
+    action.sa_flags = libc::SA_SIGINFO;
+    // SAFETY: `action` is live and complete, its handler has the three arguments of SA_SIGINFO and calls only
+    // async-signal-safe functions, and the old action is not asked for.
+    let status = unsafe { libc::sigaction(libc::SIGSYS, &action, ptr::null_mut()) };
+    Errno::result(status).map(drop)
+}
+
+extern "C" fn on_violation(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
+    // SAFETY: the kernel passes a siginfo_t, which is live during the handler, larger than SigsysInfo and begins like
+    // it: three ints, then, at the alignment of a pointer, the fields of SIGSYS.
+    let info = unsafe { info.cast::<SigsysInfo>().read() };
+    // SAFETY: null, or what Box::into_raw gave, complete before it was stored and never freed.
+    let words = unsafe { LAST_WORDS.load(Ordering::Acquire).as_ref() };
+    if let (SYS_SECCOMP, Some(words)) = (info.code, words) {
+        let mut line = Line {
+            bytes: [0; LINE_LIMIT],
+            length: 0,
+        };
+        line.push(&words.prefix);
+        line.push(b"system call ");
+        line.push_number(info.call);
+        line.push(b" not allowed");
+        line.push(words.ending);
+        // One try: a log that does not take the line must not keep the process alive.
+        // SAFETY: write is async-signal-safe and reads `length` bytes of a live array that has at least as many.
+        unsafe { libc::write(words.log, line.bytes.as_ptr().cast(), line.length) };
+    }
+    // SAFETY: _exit is async-signal-safe and takes a number.
+    unsafe { libc::_exit(1) }
+}
+
+/// A line put together without allocating.
+struct Line {
+    bytes: [u8; LINE_LIMIT],
+    length: usize,
+}
+
+impl Line {
+    fn push(&mut self, more: &[u8]) {
+        for (to, from) in self.bytes.iter_mut().skip(self.length).zip(more) {
+            *to = *from;
+            self.length += 1;
+        }
+    }
+
+    fn push_number(&mut self, number: i32) {
+        if number < 0 {
+            self.push(b"-");
+        }
+        self.push_digits(number.unsigned_abs());
+    }
+
+    fn push_digits(&mut self, number: u32) {
+        if number >= 10 {
+            self.push_digits(number / 10);
+        }
+        self.push(&[b"0123456789"[(number % 10) as usize]]);
+    }
+}
+
+/// Puts a program in force for the rest of this thread's life, on top of what is in force already. The caller has
+/// set no_new_privs.
+pub fn install(program: &[Instruction]) -> nix::Result<()> {
+    let program = libc::sock_fprog {
+        len: u16::try_from(program.len()).map_err(|_too_long| Errno::EINVAL)?,
+        filter: program.as_ptr().cast_mut(),
+    };
+    // SAFETY: sock_fprog is live and holds a live array with its length; the kernel only reads both.
+    let status = unsafe {
+        libc::prctl(
+            libc::PR_SET_SECCOMP,
+            libc::c_ulong::from(libc::SECCOMP_MODE_FILTER),
+            &raw const program,
+        )
+    };
+    Errno::result(status).map(drop)
+}
+
+/// Makes any system call, so that tests can try what the filter says to each.
+#[cfg(test)]
+pub fn try_call(call: libc::c_long, arguments: [libc::c_long; 6]) -> nix::Result<libc::c_long> {
+    let [a, b, c, d, e, f] = arguments;
+    // SAFETY: tests pass calls that take no pointer, null pointers, or that the filter stops.
+    let result = unsafe { libc::syscall(call, a, b, c, d, e, f) };
+    Errno::result(result)
+}
