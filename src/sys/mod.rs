@@ -6,4 +6,5 @@
 pub mod alarm;
 pub mod seccomp;
 pub mod start;
+pub mod name;
 pub mod time;

@@ -1,0 +1,160 @@
+//! The C library's resolver: addresses to names and back, as nsswitch.conf orders it.
+//!
+//! Both calls may take minutes, and a signal does not end them; who cannot wait runs them in a child
+//! (`sys::child`). What comes back is what a stranger's name server said.
+
+use std::ffi::{CStr, CString};
+use std::fmt::{self, Display};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ptr;
+
+use nix::sys::socket::{SockaddrLike, SockaddrStorage};
+
+/// Why the resolver has no answer, in its own words.
+#[derive(Debug)]
+pub enum Failure {
+    /// A code of getaddrinfo(3).
+    Resolver(libc::c_int),
+    /// EAI_SYSTEM: a system call failed.
+    System(io::Error),
+}
+
+impl Failure {
+    fn from_code(code: libc::c_int) -> Failure {
+        if code == libc::EAI_SYSTEM {
+            Failure::System(io::Error::last_os_error())
+        } else {
+            Failure::Resolver(code)
+        }
+    }
+}
+
+impl Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::Resolver(code) => {
+                // SAFETY: gai_strerror takes a number.
+                let text = unsafe { libc::gai_strerror(*code) };
+                // SAFETY: it returns a string that lives as long as the program, for unknown codes too.
+                f.write_str(&unsafe { CStr::from_ptr(text) }.to_string_lossy())
+            }
+            Failure::System(error) => {
+                let text = error.to_string();
+                f.write_str(text.split(" (os error").next().unwrap_or_default())
+            }
+        }
+    }
+}
+
+/// The name that the reverse lookup of `address` gives, without its final NUL. No name is a failure.
+pub fn name_of(address: IpAddr) -> Result<CString, Failure> {
+    let address = SockaddrStorage::from(SocketAddr::new(address, 0));
+    let mut name = vec![0_u8; libc::NI_MAXHOST as usize];
+    // SAFETY: `address` is a live socket address and knows its length; `name` is live and writable for the length given,
+    // and no service name is asked for. None of them is kept.
+    let code = unsafe {
+        libc::getnameinfo(
+            address.as_ptr(),
+            address.len(),
+            name.as_mut_ptr().cast(),
+            libc::NI_MAXHOST,
+            ptr::null_mut(),
+            0,
+            libc::NI_NAMEREQD,
+        )
+    };
+    if code != 0 {
+        return Err(Failure::from_code(code));
+    }
+    Ok(CStr::from_bytes_until_nul(&name)
+        .unwrap_or_default()
+        .to_owned())
+}
+
+/// The addresses of `name` that are of the same family as `like`.
+pub fn addresses_of(name: &CStr, like: IpAddr) -> Result<Vec<IpAddr>, Failure> {
+    // SAFETY: addrinfo is plain numbers and pointers, for which all zeros is a valid value.
+    let mut hints: libc::addrinfo = unsafe { std::mem::zeroed() };
+    hints.ai_family = match like {
+        IpAddr::V4(_) => libc::AF_INET,
+        IpAddr::V6(_) => libc::AF_INET6,
+    };
+    hints.ai_socktype = libc::SOCK_STREAM;
+    let mut list = List(ptr::null_mut());
+    // SAFETY: `name` ends in NUL, `hints` is complete, and `list.0` is live and writable; it is set on success only.
+    let code = unsafe { libc::getaddrinfo(name.as_ptr(), ptr::null(), &hints, &mut list.0) };
+    if code != 0 {
+        return Err(Failure::from_code(code));
+    }
+    let mut addresses = Vec::new();
+    let mut entry = list.0.cast_const();
+    // SAFETY: `entry` is null or an entry of the list, which is freed only when `list` is dropped.
+    while let Some(info) = unsafe { entry.as_ref() } {
+        addresses.extend(address_in(info));
+        entry = info.ai_next;
+    }
+    Ok(addresses)
+}
+
+/// The result of getaddrinfo.
+struct List(*mut libc::addrinfo);
+
+impl Drop for List {
+    fn drop(&mut self) {
+        if !self.0.is_null() {
+            // SAFETY: the pointer comes from a successful getaddrinfo and is freed only here.
+            unsafe { libc::freeaddrinfo(self.0) }
+        }
+    }
+}
+
+fn address_in(info: &libc::addrinfo) -> Option<IpAddr> {
+    if info.ai_addr.is_null() {
+        return None;
+    }
+    match info.ai_family {
+        libc::AF_INET => {
+            // SAFETY: for this family getaddrinfo points at a whole sockaddr_in, aligned for it.
+            let sin = unsafe { &*info.ai_addr.cast::<libc::sockaddr_in>() };
+            Some(Ipv4Addr::from_bits(u32::from_be(sin.sin_addr.s_addr)).into())
+        }
+        libc::AF_INET6 => {
+            // SAFETY: for this family getaddrinfo points at a whole sockaddr_in6, aligned for it.
+            let sin6 = unsafe { &*info.ai_addr.cast::<libc::sockaddr_in6>() };
+            Some(Ipv6Addr::from(sin6.sin6_addr.s6_addr).into())
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_loopback_has_a_name_that_has_the_loopback() {
+        let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let name = name_of(loopback).expect("a hosts file with 127.0.0.1");
+        let addresses = addresses_of(&name, loopback).expect("the way back");
+        assert!(addresses.contains(&loopback), "{addresses:?}");
+    }
+
+    #[test]
+    fn only_the_family_asked_for_is_returned() {
+        let like = IpAddr::V6(Ipv6Addr::LOCALHOST);
+        let addresses = addresses_of(c"::1", like).expect("no lookup");
+        assert_eq!(addresses, [like]);
+        assert!(addresses_of(c"127.0.0.1", like).is_err());
+    }
+
+    #[test]
+    fn failures_speak_as_the_c_library_does() {
+        assert_eq!(
+            Failure::Resolver(libc::EAI_NONAME).to_string(),
+            "Name or service not known"
+        );
+        let refused = io::Error::from_raw_os_error(libc::ECONNREFUSED);
+        assert_eq!(Failure::System(refused).to_string(), "Connection refused");
+    }
+}
