@@ -6,5 +6,6 @@
 pub mod alarm;
 pub mod seccomp;
 pub mod start;
+pub mod child;
 pub mod name;
 pub mod time;

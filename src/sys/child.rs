@@ -1,0 +1,165 @@
+//! Work that cannot be interrupted safely, done by a short-lived child.
+//!
+//! A call into the C library that may sleep for a minute and does not end at a signal (the resolver's) runs in a
+//! forked copy of the process; the caller waits for the answer no longer than it wants to, and kills the child.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{ForkResult, Pid, fork, pipe2, read, write};
+
+use super::alarm;
+
+/// How much longer than its parent waits a child may live, should the parent not be there to kill it.
+const FUSE: Duration = Duration::from_secs(1);
+
+/// Runs `work` in a child and hands back what it returned; `None` when that took longer than `limit`.
+///
+/// The child is gone when this returns. `work` sees a copy of the process, its locks included, and leaves no trace in
+/// it: neither destructors nor buffers of standard output run in the child. It must neither log nor touch the client's
+/// descriptors. An error means that there is no child, or that it died before it had answered.
+pub fn bounded_child(
+    limit: Duration,
+    work: impl FnOnce() -> Vec<u8>,
+) -> io::Result<Option<Vec<u8>>> {
+    let (answer, question) = pipe2(OFlag::O_CLOEXEC)?;
+    // SAFETY: the child may call what it likes only if no other thread held a lock at the fork; the program has one
+    // thread. (In the tests, which have more, the C library takes care of its own allocator, and `work` is theirs.)
+    match unsafe { fork() }? {
+        ForkResult::Child => be_child(limit, &question, work),
+        ForkResult::Parent { child } => {
+            drop(question);
+            let answer = read_answer(limit, &answer);
+            if answer.is_err() {
+                // Not reaped yet, so the number is still its own, even if it has just ended by itself.
+                kill(child, Signal::SIGKILL)?;
+            }
+            let status = reap(child)?;
+            match answer {
+                Ok(bytes) if status == WaitStatus::Exited(child, 0) => Ok(Some(bytes)),
+                Ok(_) => Err(io::Error::other(format!(
+                    "the child process ended early: {status:?}"
+                ))),
+                Err(e) if e.kind() == io::ErrorKind::TimedOut => Ok(None),
+                Err(e) => Err(e),
+            }
+        }
+    }
+}
+
+fn read_answer(limit: Duration, pipe: &OwnedFd) -> io::Result<Vec<u8>> {
+    let mut answer = Vec::new();
+    let mut chunk = [0; 1024];
+    alarm::bounded(limit, || {
+        loop {
+            let length = read(pipe.as_fd(), &mut chunk)?;
+            if length == 0 {
+                return Ok(());
+            }
+            answer.extend_from_slice(chunk.get(..length).unwrap_or_default());
+        }
+    })?;
+    Ok(answer)
+}
+
+fn reap(child: Pid) -> io::Result<WaitStatus> {
+    loop {
+        match waitpid(child, None) {
+            Err(Errno::EINTR) => {}
+            result => return result.map_err(io::Error::from),
+        }
+    }
+}
+
+/// Ends the child where its frame ends, however that comes about: a panic must not unwind into the copy of the caller.
+struct ExitOnDrop(i32);
+
+impl Drop for ExitOnDrop {
+    fn drop(&mut self) {
+        // SAFETY: _exit takes a number and does not return; nothing of the parent's is flushed or freed by it.
+        unsafe { libc::_exit(self.0) }
+    }
+}
+
+fn be_child(limit: Duration, pipe: &OwnedFd, work: impl FnOnce() -> Vec<u8>) -> ! {
+    let mut exit = ExitOnDrop(1);
+    // SAFETY: SIG_DFL is no function of ours, so nothing can be called at a bad moment.
+    unsafe { libc::signal(libc::SIGALRM, libc::SIG_DFL) };
+    // SAFETY: this option of prctl takes a number. It can only fail for a number that is no signal.
+    unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+    let fuse = limit.saturating_add(FUSE).as_secs();
+    nix::unistd::alarm::set(u32::try_from(fuse).unwrap_or(u32::MAX).max(1));
+    let answer = work();
+    let mut rest = answer.as_slice();
+    while let Ok(written @ 1..) = write(pipe.as_fd(), rest) {
+        rest = rest.get(written..).unwrap_or_default();
+    }
+    exit.0 = i32::from(!rest.is_empty());
+    drop(exit);
+    std::process::abort()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread::sleep;
+    use std::time::Instant;
+
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(60);
+
+    /// Alarms reach any thread of a test program. A child has one thread, so tests about time run in one.
+    fn alone(test: impl FnOnce() -> bool) -> bool {
+        alarm::init().expect("alarm");
+        bounded_child(LIMIT, || vec![u8::from(test())])
+            .expect("child")
+            .is_some_and(|answer| answer == [1])
+    }
+
+    #[test]
+    fn the_answer_comes_back_whole() {
+        alarm::init().expect("alarm");
+        let long: Vec<u8> = (0..200_000_u32).map(|i| (i % 251) as u8).collect();
+        assert_eq!(
+            bounded_child(LIMIT, || long.clone()).expect("child"),
+            Some(long)
+        );
+        assert_eq!(
+            bounded_child(LIMIT, Vec::new).expect("child"),
+            Some(Vec::new())
+        );
+    }
+
+    #[test]
+    fn a_child_that_takes_too_long_is_killed_and_reaped() {
+        assert!(alone(|| {
+            alarm::init().expect("alarm");
+            let start = Instant::now();
+            let answer = bounded_child(Duration::from_secs(1), || {
+                sleep(LIMIT);
+                vec![1]
+            });
+            matches!(answer, Ok(None))
+                && start.elapsed() < Duration::from_secs(10)
+                && waitpid(None, None) == Err(Errno::ECHILD)
+        }));
+    }
+
+    #[test]
+    fn a_child_that_dies_is_an_error_not_an_answer() {
+        assert!(alone(|| {
+            alarm::init().expect("alarm");
+            let answer = bounded_child(LIMIT, || {
+                // SAFETY: raise takes a number.
+                unsafe { libc::raise(libc::SIGKILL) };
+                Vec::new()
+            });
+            answer.is_err() && waitpid(None, None) == Err(Errno::ECHILD)
+        }));
+    }
+}
