@@ -7,6 +7,7 @@
 mod config;
 mod jail;
 mod log;
+mod lookup;
 #[allow(unsafe_code, reason = "the one room that calls the C library")]
 mod sys;
 mod wire;

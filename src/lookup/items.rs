@@ -1,0 +1,246 @@
+//! From the text of a list to its items, in order, with files read and tables opened.
+//!
+//! Happens once, while the process still has the rights it was started with. What is to be logged is collected here
+//! and logged by `match_list`.
+
+use std::fmt::{self, Display};
+use std::fs::File;
+use std::io::Read;
+use std::net::Ipv6Addr;
+use std::rc::Rc;
+
+use super::table::{self, Table, Unopened};
+use super::{Error, strerror};
+use crate::config::lines::logical_lines;
+use crate::log::Shown;
+
+/// How much is shown of what follows a comment sign in a place where there are no comments.
+const SHOWN_COMMENT: usize = 20;
+
+/// One item of a list.
+#[derive(Debug)]
+pub struct Item {
+    /// Whoever matches is not listed.
+    pub(super) negated: bool,
+    pub(super) what: What,
+    pub(super) place: Option<Place>,
+}
+
+#[derive(Debug)]
+pub(super) enum What {
+    /// A name or an address pattern, in lower case.
+    Literal(String),
+    Table(Rc<dyn Table>),
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Place {
+    file: Rc<str>,
+    line: usize,
+}
+
+/// The item as a list would have it, and the file that it stands in, if any.
+impl Display for Item {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let not = if self.negated { "!" } else { "" };
+        match &self.what {
+            What::Literal(pattern) => write!(f, "{not}{pattern}")?,
+            What::Table(table) => write!(f, "{not}{}", table.name())?,
+        }
+        match &self.place {
+            Some(Place { file, line }) => write!(f, " in {file}, line {line}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A line for the log.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Note {
+    Warning(String),
+    Error(String),
+}
+
+/// The items of a list, as they are read.
+#[derive(Debug)]
+pub(super) struct Items {
+    list: &'static str,
+    pub(super) items: Vec<Item>,
+    pub(super) notes: Vec<Note>,
+    tables: Vec<Rc<dyn Table>>,
+    /// The files that are being read, the outermost first.
+    reading: Vec<Rc<str>>,
+}
+
+impl Items {
+    pub(super) fn new(list: &'static str) -> Items {
+        Items {
+            list,
+            items: Vec::new(),
+            notes: Vec::new(),
+            tables: Vec::new(),
+            reading: Vec::new(),
+        }
+    }
+
+    /// Adds the items of a parameter's value.
+    pub(super) fn add(&mut self, patterns: &str) -> Result<(), Error> {
+        self.add_text(patterns, false, None)
+    }
+
+    fn add_text(&mut self, text: &str, negated: bool, place: Option<&Place>) -> Result<(), Error> {
+        let mut rest = text;
+        while let Some(item) = next_item(&mut rest) {
+            if item.starts_with('#') {
+                self.refuse_comment(item, rest);
+                return Ok(());
+            }
+            let pattern = item.trim_start_matches('!');
+            let negated = negated ^ ((item.len() - pattern.len()) % 2 == 1);
+            if pattern.is_empty() {
+                return Err(Error::NoPattern { list: self.list });
+            }
+            if pattern.starts_with('/') {
+                self.add_file(pattern, negated, place)?;
+                continue;
+            }
+            let what = if !pattern.contains(':') || pattern.starts_with('[') {
+                What::Literal(pattern.to_ascii_lowercase())
+            } else if is_bare_ipv6(pattern) {
+                self.bracket(pattern)
+            } else {
+                What::Table(self.open_table(pattern))
+            };
+            self.push(negated, what, place);
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, negated: bool, what: What, place: Option<&Place>) {
+        self.items.push(Item {
+            negated,
+            what,
+            place: place.cloned(),
+        });
+    }
+
+    fn refuse_comment(&mut self, item: &str, rest: &str) {
+        let shown = Shown(
+            rest.as_bytes()
+                .get(..SHOWN_COMMENT)
+                .unwrap_or(rest.as_bytes()),
+        );
+        self.notes.push(Note::Warning(format!(
+            "{}: #comment after other text is not allowed: {item} {shown}...",
+            self.list
+        )));
+    }
+
+    /// Unlike Postfix, which takes `2001:db8::/32` for a table of type `2001` and then answers everybody with an error,
+    /// an IPv6 address or network without brackets is one: no table type looks like that.
+    fn bracket(&mut self, pattern: &str) -> What {
+        self.notes.push(Note::Warning(format!(
+            "{}: IPv6 pattern \"{pattern}\" without brackets, perhaps you should use \"[{pattern}]\" instead",
+            self.list
+        )));
+        What::Literal(format!("[{}]", pattern.to_ascii_lowercase()))
+    }
+
+    /// A table is opened once, however often the list has it.
+    fn open_table(&mut self, name: &str) -> Rc<dyn Table> {
+        if let Some(table) = self.tables.iter().find(|table| table.name() == name) {
+            return Rc::clone(table);
+        }
+        let table = match table::open(name) {
+            Ok(table) => table,
+            Err(reason) => {
+                self.notes.push(Note::Error(reason.clone()));
+                Rc::new(Unopened {
+                    name: name.to_owned(),
+                    reason,
+                })
+            }
+        };
+        self.tables.push(Rc::clone(&table));
+        table
+    }
+
+    /// Puts the items of a file in the place of its name. In a negated file each of them means the opposite.
+    fn add_file(&mut self, path: &str, negated: bool, place: Option<&Place>) -> Result<(), Error> {
+        if self.reading.iter().any(|file| **file == *path) {
+            // Postfix reads on until it has no descriptors left. The list ends up just as unusable.
+            let table = self.unopened_file(path, "the file is part of itself");
+            self.push(false, What::Table(table), place);
+            return Ok(());
+        }
+        let mut file = match File::open(path) {
+            Ok(file) => file,
+            Err(e) => {
+                // The negation is lost, as in Postfix; an item that cannot answer has no use for it.
+                let table = self.unopened_file(path, &strerror(&e));
+                self.push(false, What::Table(table), place);
+                return Ok(());
+            }
+        };
+        let mut bytes = Vec::new();
+        if let Err(error) = file.read_to_end(&mut bytes) {
+            let path = path.to_owned();
+            return Err(Error::ReadFile { path, error });
+        }
+        drop(file);
+        let file: Rc<str> = path.into();
+        self.reading.push(Rc::clone(&file));
+        for logical in logical_lines(&bytes) {
+            let place = Place {
+                file: Rc::clone(&file),
+                line: logical.first_line,
+            };
+            // Bytes that are no UTF-8 are in no host name, whatever becomes of them here.
+            let text = String::from_utf8_lossy(&logical.text);
+            self.add_text(&text, negated, Some(&place))?;
+        }
+        self.reading.pop();
+        Ok(())
+    }
+
+    /// What stands in the list for a file that cannot be opened: a table that cannot answer.
+    fn unopened_file(&mut self, path: &str, reason: &str) -> Rc<dyn Table> {
+        let name = format!("non-existent:{path}");
+        if let Some(table) = self.tables.iter().find(|table| table.name() == name) {
+            return Rc::clone(table);
+        }
+        let reason = format!("open file {path}: {reason}");
+        self.notes.push(Note::Error(reason.clone()));
+        let table: Rc<dyn Table> = Rc::new(Unopened { name, reason });
+        self.tables.push(Rc::clone(&table));
+        table
+    }
+}
+
+/// Whether the pattern is an IPv6 address or network that lacks its brackets, and nothing else is amiss.
+fn is_bare_ipv6(pattern: &str) -> bool {
+    let (address, mask) = pattern.split_once('/').unwrap_or((pattern, "0"));
+    let has_mask = !mask.is_empty() && mask.bytes().all(|b| b.is_ascii_digit());
+    has_mask && address.parse::<Ipv6Addr>().is_ok()
+}
+
+pub(super) fn is_separator(byte: u8) -> bool {
+    matches!(byte, b',' | b' ' | b'\t' | b'\r' | b'\n')
+}
+
+/// Splits the next item off `rest`. Braces keep separators together, and stay part of the item.
+fn next_item<'a>(rest: &mut &'a str) -> Option<&'a str> {
+    let text = rest.trim_start_matches([',', ' ', '\t', '\r', '\n']);
+    let mut depth = 0_usize;
+    let end = text.bytes().position(|b| {
+        match b {
+            b'{' => depth += 1,
+            b'}' => depth = depth.saturating_sub(1),
+            _ => return depth == 0 && is_separator(b),
+        }
+        false
+    });
+    let (item, after) = text.split_at(end.unwrap_or(text.len()));
+    *rest = after.get(1..).unwrap_or_default();
+    (!item.is_empty()).then_some(item)
+}

@@ -1,0 +1,254 @@
+//! Match lists: the first item that a client matches decides.
+//!
+//! Each item is held against the client's name, then against its address. An item that cannot be evaluated ends the
+//! evaluation: what comes after it might say the opposite of what it would have said.
+
+use super::items::{Item, Items, Note, What, is_separator};
+use super::pattern;
+use super::table::{Keys, Problem, Table};
+use super::{Error, Unavailable};
+use crate::log;
+
+/// The parameter that says for which lists a domain includes its subdomains.
+const PARENTS: &str = "parent_domain_matches_subdomains";
+
+/// How Postfix shows the flags of a table that it has opened for a list.
+const TABLE_FLAGS: &str = "(0,lock|utf8_request)";
+
+/// What a domain in a list stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ParentStyle {
+    /// `example.com` is that name and every name below it.
+    ParentAlso,
+    /// `example.com` is that name only, `.example.com` is every name below it.
+    DotOnly,
+}
+
+/// A list of patterns for clients.
+#[derive(Debug)]
+pub struct MatchList {
+    list: &'static str,
+    pub(super) items: Vec<Item>,
+    parents: ParentStyle,
+}
+
+/// What a list says of a client, and why.
+#[derive(Debug)]
+pub struct Decision<'a> {
+    pub listed: bool,
+    /// The item that decided; none when no item matches, which means not listed.
+    pub item: Option<&'a Item>,
+}
+
+impl MatchList {
+    /// Reads the value of the parameter `list`, the files it names included, and opens its tables.
+    ///
+    /// What is wrong with a part of it is logged; that part cannot answer, later. An error is the text of the `fatal`
+    /// message, and has not been logged, except for [`Error::TooManyErrors`], which has.
+    pub fn open(
+        list: &'static str,
+        patterns: &str,
+        parents: ParentStyle,
+    ) -> Result<MatchList, Error> {
+        let (notes, opened) = MatchList::read(list, patterns, parents);
+        for note in notes {
+            match note {
+                Note::Warning(text) => log::warning(format_args!("{text}")),
+                Note::Error(text) => log::error(format_args!("{text}"))?,
+            }
+        }
+        opened
+    }
+
+    /// Opens a list; what is to be logged about it comes first.
+    pub(super) fn read(
+        list: &'static str,
+        patterns: &str,
+        parents: ParentStyle,
+    ) -> (Vec<Note>, Result<MatchList, Error>) {
+        let mut items = Items::new(list);
+        let added = items.add(patterns);
+        let Items { items, notes, .. } = items;
+        let opened = added.map(|()| MatchList {
+            list,
+            items,
+            parents,
+        });
+        (notes, opened)
+    }
+
+    /// Whether a client is listed. `name` is its confirmed name or `unknown`, `addr` its address without brackets.
+    pub fn match_client(&self, name: &str, addr: &str) -> Result<bool, Unavailable> {
+        match self.decide(name, addr) {
+            Ok(decision) => Ok(decision.listed),
+            Err(unavailable) => {
+                for warning in &unavailable.warnings {
+                    log::warning(format_args!("{warning}"));
+                }
+                Err(unavailable)
+            }
+        }
+    }
+
+    /// As [`MatchList::match_client`], with the item that decided, and without logging why the list cannot tell.
+    pub fn decide(&self, name: &str, addr: &str) -> Result<Decision<'_>, Unavailable> {
+        // Unlike Postfix, which folds Unicode if smtputf8_enable is set, only ASCII is: a confirmed name has nothing else.
+        let folded_name = name.to_ascii_lowercase();
+        let folded_addr = addr.to_ascii_lowercase();
+        for item in &self.items {
+            if self.match_name(item, &folded_name)? || self.match_addr(item, &folded_addr)? {
+                return Ok(Decision {
+                    listed: !item.negated,
+                    item: Some(item),
+                });
+            }
+        }
+        log::debug(1, format_args!("match_list_match: {name}: no match"));
+        log::debug(1, format_args!("match_list_match: {addr}: no match"));
+        Ok(Decision {
+            listed: false,
+            item: None,
+        })
+    }
+
+    fn match_name(&self, item: &Item, name: &str) -> Result<bool, Unavailable> {
+        self.trace("match_hostname", name, item);
+        match &item.what {
+            What::Literal(pattern) => Ok(name == pattern || self.is_below(name, pattern)),
+            What::Table(table) => self
+                .find_name(&**table, name)
+                .map_err(|problem| self.unavailable(&**table, problem)),
+        }
+    }
+
+    fn match_addr(&self, item: &Item, addr: &str) -> Result<bool, Unavailable> {
+        self.trace("match_hostaddr", addr, item);
+        if !pattern::is_numeric(addr) {
+            return Ok(false);
+        }
+        match &item.what {
+            What::Literal(pattern) => pattern::matches(pattern, addr).map_err(|bad| Unavailable {
+                warnings: vec![format!("{}: {bad}", self.list)],
+            }),
+            What::Table(table) => match table.find(addr) {
+                Ok(value) => Ok(value.is_some()),
+                Err(problem) => Err(self.unavailable(&**table, problem)),
+            },
+        }
+    }
+
+    /// Whether `name` is in the domain that the pattern names.
+    fn is_below(&self, name: &str, pattern: &str) -> bool {
+        let Some(start) = name.strip_suffix(pattern) else {
+            return false;
+        };
+        match self.parents {
+            ParentStyle::ParentAlso => start.ends_with('.'),
+            ParentStyle::DotOnly => pattern.starts_with('.') && !start.is_empty(),
+        }
+    }
+
+    /// Whether a table has `name`, or a domain that includes it. Any value will do, even an empty one.
+    fn find_name(&self, table: &dyn Table, name: &str) -> Result<bool, Problem> {
+        if table.find(name)?.is_some() {
+            return Ok(true);
+        }
+        match table.keys() {
+            Keys::Pattern => return Ok(false),
+            Keys::Fixed => {}
+        }
+        for (dot, _) in name.match_indices('.') {
+            let parent = match self.parents {
+                ParentStyle::ParentAlso => name.get(dot + 1..),
+                ParentStyle::DotOnly => name.get(dot..),
+            };
+            if table.find(parent.unwrap_or_default())?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn unavailable(&self, table: &dyn Table, Problem(warning): Problem) -> Unavailable {
+        let problem = Error::TableProblem {
+            list: self.list,
+            table: table.name().to_owned(),
+        };
+        Unavailable {
+            warnings: vec![warning, problem.to_string()],
+        }
+    }
+
+    fn trace(&self, step: &str, what: &str, item: &Item) {
+        if log::verbosity() == 0 {
+            return;
+        }
+        let list = self.list;
+        match &item.what {
+            What::Literal(pattern) => {
+                log::debug(1, format_args!("{step}: {list}: {what} ~? {pattern}"));
+            }
+            What::Table(table) => {
+                let table = table.name();
+                let flags = if table.starts_with("non-existent:") {
+                    ""
+                } else {
+                    TABLE_FLAGS
+                };
+                log::debug(1, format_args!("{step}: {list}: {what} ~? {table}{flags}"));
+            }
+        }
+    }
+
+    /// Whether a plain string is listed. There is no name, no address and no parent here.
+    fn match_string(&self, string: &str) -> Result<bool, Error> {
+        let folded = string.to_ascii_lowercase();
+        for item in &self.items {
+            self.trace("match_string", &folded, item);
+            let found = match &item.what {
+                What::Literal(pattern) => folded == *pattern,
+                What::Table(table) => match table.find(&folded) {
+                    Ok(value) => value.is_some(),
+                    Err(Problem(warning)) => {
+                        log::warning(format_args!("{warning}"));
+                        let (list, table) = (self.list, table.name().to_owned());
+                        return Err(Error::TableProblem { list, table });
+                    }
+                },
+            };
+            if found {
+                return Ok(!item.negated);
+            }
+        }
+        log::debug(1, format_args!("match_list_match: {string}: no match"));
+        Ok(false)
+    }
+}
+
+/// How `list` means its domains, from the value of parent_domain_matches_subdomains. That is a list of strings, with
+/// negation, files and tables as in any other; its errors are as those of [`MatchList::open`].
+pub fn parent_style(
+    parent_domain_matches_subdomains: &str,
+    list: &str,
+) -> Result<ParentStyle, Error> {
+    let value = parent_domain_matches_subdomains.as_bytes();
+    // Nearly everybody has names only, and no need for a list to be built.
+    let plain = !value.iter().any(|b| b"!/:#{".contains(b));
+    let listed = if plain && log::verbosity() == 0 {
+        value
+            .split(|&b| is_separator(b))
+            .any(|item| item.eq_ignore_ascii_case(list.as_bytes()))
+    } else {
+        MatchList::open(
+            PARENTS,
+            parent_domain_matches_subdomains,
+            ParentStyle::DotOnly,
+        )?
+        .match_string(list)?
+    };
+    Ok(if listed {
+        ParentStyle::ParentAlso
+    } else {
+        ParentStyle::DotOnly
+    })
+}

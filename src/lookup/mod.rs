@@ -1,0 +1,76 @@
+//! "Is this listed": yes, no, or cannot tell.
+//!
+//! Lists of names, addresses, networks, files and lookup tables, as qmqpd_authorized_clients and debug_peer_list have
+//! them. What cannot be told is an error of its own, because neither of the answers would be safe: a list may let in
+//! or keep out. Does not know why it is asked. Authority: the client access page of the specification; where versions
+//! of Postfix differ, 3.12.
+#![forbid(unsafe_code)]
+#![cfg_attr(not(test), warn(clippy::indexing_slicing, clippy::string_slice))]
+
+mod items;
+mod match_list;
+mod pattern;
+mod table;
+
+#[cfg(test)]
+mod tests;
+
+use std::fmt::{self, Display};
+use std::io;
+
+use crate::log;
+
+pub use items::Item;
+pub use match_list::{Decision, MatchList, ParentStyle, parent_style};
+
+/// A list that cannot be used at all. The operator's to mend.
+#[derive(Debug)]
+pub enum Error {
+    /// An item that consists of negation.
+    NoPattern { list: &'static str },
+    /// A `/file` that could be opened but not read: a directory, a broken disk.
+    ReadFile { path: String, error: io::Error },
+    /// A table in a list that decides how others are read.
+    TableProblem { list: &'static str, table: String },
+    /// One error too many; that it is, has been logged as `fatal` by then.
+    TooManyErrors(log::TooManyErrors),
+}
+
+impl Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::NoPattern { list } => write!(f, "{list}: no pattern after '!'"),
+            Error::ReadFile { path, error } => {
+                write!(f, "match_list_parse: read file {path}: {}", strerror(error))
+            }
+            Error::TableProblem { list, table } => {
+                write!(f, "{list}: {table}: table lookup problem")
+            }
+            Error::TooManyErrors(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl From<log::TooManyErrors> for Error {
+    fn from(error: log::TooManyErrors) -> Error {
+        Error::TooManyErrors(error)
+    }
+}
+
+/// The list cannot tell about this client: a table failed, or a pattern that it would be held against is malformed.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Unavailable {
+    /// What is wrong, in the order in which Postfix logs it.
+    pub warnings: Vec<String>,
+}
+
+/// The text of strerror(3), without the number that the standard library adds.
+fn strerror(error: &io::Error) -> String {
+    let mut text = error.to_string();
+    if let Some(end) = text.find(" (os error") {
+        text.truncate(end);
+    }
+    text
+}

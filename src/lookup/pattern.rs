@@ -1,0 +1,215 @@
+//! Address patterns: `ADDR`, `ADDR/LEN`, `[ADDR]`, `[ADDR]/LEN`, `[ADDR/LEN]`.
+//!
+//! A pattern is read when a client is held against it, and only if it is of the client's family; so a mistake in an
+//! IPv4 pattern does not shut IPv6 clients out. Everything here is stricter than a parser of addresses would be by
+//! itself, because a network that means something else than it seems to lets the wrong people in.
+
+use std::fmt::{self, Display};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnetwork::IpNetwork;
+
+/// What is wrong with a pattern, with the part of it that shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum BadPattern {
+    HostBits { pattern: String, network: IpNetwork },
+    MaskLength(String),
+    MaskValue(String),
+    Network(String),
+    Address(String),
+    MissingBracket(String),
+    Garbage(String),
+}
+
+impl Display for BadPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            BadPattern::HostBits { pattern, network } => write!(
+                f,
+                "non-null host address bits in \"{pattern}\", perhaps you should use \"{network}\" instead"
+            ),
+            BadPattern::MaskLength(p) => write!(f, "bad mask length in \"{p}\""),
+            BadPattern::MaskValue(p) => write!(f, "bad mask value in \"{p}\""),
+            BadPattern::Network(p) => write!(f, "bad network value in \"{p}\""),
+            BadPattern::Address(p) => write!(f, "bad address pattern: \"{p}\""),
+            BadPattern::MissingBracket(p) => write!(f, "missing ']' character after \"{p}\""),
+            BadPattern::Garbage(p) => write!(f, "garbage after \"{p}\""),
+        }
+    }
+}
+
+/// Whether `text` can be an address at all. Nothing else is held against address patterns.
+pub(super) fn is_numeric(text: &str) -> bool {
+    text.bytes()
+        .all(|b| b.is_ascii_hexdigit() || b == b'.' || b == b':')
+}
+
+/// Whether the address `addr` is, or lies in, `pattern`. Both are in lower case.
+pub(super) fn matches(pattern: &str, addr: &str) -> Result<bool, BadPattern> {
+    let bracketed = pattern.strip_prefix('[').and_then(|p| p.strip_suffix(']'));
+    if pattern == addr || bracketed == Some(addr) {
+        return Ok(true);
+    }
+    if !is_candidate(pattern, addr) {
+        return Ok(false);
+    }
+    match parse(pattern)? {
+        Parsed::Address(address) => Ok(addr.parse() == Ok(address)),
+        Parsed::Network(network) => Ok(addr.parse().is_ok_and(|addr| network.contains(addr))),
+    }
+}
+
+/// Whether the pattern is meant for addresses like `addr`. Host names are not, nor what looks like one.
+fn is_candidate(pattern: &str, addr: &str) -> bool {
+    let is_ipv6 = pattern.contains(':');
+    is_ipv6 == addr.contains(':')
+        && (is_ipv6 || pattern.contains('/'))
+        && pattern
+            .bytes()
+            .all(|b| b.is_ascii_hexdigit() || b".:/[]".contains(&b))
+}
+
+enum Parsed {
+    Address(IpAddr),
+    Network(IpNetwork),
+}
+
+fn parse(pattern: &str) -> Result<Parsed, BadPattern> {
+    let (address, mask) = split(pattern)?;
+    let Some(mask) = mask else {
+        return match parse_address(pattern, address) {
+            Some(address) => Ok(Parsed::Address(address)),
+            None => Err(BadPattern::Address(address.to_owned())),
+        };
+    };
+    let shown = || format!("{address}/{mask}");
+    if mask.is_empty() || !mask.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(BadPattern::MaskValue(shown()));
+    }
+    let bits = if pattern.contains(':') { 128 } else { 32 };
+    let Some(length) = mask.parse::<u8>().ok().filter(|length| *length <= bits) else {
+        return Err(BadPattern::MaskLength(shown()));
+    };
+    let Some(ip) = parse_address(pattern, address) else {
+        return Err(BadPattern::Network(shown()));
+    };
+    let Ok(network) = IpNetwork::new(ip, length) else {
+        return Err(BadPattern::MaskLength(shown()));
+    };
+    if network.network() != ip {
+        let network = IpNetwork::new(network.network(), length).unwrap_or(network);
+        let pattern = shown();
+        return Err(BadPattern::HostBits { pattern, network });
+    }
+    Ok(Parsed::Network(network))
+}
+
+/// Takes brackets off and splits the mask from the address, wherever the closing bracket stands.
+fn split(pattern: &str) -> Result<(&str, Option<&str>), BadPattern> {
+    let Some(open) = pattern.strip_prefix('[') else {
+        return Ok(at_slash(pattern));
+    };
+    let Some((inside, after)) = open.split_once(']') else {
+        return Err(BadPattern::MissingBracket(pattern.to_owned()));
+    };
+    if after.is_empty() {
+        return Ok(at_slash(inside));
+    }
+    match after.strip_prefix('/') {
+        Some(mask) => Ok((inside, Some(mask))),
+        None => Err(BadPattern::Garbage(format!("[{inside}]"))),
+    }
+}
+
+fn at_slash(text: &str) -> (&str, Option<&str>) {
+    match text.split_once('/') {
+        Some((address, mask)) => (address, Some(mask)),
+        None => (text, None),
+    }
+}
+
+/// The standard library reads addresses as inet_pton(3) does: no leading zeros, no short forms, no scope.
+fn parse_address(pattern: &str, address: &str) -> Option<IpAddr> {
+    if pattern.contains(':') {
+        address.parse::<Ipv6Addr>().ok().map(IpAddr::V6)
+    } else {
+        address.parse::<Ipv4Addr>().ok().map(IpAddr::V4)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The first `length` of `width` bits agree. The obvious way to compare, for the arithmetic to be held against.
+    fn agree(a: u128, b: u128, length: u8, width: u8) -> bool {
+        (0..length).all(|i| (a >> (width - 1 - i)) & 1 == (b >> (width - 1 - i)) & 1)
+    }
+
+    fn text(bits: u128, width: u8) -> String {
+        if width == 32 {
+            Ipv4Addr::from_bits(u32::try_from(bits).expect("32 bits")).to_string()
+        } else {
+            Ipv6Addr::from_bits(bits).to_string()
+        }
+    }
+
+    /// `bits` with those after the first `length` cleared.
+    fn network(bits: u128, length: u8, width: u8) -> u128 {
+        (0..width - length).fold(bits, |bits, i| bits & !(1 << i))
+    }
+
+    fn check(address: u128, base: u128, length: u8, width: u8) {
+        let start = network(base, length, width);
+        let (addr, net) = (text(address, width), text(start, width));
+        let expected = agree(address, start, length, width);
+        for pattern in [
+            format!("{net}/{length}"),
+            format!("[{net}]/{length}"),
+            format!("[{net}/{length}]"),
+        ] {
+            assert_eq!(matches(&pattern, &addr), Ok(expected), "{pattern} {addr}");
+        }
+        if start != base {
+            let pattern = format!("{}/{length}", text(base, width));
+            let bad = matches(&pattern, &addr).expect_err("host bits");
+            let expected = format!(
+                "non-null host address bits in \"{pattern}\", perhaps you should use \"{net}/{length}\" instead"
+            );
+            assert_eq!(bad.to_string(), expected);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn networks_hold_what_a_bit_by_bit_comparison_says(
+            base: u128, length in 0_u8..=128, bit in 0_u8..128, far: u128
+        ) {
+            // An address that differs in one bit is where an off-by-one shows.
+            check(base ^ (1 << bit), base, length, 128);
+            check(far, base, length, 128);
+            let (base, far) = (base & 0xffff_ffff, far & 0xffff_ffff);
+            check(base ^ (1 << (bit % 32)), base, length % 33, 32);
+            check(far, base, length % 33, 32);
+        }
+
+        #[test]
+        fn no_pattern_is_too_odd(pattern in "[\\[\\]/:.0-9a-f]{0,24}|\\PC{0,24}") {
+            for addr in ["127.0.0.1", "::1", "fe80::5", "dead"] {
+                drop(matches(&pattern, addr));
+            }
+        }
+
+        #[test]
+        fn an_address_matches_itself_in_any_spelling(bits: u128) {
+            let addr = text(bits, 128);
+            let long = bits.to_be_bytes().chunks(2)
+                .map(|pair| format!("{:02x}{:02x}", pair[0], pair[1]))
+                .collect::<Vec<_>>().join(":");
+            prop_assert_eq!(matches(&format!("[{long}]"), &addr), Ok(true));
+            prop_assert_eq!(matches(&format!("[{long}]/128"), &addr), Ok(true));
+        }
+    }
+}
