@@ -8,6 +8,7 @@ mod config;
 mod jail;
 mod log;
 mod lookup;
+mod peer;
 #[allow(unsafe_code, reason = "the one room that calls the C library")]
 mod sys;
 mod wire;

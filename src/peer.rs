@@ -1,0 +1,601 @@
+//! Who is at the other end of the connection.
+//!
+//! Asks the socket (getpeername). A name counts only when it resolves back to the address.
+//! Unlike Postfix, where descriptor 0 is no Internet socket the launcher's environment is asked for the address first
+//! (TCPREMOTEIP, REMOTE_ADDR, stunnel's REMOTE_HOST): behind a launcher that uses pipes everybody would else be
+//! localhost[127.0.0.1], and a list that has 127.0.0.1 would let everybody in. Does not decide who may connect; that is
+//! `lookup::MatchList`. Authority: the client access page of the specification, section 2.
+#![forbid(unsafe_code)]
+
+use std::borrow::Cow;
+use std::ffi::{CStr, OsString};
+use std::fmt::{self, Display};
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::socket::{AddressFamily, SockaddrStorage, getpeername};
+use nix::sys::stat::{SFlag, fstat};
+
+use crate::config::valid_hostname;
+use crate::log::{self, Shown};
+use crate::sys::child::bounded_child;
+use crate::sys::name;
+
+/// How long the name lookups of a session may take together.
+pub const LOOKUP_LIMIT: Duration = Duration::from_secs(15);
+
+const UNKNOWN: &str = "unknown";
+
+/// The client, as log lines, replies, lists and headers show it. What is not known is `unknown`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// The confirmed host name, in the case in which the resolver has it.
+    pub name: String,
+    /// The address in text, without brackets or scope.
+    pub addr: String,
+    /// The address as a Received: header has it: IPv6 with `IPv6:` before it.
+    pub rfc_addr: String,
+    /// Decimal; `0` where there are no ports.
+    pub port: String,
+    /// The address family as cleanup's attribute has it: AF_INET, AF_INET6, or 0 where the client is not on the network.
+    pub family: u32,
+}
+
+/// What may be asked about the client, and by how much it may delay the session.
+#[derive(Debug, Clone)]
+pub struct Ask {
+    /// inet_protocols has `ipv4`.
+    pub ipv4: bool,
+    /// inet_protocols has `ipv6`.
+    pub ipv6: bool,
+    /// inet_protocols as it is written, for the error that quotes it.
+    pub inet_protocols: String,
+    /// qmqpd_peername_lookup: whether the resolver may be asked for a name.
+    pub names: bool,
+    /// Whether the launcher's environment may be asked: it speaks of one client only where the process serves one.
+    pub environment: bool,
+    /// Bound on the name lookups together: [`LOOKUP_LIMIT`].
+    pub lookup_limit: Duration,
+}
+
+/// A client that the configuration does not allow for. The operator's to mend.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Error {
+    /// The connection is of a family that inet_protocols does not have.
+    Family {
+        family: &'static str,
+        inet_protocols: String,
+    },
+}
+
+impl Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::Family {
+                family,
+                inet_protocols,
+            } => write!(
+                f,
+                "cannot handle socket type {family} with \"inet_protocols = {inet_protocols}\""
+            ),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl Peer {
+    /// Finds out who is on `fd`, and logs what is wrong with the name.
+    pub fn of(fd: BorrowedFd<'_>, ask: &Ask) -> Result<Peer, Error> {
+        Peer::with_environment(fd, ask, &|name| std::env::var_os(name))
+    }
+
+    fn with_environment(
+        fd: BorrowedFd<'_>,
+        ask: &Ask,
+        environment: Environment<'_>,
+    ) -> Result<Peer, Error> {
+        match client_on(fd, ask, environment) {
+            Client::Local => Ok(Peer::local()),
+            Client::Gone => Ok(Peer::unknown()),
+            Client::Remote { address, port } => Peer::remote(address, port, ask),
+        }
+    }
+
+    /// A client on this machine, by way of a UNIX-domain socket, a pipe or a file.
+    fn local() -> Peer {
+        Peer {
+            name: "localhost".to_owned(),
+            addr: "127.0.0.1".to_owned(),
+            rfc_addr: "127.0.0.1".to_owned(),
+            port: "0".to_owned(),
+            family: 0,
+        }
+    }
+
+    fn unknown() -> Peer {
+        Peer {
+            name: UNKNOWN.to_owned(),
+            addr: UNKNOWN.to_owned(),
+            rfc_addr: UNKNOWN.to_owned(),
+            port: UNKNOWN.to_owned(),
+            family: 0,
+        }
+    }
+
+    fn remote(address: IpAddr, port: Option<u16>, ask: &Ask) -> Result<Peer, Error> {
+        let (enabled, family) = match address {
+            IpAddr::V4(_) => (ask.ipv4, "AF_INET"),
+            IpAddr::V6(_) => (ask.ipv6, "AF_INET6"),
+        };
+        if !enabled {
+            return Err(Error::Family {
+                family,
+                inet_protocols: ask.inet_protocols.clone(),
+            });
+        }
+        // An IPv6 socket shows IPv4 clients as ::ffff:a.b.c.d; lists and people know them by the IPv4 address.
+        let address = match address {
+            IpAddr::V6(v6) if ask.ipv4 => v6.to_ipv4_mapped().map_or(address, IpAddr::V4),
+            IpAddr::V4(_) | IpAddr::V6(_) => address,
+        };
+        let addr = text_of(address);
+        let (rfc_addr, family) = match address {
+            IpAddr::V4(_) => (addr.clone(), AddressFamily::Inet),
+            IpAddr::V6(_) => (format!("IPv6:{addr}"), AddressFamily::Inet6),
+        };
+        let name = if ask.names {
+            confirmed_name(address, &addr, ask.lookup_limit)
+        } else {
+            None
+        };
+        Ok(Peer {
+            name: name.unwrap_or_else(|| UNKNOWN.to_owned()),
+            addr,
+            rfc_addr,
+            port: port.map_or_else(|| UNKNOWN.to_owned(), |port| port.to_string()),
+            family: (family as i32).unsigned_abs(),
+        })
+    }
+
+    /// `NAME[ADDR]`.
+    pub fn namaddr(&self) -> String {
+        format!("{}[{}]", self.name, self.addr)
+    }
+
+    /// `NAME[ADDR]:PORT`, for qmqpd_client_port_logging.
+    pub fn namaddr_port(&self) -> String {
+        format!("{}[{}]:{}", self.name, self.addr, self.port)
+    }
+}
+
+/// Looks up a variable of the environment.
+type Environment<'a> = &'a dyn Fn(&str) -> Option<OsString>;
+
+enum Client {
+    /// No Internet connection, and nobody has said that there is one further away.
+    Local,
+    /// An Internet connection that is no longer one, or a launcher that has not said whose it is.
+    Gone,
+    Remote {
+        address: IpAddr,
+        port: Option<u16>,
+    },
+}
+
+fn client_on(fd: BorrowedFd<'_>, ask: &Ask, environment: Environment<'_>) -> Client {
+    match getpeername::<SockaddrStorage>(fd.as_raw_fd()) {
+        Ok(peer) => {
+            if let Some(sin) = peer.as_sockaddr_in() {
+                return Client::Remote {
+                    address: sin.ip().into(),
+                    port: Some(sin.port()),
+                };
+            }
+            if let Some(sin6) = peer.as_sockaddr_in6() {
+                return Client::Remote {
+                    address: sin6.ip().into(),
+                    port: Some(sin6.port()),
+                };
+            }
+            client_named(ask, UNIX_VARIABLES, environment)
+        }
+        Err(Errno::ENOTSOCK) if is_pipe(fd) => client_named(ask, PIPE_VARIABLES, environment),
+        Err(Errno::ENOTSOCK) => Client::Local,
+        Err(_) => Client::Gone,
+    }
+}
+
+/// Variables in which a launcher leaves the client's address and port: of UCSPI, of CGI and systemd, of stunnel.
+const PIPE_VARIABLES: &[(&str, &str)] = &[
+    ("TCPREMOTEIP", "TCPREMOTEPORT"),
+    ("REMOTE_ADDR", "REMOTE_PORT"),
+    ("REMOTE_HOST", "REMOTE_PORT"),
+];
+
+/// On a UNIX-domain socket REMOTE_ADDR is the other end's path (systemd), and only stunnel knows somebody farther away.
+const UNIX_VARIABLES: &[(&str, &str)] = &[("REMOTE_HOST", "REMOTE_PORT")];
+
+/// The client that the launcher names. A value that is no address leaves the client unknown: it came from somewhere,
+/// and must not pass for localhost.
+fn client_named(ask: &Ask, variables: &[(&str, &str)], environment: Environment<'_>) -> Client {
+    if !ask.environment {
+        return Client::Local;
+    }
+    let said = variables
+        .iter()
+        .find_map(|(variable, port)| Some((variable, environment(variable)?, port)));
+    let Some((variable, address, port)) = said else {
+        return Client::Local;
+    };
+    let port = environment(port).and_then(|port| port.to_str()?.parse().ok());
+    match address.to_str().and_then(parse_scoped) {
+        Some(address) => Client::Remote { address, port },
+        None => {
+            let address = Shown(address.as_bytes());
+            log::warning(format_args!(
+                "the environment's {variable} is no address: \"{address}\""
+            ));
+            Client::Gone
+        }
+    }
+}
+
+/// Reads an address, and drops the scope that a link-local one may carry (`fe80::1%eth0`).
+fn parse_scoped(text: &str) -> Option<IpAddr> {
+    let (address, scope) = text.split_once('%').unwrap_or((text, ""));
+    let address = address.parse().ok()?;
+    match address {
+        IpAddr::V4(_) if !scope.is_empty() => None,
+        IpAddr::V4(_) | IpAddr::V6(_) => Some(address),
+    }
+}
+
+fn is_pipe(fd: BorrowedFd<'_>) -> bool {
+    fstat(fd).is_ok_and(|stat| stat.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFIFO.bits())
+}
+
+/// An address as the C library writes it. The standard library differs in one form: the IPv4-compatible `::1.2.3.4`.
+fn text_of(address: IpAddr) -> String {
+    if let IpAddr::V6(v6) = address {
+        let [start @ .., high, _] = v6.segments();
+        if start == [0; 6] && high != 0 {
+            let [.., a, b, c, d] = v6.octets();
+            return format!("::{}", Ipv4Addr::new(a, b, c, d));
+        }
+    }
+    address.to_string()
+}
+
+/// The name of `address`, if it has one that leads back to it. The resolver is asked in a child: it cannot be
+/// interrupted, and may take minutes.
+fn confirmed_name(address: IpAddr, addr: &str, limit: Duration) -> Option<String> {
+    let answer = match bounded_child(limit, || Answer::of(address, addr).into_bytes()) {
+        Ok(Some(bytes)) => Answer::from_bytes(&bytes),
+        Ok(None) => {
+            let seconds = limit.as_secs();
+            Answer::warn(format!(
+                "the name lookup of {addr} took longer than {seconds} seconds, its name is unknown"
+            ))
+        }
+        Err(e) => Answer::warn(format!("the name of {addr} cannot be looked up: {e}")),
+    };
+    if let Some(warning) = answer.warning {
+        log::warning(format_args!("{warning}"));
+    }
+    answer.name
+}
+
+/// What the lookup in the child has found: a name, or a warning, or neither.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Answer {
+    name: Option<String>,
+    warning: Option<String>,
+}
+
+impl Answer {
+    fn warn(warning: String) -> Answer {
+        Answer {
+            name: None,
+            warning: Some(warning),
+        }
+    }
+
+    fn of(address: IpAddr, addr: &str) -> Answer {
+        // Most addresses have no name; that is worth no line.
+        let Ok(name) = name::name_of(address) else {
+            return Answer::default();
+        };
+        match check_name(&name) {
+            Ok(text) => confirm(&name, &text, address, addr),
+            Err(warning) => Answer::warn(warning),
+        }
+    }
+
+    /// `n` or `w`, and the text: what goes through the pipe.
+    fn into_bytes(self) -> Vec<u8> {
+        let (kind, text) = match (self.name, self.warning) {
+            (Some(name), _) => (b'n', name),
+            (None, Some(warning)) => (b'w', warning),
+            (None, None) => return Vec::new(),
+        };
+        let mut bytes = vec![kind];
+        bytes.extend_from_slice(text.as_bytes());
+        bytes
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Answer {
+        let text = |text| String::from_utf8_lossy(text).into_owned();
+        match bytes.split_first() {
+            Some((b'n', name)) => Answer {
+                name: Some(text(name)),
+                warning: None,
+            },
+            Some((_, warning)) => Answer::warn(text(warning)),
+            None => Answer::default(),
+        }
+    }
+}
+
+/// A reverse zone can hold anything: what looks like an address would be taken for one in a list or a header.
+fn check_name(name: &CStr) -> Result<Cow<'_, str>, String> {
+    let bytes = name.to_bytes();
+    let text = String::from_utf8_lossy(bytes);
+    if text.parse::<IpAddr>().is_ok() {
+        return Err(format!("numeric hostname: {text}"));
+    }
+    valid_hostname(bytes).map(|()| text)
+}
+
+fn confirm(name: &CStr, text: &str, address: IpAddr, addr: &str) -> Answer {
+    match name::addresses_of(name, address) {
+        Ok(addresses) if addresses.contains(&address) => Answer {
+            name: Some(text.to_owned()),
+            warning: None,
+        },
+        Ok(_) => Answer::warn(format!(
+            "hostname {text} does not resolve to address {addr}"
+        )),
+        Err(reason) => Answer::warn(format!(
+            "hostname {text} does not resolve to address {addr}: {reason}"
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::net::{TcpListener, TcpStream};
+    use std::os::fd::AsFd;
+    use std::os::unix::net::UnixStream;
+
+    use nix::unistd::pipe;
+
+    use super::*;
+    use crate::sys::alarm;
+
+    fn ask() -> Ask {
+        Ask {
+            ipv4: true,
+            ipv6: true,
+            inet_protocols: "all".to_owned(),
+            names: false,
+            environment: true,
+            lookup_limit: LOOKUP_LIMIT,
+        }
+    }
+
+    /// Who is on `fd`, where the environment is `variables`: `NAME[ADDR]:PORT RFC_ADDR FAMILY`, or the error.
+    fn on(fd: impl AsFd, ask: &Ask, variables: &[(&str, &str)]) -> String {
+        let environment = |wanted: &str| {
+            let found = variables.iter().find(|(name, _)| *name == wanted);
+            found.map(|(_, value)| OsString::from(value))
+        };
+        match Peer::with_environment(fd.as_fd(), ask, &environment) {
+            Ok(peer) => format!("{} {} {}", peer.namaddr_port(), peer.rfc_addr, peer.family),
+            Err(e) => e.to_string(),
+        }
+    }
+
+    /// The server's end of a connection to a listener on `address`, the client's end, and its port.
+    fn connected(address: &str, to: &str) -> (TcpStream, TcpStream, u16) {
+        let listener = TcpListener::bind((address, 0)).expect("bind");
+        let port = listener.local_addr().expect("bound").port();
+        let client = TcpStream::connect((to, port)).expect("connect");
+        let (server, peer) = listener.accept().expect("accept");
+        (server, client, peer.port())
+    }
+
+    const LOCAL: &str = "localhost[127.0.0.1]:0 127.0.0.1 0";
+    const NOBODY: &str = "unknown[unknown]:unknown unknown 0";
+    const UCSPI: &[(&str, &str)] = &[("TCPREMOTEIP", "192.0.2.7"), ("TCPREMOTEPORT", "4711")];
+    const CGI: &[(&str, &str)] = &[("REMOTE_ADDR", "2001:db8::5"), ("REMOTE_PORT", "99")];
+    const STUNNEL: &[(&str, &str)] = &[("REMOTE_HOST", "192.0.2.8"), ("REMOTE_PORT", "98")];
+
+    #[test]
+    fn a_client_on_this_machine_is_localhost() {
+        let (ours, _theirs) = UnixStream::pair().expect("pair");
+        let (read, _write) = pipe().expect("pipe");
+        let file = File::open("/dev/null").expect("open");
+        assert_eq!(on(&ours, &ask(), &[]), LOCAL);
+        assert_eq!(on(&read, &ask(), &[]), LOCAL);
+        assert_eq!(on(&file, &ask(), &[]), LOCAL);
+    }
+
+    #[test]
+    fn a_client_on_the_network_has_address_and_port() {
+        let (server, _client, port) = connected("127.0.0.1", "127.0.0.1");
+        let expected = format!("unknown[127.0.0.1]:{port} 127.0.0.1 2");
+        assert_eq!(on(&server, &ask(), CGI), expected, "a socket settles it");
+        let (server, _client, port) = connected("::1", "::1");
+        let expected = format!("unknown[::1]:{port} IPv6:::1 10");
+        assert_eq!(on(&server, &ask(), &[]), expected);
+    }
+
+    #[test]
+    fn an_ipv4_client_on_an_ipv6_socket_is_an_ipv4_client_unless_ipv4_is_off() {
+        let (server, _client, port) = connected("::", "127.0.0.1");
+        let expected = format!("unknown[127.0.0.1]:{port} 127.0.0.1 2");
+        assert_eq!(on(&server, &ask(), &[]), expected);
+        let only_ipv6 = Ask {
+            ipv4: false,
+            ..ask()
+        };
+        let expected = format!("unknown[::ffff:127.0.0.1]:{port} IPv6:::ffff:127.0.0.1 10");
+        assert_eq!(on(&server, &only_ipv6, &[]), expected);
+    }
+
+    #[test]
+    fn a_family_that_inet_protocols_does_not_have_is_an_error() {
+        let only_ipv4 = Ask {
+            ipv6: false,
+            inet_protocols: "ipv4".to_owned(),
+            ..ask()
+        };
+        let error = "cannot handle socket type AF_INET6 with \"inet_protocols = ipv4\"";
+        assert_eq!(on(connected("::1", "::1").0, &only_ipv4, &[]), error);
+        // Measured: the socket's family counts, also where the client is an IPv4 one.
+        assert_eq!(on(connected("::", "127.0.0.1").0, &only_ipv4, &[]), error);
+        let only_ipv6 = Ask {
+            ipv4: false,
+            inet_protocols: "ipv6".to_owned(),
+            ..ask()
+        };
+        let error = "cannot handle socket type AF_INET with \"inet_protocols = ipv6\"";
+        let (server, _client, _) = connected("127.0.0.1", "127.0.0.1");
+        assert_eq!(on(&server, &only_ipv6, &[]), error);
+    }
+
+    #[test]
+    fn a_socket_without_a_peer_is_nobody_whatever_the_environment_says() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("bind");
+        assert_eq!(on(&listener, &ask(), UCSPI), NOBODY);
+    }
+
+    #[test]
+    fn on_a_pipe_the_launcher_says_who_it_is() {
+        let (read, _write) = pipe().expect("pipe");
+        let on_pipe = |variables: &[(&str, &str)]| on(&read, &ask(), variables);
+        assert_eq!(on_pipe(UCSPI), "unknown[192.0.2.7]:4711 192.0.2.7 2");
+        assert_eq!(on_pipe(CGI), "unknown[2001:db8::5]:99 IPv6:2001:db8::5 10");
+        assert_eq!(on_pipe(STUNNEL), "unknown[192.0.2.8]:98 192.0.2.8 2");
+        assert_eq!(
+            on_pipe(&[
+                ("TCPREMOTEIP", "fe80::1%eth0"),
+                ("TCPREMOTEHOST", "example.com")
+            ]),
+            "unknown[fe80::1]:unknown IPv6:fe80::1 10"
+        );
+        assert_eq!(
+            on_pipe(&[("REMOTE_ADDR", "::ffff:192.0.2.9"), ("REMOTE_PORT", "x")]),
+            "unknown[192.0.2.9]:unknown 192.0.2.9 2"
+        );
+    }
+
+    #[test]
+    fn on_a_unix_domain_socket_only_stunnel_says_who_it_is() {
+        let (ours, _theirs) = UnixStream::pair().expect("pair");
+        let on_socket = |variables: &[(&str, &str)]| on(&ours, &ask(), variables);
+        assert_eq!(on_socket(STUNNEL), "unknown[192.0.2.8]:98 192.0.2.8 2");
+        assert_eq!(on_socket(UCSPI), LOCAL);
+        assert_eq!(on_socket(&[("REMOTE_ADDR", "/run/client")]), LOCAL);
+        assert_eq!(on_socket(&[("REMOTE_HOST", "mail.example.com")]), NOBODY);
+    }
+
+    #[test]
+    fn a_launcher_that_names_no_address_leaves_the_client_unknown() {
+        let (read, _write) = pipe().expect("pipe");
+        for value in [
+            "",
+            "localhost",
+            "127.0.0.1:25",
+            "127.0.0.01",
+            "[::1]",
+            "1.2.3.4%eth0",
+        ] {
+            let said = [("TCPREMOTEIP", value), ("REMOTE_ADDR", "127.0.0.1")];
+            assert_eq!(on(&read, &ask(), &said), NOBODY, "{value}");
+        }
+    }
+
+    #[test]
+    fn the_environment_is_not_asked_where_it_is_not_the_clients_nor_about_a_file() {
+        let (read, _write) = pipe().expect("pipe");
+        let resident = Ask {
+            environment: false,
+            ..ask()
+        };
+        assert_eq!(on(&read, &resident, UCSPI), LOCAL);
+        assert_eq!(
+            on(File::open("/dev/null").expect("open"), &ask(), UCSPI),
+            LOCAL
+        );
+    }
+
+    #[test]
+    fn addresses_are_written_as_the_c_library_does() {
+        let text = |text: &str| text_of(text.parse().expect("address"));
+        assert_eq!(text("2001:DB8:0:0:1::1"), "2001:db8::1:0:0:1");
+        assert_eq!(text("::ffff:1.2.3.4"), "::ffff:1.2.3.4");
+        assert_eq!(text("::1.2.3.4"), "::1.2.3.4");
+        assert_eq!(text("::1:5"), "::0.1.0.5");
+        assert_eq!(text("::5"), "::5");
+    }
+
+    #[test]
+    fn the_loopback_has_a_confirmed_name() {
+        alarm::init().expect("alarm");
+        let name = confirmed_name(Ipv4Addr::LOCALHOST.into(), "127.0.0.1", LOOKUP_LIMIT);
+        assert_eq!(name.as_deref(), Some("localhost"));
+    }
+
+    #[test]
+    fn a_name_that_leads_elsewhere_is_no_name() {
+        let other: IpAddr = "127.0.0.71".parse().expect("address");
+        assert_eq!(
+            confirm(c"localhost", "localhost", other, "127.0.0.71"),
+            Answer::warn("hostname localhost does not resolve to address 127.0.0.71".to_owned())
+        );
+        assert_eq!(
+            confirm(c"name.invalid", "name.invalid", other, "127.0.0.71")
+                .warning
+                .map(|w| w
+                    .starts_with("hostname name.invalid does not resolve to address 127.0.0.71: ")),
+            Some(true)
+        );
+    }
+
+    #[test]
+    fn names_that_could_be_mistaken_for_something_else_are_refused() {
+        let refused = |name: &CStr| check_name(name).expect_err("refused");
+        assert_eq!(refused(c"1.2.3.4"), "numeric hostname: 1.2.3.4");
+        assert_eq!(refused(c"::9"), "numeric hostname: ::9");
+        assert_eq!(refused(c"12345"), "valid_hostname: numeric hostname: 12345");
+        assert_eq!(
+            refused(c"a..b"),
+            "valid_hostname: misplaced delimiter: a..b"
+        );
+        assert_eq!(
+            check_name(c"Mixed_1.Example.COM"),
+            Ok("Mixed_1.Example.COM".into())
+        );
+    }
+
+    #[test]
+    fn what_the_child_found_survives_the_pipe() {
+        let name = Answer {
+            name: Some("mail.example.com".to_owned()),
+            warning: None,
+        };
+        for answer in [name, Answer::warn("w".to_owned()), Answer::default()] {
+            let again = Answer {
+                name: answer.name.clone(),
+                warning: answer.warning.clone(),
+            };
+            assert_eq!(Answer::from_bytes(&answer.into_bytes()), again);
+        }
+    }
+}
