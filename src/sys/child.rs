@@ -96,7 +96,10 @@ fn be_child(limit: Duration, pipe: &OwnedFd, work: impl FnOnce() -> Vec<u8>) -> 
     nix::unistd::alarm::set(u32::try_from(fuse).unwrap_or(u32::MAX).max(1));
     let answer = work();
     let mut rest = answer.as_slice();
-    while let Ok(written @ 1..) = write(pipe.as_fd(), rest) {
+    while !rest.is_empty() {
+        let Ok(written @ 1..) = write(pipe.as_fd(), rest) else {
+            break;
+        };
         rest = rest.get(written..).unwrap_or_default();
     }
     exit.0 = i32::from(!rest.is_empty());
