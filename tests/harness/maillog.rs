@@ -1,0 +1,117 @@
+//! A postlogd(8) that writes nothing down: every line that a server logs, without what changes from run to run.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use super::instance::LOG_HOST;
+
+/// What tells the catcher that no more lines will come. No program logs a bare NUL.
+const LAST: &[u8] = b"\0";
+
+/// How long a test waits for a line that should have come.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+type Lines = Arc<(Mutex<Vec<Vec<u8>>>, Condvar)>;
+
+/// The listening end of `public/postlog`.
+pub struct MailLog {
+    path: PathBuf,
+    lines: Lines,
+    reader: JoinHandle<()>,
+}
+
+impl MailLog {
+    /// Listens at `path`. A thread takes the lines away at once: the kernel holds ten and then makes a sender wait.
+    pub fn listen(path: &Path) -> MailLog {
+        let socket = UnixDatagram::bind(path).unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(0o666)).unwrap();
+        let lines = Lines::default();
+        let shared = Arc::clone(&lines);
+        let reader = thread::spawn(move || {
+            let mut buffer = [0; 8192];
+            loop {
+                let length = socket.recv(&mut buffer).unwrap();
+                if buffer[..length] == *LAST {
+                    return;
+                }
+                shared.0.lock().unwrap().push(buffer[..length].to_vec());
+                shared.1.notify_all();
+            }
+        });
+        let path = path.to_path_buf();
+        MailLog {
+            path,
+            lines,
+            reader,
+        }
+    }
+
+    /// A way to wait for a line while the server runs.
+    pub fn watch(&self) -> Watch {
+        Watch {
+            lines: Arc::clone(&self.lines),
+        }
+    }
+
+    /// Every line that came, in order. To be called when the server has ended.
+    pub fn finish(self) -> Vec<Vec<u8>> {
+        UnixDatagram::unbound()
+            .unwrap()
+            .send_to(LAST, &self.path)
+            .unwrap();
+        self.reader.join().unwrap();
+        std::mem::take(&mut self.lines.0.lock().unwrap())
+    }
+}
+
+/// Waits for log lines.
+pub struct Watch {
+    lines: Lines,
+}
+
+impl Watch {
+    /// Returns when a line that contains `part` has come, or after five seconds without one.
+    pub fn wait_for(&self, part: &str) {
+        let found = |lines: &mut Vec<Vec<u8>>| {
+            !lines
+                .iter()
+                .any(|line| String::from_utf8_lossy(line).contains(part))
+        };
+        let lines = self.lines.0.lock().unwrap();
+        drop(
+            self.lines
+                .1
+                .wait_timeout_while(lines, PATIENCE, found)
+                .unwrap(),
+        );
+    }
+}
+
+/// A line without date, host, tag and process id, if they are as postlogd(8) wants them; else the whole line.
+pub fn text_of(line: &[u8], pid: u32) -> Vec<u8> {
+    let tag = format!(" {LOG_HOST} postfix/qmqpd[{pid}]: ");
+    match line.get(DATE..) {
+        Some(rest) if is_date(&line[..DATE]) && rest.starts_with(tag.as_bytes()) => {
+            rest[tag.len()..].to_vec()
+        }
+        _ => line.to_vec(),
+    }
+}
+
+/// The length of `Nov 02 13:50:19`.
+const DATE: usize = 15;
+
+fn is_date(text: &[u8]) -> bool {
+    let shape = text.iter().map(|byte| match byte {
+        b'A'..=b'Z' => 'A',
+        b'a'..=b'z' => 'a',
+        b'0'..=b'9' => '0',
+        other => char::from(*other),
+    });
+    shape.eq("Aaa 00 00:00:00".chars())
+}
