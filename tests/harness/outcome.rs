@@ -8,6 +8,9 @@ use super::{maillog, text};
 /// Where something can be seen. The letter is the one of a dialogue's lines.
 pub const SECTIONS: [&str; 4] = ["s", "q", "l", "exit"];
 
+/// The place of `q` in [`SECTIONS`].
+pub const QUEUE: usize = 1;
+
 /// The lines of each of [`SECTIONS`]: to the client, to cleanup, to the log, and the exit status unless it is 0.
 pub type Outcome = [Vec<String>; 4];
 
@@ -211,11 +214,8 @@ fn without_date(data: &[u8], arrival: u64) -> Option<String> {
     let arrival = i64::try_from(arrival).ok()?;
     let right = |offset| date == date_of(arrival + offset).as_bytes();
     offsets.into_iter().any(right).then(|| {
-        format!(
-            "{}DATE {}",
-            text::show(&data[..start]),
-            text::show(zone.as_bytes())
-        )
+        let start = text::show(&data[..start - 1]);
+        format!("{start} DATE {}", text::show(zone.as_bytes()))
     })
 }
 

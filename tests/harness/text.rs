@@ -6,6 +6,12 @@
 /// A run of one byte that is at least this long is shown as `{a*N}`.
 const RUN: usize = 16;
 
+/// A row of one piece that is at least this long in all is shown as `{ab*N}`.
+const ROW: usize = 64;
+
+/// The longest piece that is looked for.
+const LONGEST_PIECE: usize = 16;
+
 /// The bytes that `text` stands for.
 pub fn read(text: &str) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::new();
@@ -63,21 +69,34 @@ fn read_repeat<'a>(rest: &'a [u8], bytes: &mut Vec<u8>) -> Result<&'a [u8], Stri
 pub fn show(bytes: &[u8]) -> String {
     let mut text = String::new();
     let mut rest = bytes;
-    while let Some(&first) = rest.first() {
-        let run = rest.iter().take_while(|&&byte| byte == first).count();
-        if run >= RUN {
-            text.push_str(&format!("{{{}*{run}}}", show_byte(first)));
-            rest = &rest[run..];
-        } else {
+    while let Some((&first, after)) = rest.split_first() {
+        let Some((piece, times)) = repeat_at_start(rest) else {
             text.push_str(&show_byte(first));
-            rest = &rest[1..];
-        }
+            rest = after;
+            continue;
+        };
+        let shown: String = piece.iter().map(|&byte| show_byte(byte)).collect();
+        text.push_str(&format!("{{{shown}*{times}}}"));
+        rest = &rest[piece.len() * times..];
     }
     if text.ends_with(' ') {
         text.pop();
         text.push_str("\\x20");
     }
     text
+}
+
+/// The shortest piece that `bytes` begins with so often that it is worth a `{TEXT*N}`.
+fn repeat_at_start(bytes: &[u8]) -> Option<(&[u8], usize)> {
+    (1..=LONGEST_PIECE).find_map(|length| {
+        let piece = bytes.get(..length)?;
+        let times = bytes
+            .chunks_exact(length)
+            .take_while(|chunk| *chunk == piece)
+            .count();
+        let worth = if length == 1 { RUN } else { ROW };
+        (times > 1 && times * length >= worth).then_some((piece, times))
+    })
 }
 
 fn show_byte(byte: u8) -> String {
