@@ -92,16 +92,25 @@ impl Watch {
     }
 }
 
-/// A line without date, host, tag and process id, if they are as postlogd(8) wants them; else the whole line.
+/// A line without date, host, tag and process id, if they are as postlogd(8) wants them; else the whole line. Of a tag
+/// that is not the usual one the name stays.
 pub fn text_of(line: &[u8], pid: u32) -> Vec<u8> {
-    let tag = format!(" {LOG_HOST} postfix/qmqpd[{pid}]: ");
-    match line.get(DATE..) {
-        Some(rest) if is_date(&line[..DATE]) && rest.starts_with(tag.as_bytes()) => {
-            rest[tag.len()..].to_vec()
-        }
+    let (host, end) = (format!(" {LOG_HOST} "), format!("[{pid}]: "));
+    let rest = line.get(DATE..).filter(|_| is_date(&line[..DATE]));
+    let rest = rest.and_then(|rest| rest.strip_prefix(host.as_bytes()));
+    let tag = rest.and_then(|rest| {
+        rest.windows(end.len())
+            .position(|part| part == end.as_bytes())
+    });
+    match (rest, tag) {
+        (Some(rest), Some(tag)) if rest[..tag] == *TAG => rest[tag + end.len()..].to_vec(),
+        (Some(rest), Some(tag)) => [&rest[..tag], b": ", &rest[tag + end.len()..]].concat(),
         _ => line.to_vec(),
     }
 }
+
+/// What lines are tagged with by default.
+const TAG: &[u8] = b"postfix/qmqpd";
 
 /// The length of `Nov 02 13:50:19`.
 const DATE: usize = 15;

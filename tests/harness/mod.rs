@@ -18,8 +18,11 @@ pub mod instance;
 pub mod maillog;
 pub mod outcome;
 pub mod peers;
+pub mod reading;
+pub mod requests;
 pub mod server;
 pub mod text;
+pub mod versions;
 
 use std::fs::OpenOptions;
 use std::io::Write;

@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use super::cleanup::Item;
-use super::{maillog, text};
+use super::{maillog, text, versions};
 
 /// Where something can be seen. The letter is the one of a dialogue's lines.
 pub const SECTIONS: [&str; 4] = ["s", "q", "l", "exit"];
@@ -47,6 +47,24 @@ pub struct Seen {
 }
 
 impl Seen {
+    /// What Postfix did, as the version that we follow would have done it.
+    ///
+    /// Postfix closes with the client's bytes unread, and whether the client learns that is a race: no difference here.
+    pub fn of_postfix(mut self) -> Seen {
+        for item in &mut self.cleanup {
+            if let Item::Record(b'N', data) = item {
+                *data = versions::renew(data);
+            }
+        }
+        for line in &mut self.log {
+            *line = versions::renew(line);
+        }
+        if self.ending == Ending::Reset {
+            self.ending = Ending::Eof;
+        }
+        self
+    }
+
     /// The lines to compare.
     pub fn outcome(&self) -> Outcome {
         let mut reply = Vec::new();
@@ -127,22 +145,16 @@ impl Seen {
     }
 
     /// Seconds of a `T` record that is well written and lies within the run.
-    fn arrival(&self, data: &[u8]) -> Option<u64> {
+    fn arrival(&self, data: &[u8]) -> Option<i64> {
         let (secs, usecs) = std::str::from_utf8(data).ok()?.split_once(' ')?;
         let number = |text: &str| {
-            text.parse::<u64>()
+            text.parse::<i64>()
                 .ok()
                 .filter(|number| number.to_string() == text)
         };
         let (secs, usecs) = (number(secs)?, number(usecs)?);
-        let since = |time: SystemTime| {
-            time.duration_since(SystemTime::UNIX_EPOCH)
-                .unwrap()
-                .as_secs()
-        };
-        let within =
-            (since(self.started)..=since(SystemTime::now())).contains(&secs) && usecs < 1_000_000;
-        within.then_some(secs)
+        let within = (since_1970(self.started)..=since_1970(SystemTime::now())).contains(&secs);
+        (within && usecs < 1_000_000).then_some(secs)
     }
 }
 
@@ -199,7 +211,7 @@ fn usual_attributes(items: &[Item]) -> Option<String> {
 
 /// The last line of a Received: header with `DATE` for the date, if that is the arrival time in the zone it names,
 /// with a day of two digits.
-fn without_date(data: &[u8], arrival: u64) -> Option<String> {
+fn without_date(data: &[u8], arrival: i64) -> Option<String> {
     let start = data.windows(2).rposition(|two| two == b"; ")? + 2;
     let (date, zone) = data[start..].split_at_checked(DATE_LENGTH)?;
     let zone = std::str::from_utf8(zone).ok()?;
@@ -211,7 +223,6 @@ fn without_date(data: &[u8], arrival: u64) -> Option<String> {
     } else {
         [east, east]
     };
-    let arrival = i64::try_from(arrival).ok()?;
     let right = |offset| date == date_of(arrival + offset).as_bytes();
     offsets.into_iter().any(right).then(|| {
         let start = text::show(&data[..start - 1]);
@@ -219,11 +230,20 @@ fn without_date(data: &[u8], arrival: u64) -> Option<String> {
     })
 }
 
+/// Seconds since 1970.
+pub fn since_1970(time: SystemTime) -> i64 {
+    let secs = time
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap()
+        .as_secs();
+    i64::try_from(secs).unwrap()
+}
+
 /// The length of `Sun, 22 Nov 2026 13:50:19 `.
 const DATE_LENGTH: usize = 26;
 
 /// `Sun, 22 Nov 2026 13:50:19 ` of so many seconds since 1970, counted day by day: slow, but plain to see.
-fn date_of(secs: i64) -> String {
+pub fn date_of(secs: i64) -> String {
     let (mut day, of_day) = (secs / 86400, secs % 86400);
     let weekday =
         ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"][usize::try_from(day % 7).unwrap()];

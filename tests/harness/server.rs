@@ -174,7 +174,11 @@ fn command(server: Server, instance: &Instance, env: &[(String, String)]) -> Com
     command
         .env("POSTLOG_SERVICE", instance.socket("postlog"))
         .env("POSTLOG_HOSTNAME", LOG_HOST);
-    command.envs(env.iter().map(|(name, value)| (name, value)));
+    let dir = instance.dir.display().to_string();
+    command.envs(
+        env.iter()
+            .map(|(name, value)| (name, value.replace("DIR", &dir))),
+    );
     command.current_dir(instance.queue_directory());
     if let Some(owner) = mail_owner() {
         command.uid(owner.uid.as_raw()).gid(owner.gid.as_raw());
