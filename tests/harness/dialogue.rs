@@ -163,7 +163,8 @@ impl Dialogue {
         fs::write(&self.path, self.text()).unwrap();
     }
 
-    fn text(&self) -> String {
+    /// The file, as [`record`] writes it.
+    pub fn text(&self) -> String {
         let mut text = self.head.join("\n") + "\n";
         for (section, name) in SECTIONS.iter().enumerate() {
             let before = text.len();

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -131,7 +131,6 @@ fn tcp(from: IpAddr, mapped: bool) -> (TcpStream, TcpStream) {
         AddressFamily::Inet6
     };
     let client = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
-    use std::os::fd::AsRawFd;
     bind(
         client.as_raw_fd(),
         &SockaddrStorage::from(SocketAddr::new(from, 0)),
@@ -218,8 +217,7 @@ impl Client {
                 Act::Eof if self.is_socket => drop(shutdown(self.raw(), Shutdown::Write)),
                 Act::Eof | Act::Close => self.output = None,
                 Act::Reset => {
-                    let linger = libc_linger();
-                    setsockopt(self.output.as_ref().unwrap(), sockopt::Linger, &linger).unwrap();
+                    setsockopt(self.output.as_ref().unwrap(), sockopt::Linger, &NO_LINGER).unwrap();
                     self.output = None;
                 }
             }
@@ -227,8 +225,7 @@ impl Client {
         self
     }
 
-    fn raw(&self) -> i32 {
-        use std::os::fd::AsRawFd;
+    fn raw(&self) -> RawFd {
         self.output.as_ref().unwrap().as_raw_fd()
     }
 
@@ -245,13 +242,11 @@ impl Client {
     }
 }
 
-/// Off as soon as the socket is closed: what makes the kernel send a reset.
-fn libc_linger() -> libc::linger {
-    libc::linger {
-        l_onoff: 1,
-        l_linger: 0,
-    }
-}
+/// What makes the kernel send a reset as soon as the socket is closed.
+const NO_LINGER: libc::linger = libc::linger {
+    l_onoff: 1,
+    l_linger: 0,
+};
 
 /// Everything that the server says until it closes or `deadline` has come.
 pub fn listen(mut input: &File, deadline: Instant) -> (Vec<u8>, Ending) {

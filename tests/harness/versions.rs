@@ -92,10 +92,12 @@ fn name_first(line: &[u8]) -> Option<Vec<u8>> {
     )
 }
 
-/// `comment at end of line is not supported: # REST`.
+/// `comment at end of line is not supported: #WORD REST`; of REST only twenty bytes are still shown.
 fn comment_in_list(line: &[u8]) -> Option<Vec<u8>> {
     let text = std::str::from_utf8(line).ok()?;
     let (start, comment) = text.split_once(": comment at end of line is not supported: ")?;
-    let shown: String = comment.chars().take(20).collect();
-    Some(format!("{start}: #comment after other text is not allowed: {shown}...").into_bytes())
+    let (word, rest) = comment.split_once(' ')?;
+    let shown: String = rest.chars().take(20).collect();
+    let new = format!("{start}: #comment after other text is not allowed: {word} {shown}...");
+    Some(new.into_bytes())
 }
