@@ -19,7 +19,7 @@ use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockaddrStorage, getpeername};
 use nix::sys::stat::{SFlag, fstat};
 
-use crate::config::valid_hostname;
+use crate::config::{Protocols, valid_hostname};
 use crate::log::{self, Shown};
 use crate::sys::child::bounded_child;
 use crate::sys::name;
@@ -47,12 +47,8 @@ pub struct Peer {
 /// What may be asked about the client, and by how much it may delay the session.
 #[derive(Debug, Clone)]
 pub struct Ask {
-    /// inet_protocols has `ipv4`.
-    pub ipv4: bool,
-    /// inet_protocols has `ipv6`.
-    pub ipv6: bool,
-    /// inet_protocols as it is written, for the error that quotes it.
-    pub inet_protocols: String,
+    /// inet_protocols: the families that a client may use.
+    pub protocols: Protocols,
     /// qmqpd_peername_lookup: whether the resolver may be asked for a name.
     pub names: bool,
     /// Whether the launcher's environment may be asked: it speaks of one client only where the process serves one.
@@ -67,7 +63,7 @@ pub enum Error {
     /// The connection is of a family that inet_protocols does not have.
     Family {
         family: &'static str,
-        inet_protocols: String,
+        inet_protocols: Protocols,
     },
 }
 
@@ -128,18 +124,18 @@ impl Peer {
 
     fn remote(address: IpAddr, port: Option<u16>, ask: &Ask) -> Result<Peer, Error> {
         let (enabled, family) = match address {
-            IpAddr::V4(_) => (ask.ipv4, "AF_INET"),
-            IpAddr::V6(_) => (ask.ipv6, "AF_INET6"),
+            IpAddr::V4(_) => (ask.protocols.ipv4, "AF_INET"),
+            IpAddr::V6(_) => (ask.protocols.ipv6, "AF_INET6"),
         };
         if !enabled {
             return Err(Error::Family {
                 family,
-                inet_protocols: ask.inet_protocols.clone(),
+                inet_protocols: ask.protocols,
             });
         }
         // An IPv6 socket shows IPv4 clients as ::ffff:a.b.c.d; lists and people know them by the IPv4 address.
         let address = match address {
-            IpAddr::V6(v6) if ask.ipv4 => v6.to_ipv4_mapped().map_or(address, IpAddr::V4),
+            IpAddr::V6(v6) if ask.protocols.ipv4 => v6.to_ipv4_mapped().map_or(address, IpAddr::V4),
             IpAddr::V4(_) | IpAddr::V6(_) => address,
         };
         let addr = text_of(address);
@@ -377,11 +373,13 @@ mod tests {
     use super::*;
     use crate::sys::alarm;
 
+    fn protocols(ipv4: bool, ipv6: bool) -> Protocols {
+        Protocols { ipv4, ipv6 }
+    }
+
     fn ask() -> Ask {
         Ask {
-            ipv4: true,
-            ipv6: true,
-            inet_protocols: "all".to_owned(),
+            protocols: protocols(true, true),
             names: false,
             environment: true,
             lookup_limit: LOOKUP_LIMIT,
@@ -441,7 +439,7 @@ mod tests {
         let expected = format!("unknown[127.0.0.1]:{port} 127.0.0.1 2");
         assert_eq!(on(&server, &ask(), &[]), expected);
         let only_ipv6 = Ask {
-            ipv4: false,
+            protocols: protocols(false, true),
             ..ask()
         };
         let expected = format!("unknown[::ffff:127.0.0.1]:{port} IPv6:::ffff:127.0.0.1 10");
@@ -451,8 +449,7 @@ mod tests {
     #[test]
     fn a_family_that_inet_protocols_does_not_have_is_an_error() {
         let only_ipv4 = Ask {
-            ipv6: false,
-            inet_protocols: "ipv4".to_owned(),
+            protocols: protocols(true, false),
             ..ask()
         };
         let error = "cannot handle socket type AF_INET6 with \"inet_protocols = ipv4\"";
@@ -460,8 +457,7 @@ mod tests {
         // Measured: the socket's family counts, also where the client is an IPv4 one.
         assert_eq!(on(connected("::", "127.0.0.1").0, &only_ipv4, &[]), error);
         let only_ipv6 = Ask {
-            ipv4: false,
-            inet_protocols: "ipv6".to_owned(),
+            protocols: protocols(false, true),
             ..ask()
         };
         let error = "cannot handle socket type AF_INET with \"inet_protocols = ipv6\"";

@@ -2,6 +2,8 @@
 //!
 //! Words are separated by commas and whitespace, and upper and lower case differ. Authority: postconf(5), syslog(3).
 
+use std::fmt::{self, Display};
+
 use super::Config;
 use super::error::Fault;
 use super::kinds::{Bytes, Kind};
@@ -97,6 +99,17 @@ pub struct Protocols {
     pub ipv6: bool,
 }
 
+/// As it is written in main.cf.
+impl Display for Protocols {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match (self.ipv4, self.ipv6) {
+            (true, false) => "ipv4",
+            (false, true) => "ipv6",
+            (true, true) | (false, false) => "all",
+        })
+    }
+}
+
 impl Kind for Protocols {
     type Value = Protocols;
     const NAME: &'static str = "keywords";
@@ -117,6 +130,29 @@ impl Kind for Protocols {
             return Err(Fault::NoProtocols { value });
         }
         Ok(Protocols { ipv4, ipv6 })
+    }
+}
+
+/// Where qmqpd_queue_method sends messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum QueueMethod {
+    /// Through Postfix's cleanup(8).
+    Cleanup,
+}
+
+impl Kind for QueueMethod {
+    type Value = QueueMethod;
+    const NAME: &'static str = "keyword";
+
+    fn read(config: &Config, param: &Param, value: Vec<u8>) -> Result<QueueMethod, Fault> {
+        match value.as_slice() {
+            b"cleanup" => Ok(QueueMethod::Cleanup),
+            _ => Err(config.in_file(format_args!(
+                "parameter {}: unknown queue method: {}",
+                param.name,
+                Shown(&value)
+            ))),
+        }
     }
 }
 

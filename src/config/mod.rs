@@ -38,7 +38,7 @@ pub use error::Error;
 #[allow(unused_imports, reason = "rooms are being furnished")]
 pub use {
     hostname::valid_hostname,
-    keywords::{Protocols, ReceiveOverrides, Style, Utf8Classes},
+    keywords::{Protocols, QueueMethod, ReceiveOverrides, Style, Utf8Classes},
     main_cf::read_settled,
     owner::Owner,
     params::Param,

@@ -1,5 +1,7 @@
 //! The account that mail_owner names: the one to become, and the one that the queue belongs to.
 
+use std::ffi::CString;
+
 use nix::unistd::{Gid, Uid, User};
 
 use super::{Config, Error};
@@ -7,7 +9,7 @@ use super::{Config, Error};
 /// An account without privileges that owns the mail queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Owner {
-    pub name: String,
+    pub name: CString,
     pub uid: Uid,
     pub gid: Gid,
 }
@@ -28,7 +30,10 @@ impl Config {
             None => format!("unknown user name value: {name}"),
             Some(user) if user.uid.is_root() => format!("user {name} has privileged user ID"),
             Some(user) if user.gid.as_raw() == 0 => format!("user {name} has privileged group ID"),
-            Some(User { uid, gid, .. }) => return Ok(Owner { name, uid, gid }),
+            Some(User { uid, gid, .. }) => {
+                let name = CString::new(name).unwrap_or_default();
+                return Ok(Owner { name, uid, gid });
+            }
         };
         Err(unfit(problem).into())
     }

@@ -6,7 +6,7 @@
 //! where they are paths. `tests.rs` compares them with postconf(1).
 
 use super::hostname::{Origin, Relayhost, mydomain, myhostname};
-use super::keywords::{Facility, Protocols, ReceiveOverrides, Style, Utf8Classes};
+use super::keywords::{Facility, Protocols, QueueMethod, ReceiveOverrides, Style, Utf8Classes};
 use super::kinds::{
     Bool, Bytes, Hostname, Int, Kind, Level, Long, MaillogFile, Path, Text, Time, VerpFilter,
 };
@@ -77,7 +77,7 @@ parameters! {
     // Text.
 
     /// The name of the mail system, in Received: headers.
-    mail_name: Text = "Postfix", min 1;
+    mail_name: Bytes = "Postfix", min 1;
     /// The first part of the tag of log lines.
     syslog_name: Text = "${multi_instance_name?{$multi_instance_name}:{postfix}}", min 1;
     /// The user that owns the mail queue, and that daemons run as.
@@ -318,8 +318,8 @@ parameters! {
 
     // Not in Postfix.
 
-    /// How messages are queued: `cleanup`, `file`, or `qmail:PROGRAM`.
-    qmqpd_queue_method: Text = "cleanup", min 1;
+    /// Where messages go: `cleanup`, which is Postfix's cleanup(8).
+    qmqpd_queue_method: QueueMethod = "cleanup";
     /// Whether to serve only in a process that has given up what it does not need.
     qmqpd_sandbox: Bool = "yes";
     /// Whether to ask the DNS for the client's name.

@@ -16,7 +16,6 @@ mod table;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod tests;
 
-use std::ffi::CString;
 use std::fmt::{self, Display};
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
@@ -25,18 +24,11 @@ use nix::errno::Errno;
 use nix::sys::prctl;
 use nix::unistd::{Gid, Pid, Uid, chdir, chroot, initgroups, setgid, setuid};
 
+use crate::config::Owner;
 use crate::log;
 
 /// Whether there is a filter of system calls for this architecture.
 pub const SUPPORTED: bool = cfg!(any(target_arch = "x86_64", target_arch = "aarch64"));
-
-/// The user that the process becomes, with the groups that the group database gives to that name.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Owner {
-    pub name: CString,
-    pub uid: Uid,
-    pub gid: Gid,
-}
 
 /// What a room still does after confinement that not every serving process does.
 #[derive(Debug, Clone, Copy)]

@@ -4,8 +4,9 @@
 //! nothing of Postfix, QMQP or mail.
 
 pub mod alarm;
-pub mod seccomp;
-pub mod start;
 pub mod child;
 pub mod name;
+pub mod seccomp;
+pub mod socket;
+pub mod start;
 pub mod time;

@@ -191,7 +191,7 @@ fn names_of_the_process_cannot_be_changed_and_the_directory_only_in_name() {
          content_filter = $process_id\nsyslog_name = $config_directory\n",
     );
     let config = directory.load(&[]).unwrap();
-    assert_eq!(config.mail_name().as_deref(), Ok("qmqpd/628"));
+    assert_eq!(config.mail_name().as_deref(), Ok(b"qmqpd/628".as_slice()));
     let pid = std::process::id().to_string().into_bytes();
     assert_eq!(config.content_filter(), Ok(pid));
     assert_eq!(
@@ -286,7 +286,10 @@ fn the_owner_of_the_mail_is_an_account_without_privileges() {
         "file DIR/main.cf: parameter mail_owner: user root has privileged user ID"
     );
     let daemon = config("mail_owner = daemon\n").mail_owner_ids().unwrap();
-    assert_eq!((daemon.name.as_str(), daemon.uid.as_raw()), ("daemon", 1));
+    assert_eq!(
+        (daemon.name.as_c_str(), daemon.uid.as_raw()),
+        (c"daemon", 1)
+    );
 }
 
 #[test]
