@@ -183,9 +183,11 @@ pub fn fatal(text: fmt::Arguments<'_>) {
     log().send(Level::Fatal, text);
 }
 
-/// Logs an error of this program itself.
+/// Logs an error of this program itself. Where that happened while a line was being logged, it is lost.
 pub fn panic(text: fmt::Arguments<'_>) {
-    log().send(Level::Panic, text);
+    if let Ok(mut log) = LOG.try_lock() {
+        log.send(Level::Panic, text);
+    }
 }
 
 /// The descriptor of the open log and the bytes that have to stand before a fatal message's text, for a handler that
@@ -209,6 +211,15 @@ pub fn raw_fatal() -> Option<(RawFd, Vec<u8>)> {
         Sink::Stderr => (io::stderr().as_raw_fd(), format!("{}: ", log.tag)),
     };
     Some((fd, (prefix + Level::Fatal.word()).into_bytes()))
+}
+
+/// The words of strerror(3) alone, which is how Postfix shows a failed system call.
+pub fn error_text(error: &io::Error) -> String {
+    let text = error.to_string();
+    match text.rsplit_once(" (os error ") {
+        Some((words, _)) => words.to_owned(),
+        None => text,
+    }
 }
 
 /// Bytes from outside, shown in a message: ASCII and UTF-8 as they are, any other byte as `?`, up to a NUL.

@@ -2,11 +2,11 @@
 //!
 //! Authority: section 2.1 of the cleanup page of the specification.
 
-use std::fmt::{self, Display};
 use std::io::{self, Read};
 
-/// The longest list that is read, in bytes. Cleanup's own go to a few kilobytes at most, a milter's text included.
-pub const LIST_LIMIT: usize = 64 * 1024;
+/// The longest list that is read, in bytes. Those of cleanup have a few hundred, more only where a milter has a long
+/// reason.
+pub const LIST_LIMIT: usize = 256 * 1024;
 
 /// Names and values in the order in which they came.
 pub type List = Vec<(Vec<u8>, Vec<u8>)>;
@@ -21,18 +21,6 @@ pub enum Error {
     /// Longer than [`LIST_LIMIT`].
     TooLong,
     Io(io::Error),
-}
-
-impl Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Error::Eof { inside: false } => f.write_str("connection closed"),
-            Error::Eof { inside: true } => f.write_str("premature end-of-input"),
-            Error::TooLong => write!(f, "attribute list longer than {LIST_LIMIT} bytes"),
-            Error::Io(error) if error.kind() == io::ErrorKind::TimedOut => f.write_str("timeout"),
-            Error::Io(error) => error.fmt(f),
-        }
-    }
 }
 
 /// Appends one attribute.

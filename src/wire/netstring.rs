@@ -20,8 +20,8 @@ pub enum Error {
     Format,
     /// The client's fault: a length above the limit of its place.
     Size,
-    /// The client is gone. The error is what the system said, if it was more than an end of file.
-    Disconnect(Option<io::Error>),
+    /// The client is gone.
+    Disconnect,
     /// The client was silent for longer than it may be.
     Timeout,
 }
@@ -31,7 +31,7 @@ impl Display for Error {
         f.write_str(match self {
             Error::Format => "netstring format error",
             Error::Size => "netstring length exceeds storage limit",
-            Error::Disconnect(_) => "lost connection",
+            Error::Disconnect => "lost connection",
             Error::Timeout => "read/write timeout",
         })
     }
@@ -42,7 +42,7 @@ impl From<io::Error> for Error {
         if error.kind() == io::ErrorKind::TimedOut {
             Error::Timeout
         } else {
-            Error::Disconnect(Some(error))
+            Error::Disconnect
         }
     }
 }
@@ -147,7 +147,7 @@ impl<R: Read> Reader<R> {
         self.end = 0;
         while self.end == 0 {
             match self.source.read(&mut self.buffer) {
-                Ok(0) => return Err(Error::Disconnect(None)),
+                Ok(0) => return Err(Error::Disconnect),
                 Ok(n) => self.end = n,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) => return Err(e.into()),
@@ -213,7 +213,7 @@ mod tests {
         assert!(matches!(decode(b"4:", Some(3)), Err(Error::Size)));
         assert!(matches!(
             decode(b"9223372036854775807:", None),
-            Err(Error::Disconnect(None))
+            Err(Error::Disconnect)
         ));
         assert!(matches!(
             decode(b"9223372036854775808", None),
@@ -234,6 +234,6 @@ mod tests {
     #[test]
     fn data_must_end_with_a_comma() {
         assert!(matches!(decode(b"1:ab", None), Err(Error::Format)));
-        assert!(matches!(decode(b"1:a", None), Err(Error::Disconnect(None))));
+        assert!(matches!(decode(b"1:a", None), Err(Error::Disconnect)));
     }
 }

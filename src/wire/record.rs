@@ -3,6 +3,8 @@
 //! The form in which cleanup(8) takes a message, and in which a queue file keeps it. Authority: section 2.3 of the
 //! cleanup page of the specification.
 
+use std::io::{self, Write};
+
 /// The longest data of a record, in bytes: newer readers take four bytes of length.
 pub const DATA_LIMIT: usize = (1 << 28) - 1;
 
@@ -62,6 +64,59 @@ fn put_length(out: &mut Vec<u8>, mut length: usize) {
             return;
         }
         out.push(low | 0x80);
+    }
+}
+
+/// How many bytes of records are kept back before they are written, at least.
+pub const WRITE_SIZE: usize = 64 * 1024;
+
+/// Collects records and writes them in few calls.
+///
+/// The first failure is kept, and everything after it goes nowhere: it shows when the records are [`finish`]ed, which
+/// is when the writer of a message can act on it.
+///
+/// [`finish`]: Writer::finish
+#[derive(Debug)]
+pub struct Writer<W> {
+    sink: W,
+    buffer: Vec<u8>,
+    failure: Option<io::Error>,
+}
+
+impl<W: Write> Writer<W> {
+    /// A writer that begins with `preamble`, bytes that are no records.
+    pub fn new(sink: W, preamble: Vec<u8>) -> Self {
+        Writer {
+            sink,
+            buffer: preamble,
+            failure: None,
+        }
+    }
+
+    /// Adds a record, see [`put`].
+    pub fn put(&mut self, kind: Type, pieces: &[&[u8]]) {
+        put(&mut self.buffer, kind, pieces);
+        if self.buffer.len() >= WRITE_SIZE {
+            self.write();
+        }
+    }
+
+    /// Writes what is left, and tells whether everything was written.
+    pub fn finish(&mut self) -> io::Result<()> {
+        self.write();
+        self.failure.take().map_or(Ok(()), Err)
+    }
+
+    /// Where the records go.
+    pub fn sink(&mut self) -> &mut W {
+        &mut self.sink
+    }
+
+    fn write(&mut self) {
+        if self.failure.is_none() {
+            self.failure = self.sink.write_all(&self.buffer).err();
+        }
+        self.buffer.clear();
     }
 }
 

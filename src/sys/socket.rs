@@ -1,0 +1,62 @@
+//! What nix offers for sockets only by descriptor number.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, Shutdown, SockFlag, SockType, UnixAddr, connect, recv, shutdown,
+    socket,
+};
+
+use crate::sys::alarm;
+
+/// Connects a stream to `path`. A listener whose queue is full holds the caller up, for `limit` at most (`TimedOut`).
+pub fn connect_stream(path: &Path, limit: Duration) -> io::Result<OwnedFd> {
+    let address = UnixAddr::new(path)?;
+    let stream = socket(
+        AddressFamily::Unix,
+        SockType::Stream,
+        SockFlag::SOCK_CLOEXEC,
+        None,
+    )?;
+    // An interrupted connect to a UNIX-domain socket has left nothing behind and can be made again.
+    alarm::bounded(limit, || connect(stream.as_raw_fd(), &address))?;
+    Ok(stream)
+}
+
+/// Waits until `fd` has something to read (true) or has come to its end (false), and reads nothing.
+pub fn wait_for_input(fd: BorrowedFd<'_>, limit: Duration) -> io::Result<bool> {
+    let mut byte = [0];
+    let peeked = alarm::bounded(limit, || {
+        match recv(fd.as_raw_fd(), &mut byte, MsgFlags::MSG_PEEK) {
+            Err(Errno::ENOTSOCK) => wait_for_pipe(fd),
+            result => result,
+        }
+    });
+    peeked.map(|n| n > 0)
+}
+
+/// A pipe that was closed without a byte is at its end: POLLHUP, and no POLLIN.
+fn wait_for_pipe(fd: BorrowedFd<'_>) -> nix::Result<usize> {
+    let mut fds = [PollFd::new(fd, PollFlags::POLLIN)];
+    poll(&mut fds, PollTimeout::NONE)?;
+    let [polled] = fds;
+    let readable = polled
+        .revents()
+        .is_some_and(|events| events.contains(PollFlags::POLLIN));
+    Ok(usize::from(readable))
+}
+
+/// Tells the peer that nothing more will come.
+pub fn shutdown_write(fd: BorrowedFd<'_>) -> io::Result<()> {
+    Ok(shutdown(fd.as_raw_fd(), Shutdown::Write)?)
+}
+
+/// Reads what has arrived on a socket, without waiting for more: `WouldBlock` when there is nothing.
+pub fn read_arrived(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
+    Ok(recv(fd.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT)?)
+}
