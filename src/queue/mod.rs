@@ -1,0 +1,96 @@
+//! Handing a message over to the mail queue.
+//!
+//! One small interface, in the order of the wire: open gives a queue id; then content as it arrives, the sender, the
+//! recipients one by one; and commit, whose [`Verdict`] is the only thing on which a client is told that its mail was
+//! accepted. Dropped before that, a message leaves nothing behind. What goes wrong on the way is kept and becomes the
+//! verdict. Knows nothing of the client's protocol.
+#![forbid(unsafe_code)]
+
+mod cleanup;
+mod content;
+mod received;
+
+use crate::config::{self, Config, QueueMethod};
+use crate::jail::Need;
+use crate::peer::Peer;
+use crate::wire::verp::Sender;
+
+/// Where a message comes from and when it came.
+#[derive(Debug)]
+pub struct Origin<'a> {
+    pub peer: &'a Peer,
+    /// `NAME[ADDR]`, with the port where qmqpd_client_port_logging says so.
+    pub namaddr: &'a str,
+    /// Seconds and microseconds since the epoch at which the client connected.
+    pub arrival: (i64, u32),
+}
+
+/// A message on its way into the queue.
+pub trait Queue {
+    /// The name under which the queue knows the message.
+    fn queue_id(&self) -> &str;
+
+    /// What this still has to do after confinement.
+    fn needs(&self) -> Vec<Need<'_>>;
+
+    /// More of the message's content.
+    fn content(&mut self, piece: &[u8]);
+
+    /// The envelope sender, after the content.
+    fn sender(&mut self, sender: &Sender);
+
+    /// One recipient, after the sender.
+    fn recipient(&mut self, recipient: &[u8]);
+
+    /// Puts the message into the queue for good, or not at all.
+    fn commit(self: Box<Self>) -> Verdict;
+}
+
+/// What has become of a message.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is in the queue, durably.
+    Queued,
+    /// Its content was rejected for now, with the queue's reason.
+    Deferred(Vec<u8>),
+    /// Its content was rejected, with the queue's reason, which may still ask for another try.
+    Rejected(Vec<u8>),
+    /// It is larger than message_size_limit together with what the queue adds.
+    TooLarge,
+    /// It has as many Received: headers as hopcount_limit, or more.
+    TooManyHops,
+    /// It could not be written, or nobody knows whether it was.
+    WriteError,
+    /// It has no recipient.
+    NoRecipients,
+    /// There was not enough memory to hold it.
+    OutOfMemory,
+    /// The queue did not understand us, or we do not understand its status.
+    Internal(u32),
+}
+
+/// No message could be opened, because the queue is out of reach. The reason has been logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unavailable;
+
+/// The queue that qmqpd_queue_method names, with those of its parameters that are wrong or right for every message.
+#[derive(Debug)]
+pub enum Method {
+    Cleanup(cleanup::Settings),
+}
+
+impl Method {
+    /// Evaluates qmqpd_queue_method and what the method needs.
+    pub fn from_config(config: &Config) -> Result<Method, config::Error> {
+        match config.qmqpd_queue_method()? {
+            QueueMethod::Cleanup => Ok(Method::Cleanup(cleanup::Settings::from_config(config)?)),
+        }
+    }
+
+    /// Opens a message in the queue. The working directory must be queue_directory.
+    pub fn open<'a>(&'a self, origin: &'a Origin<'a>) -> Result<Box<dyn Queue + 'a>, Unavailable> {
+        match self {
+            Method::Cleanup(settings) => Ok(Box::new(cleanup::open(settings, origin)?)),
+        }
+    }
+}
