@@ -1,0 +1,163 @@
+//! What a client hears, and the log reads, for each way in which a transaction can end.
+//!
+//! All replies of the program stand here. `K` is said for [`Verdict::Queued`] alone; `D` where the same request can
+//! never succeed; whatever is unsure is `Z`. There is no catch-all arm: a new fault does not compile until somebody
+//! decides what the client hears. Authority: section 8 of the QMQP page of the specification, whose texts these are.
+
+use crate::log::{self, Shown};
+use crate::queue::Verdict;
+use crate::wire::netstring::Error;
+use crate::wire::qmqp::{self, Phase};
+
+use super::reply::Reply;
+use super::{Fault, Outcome};
+
+/// One line for the log, complete.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Line {
+    Info(String),
+    Warning(String),
+    Fatal(String),
+}
+
+/// A reply, and what is logged around it.
+#[derive(Debug)]
+pub struct Answer {
+    pub reply: Option<Reply>,
+    /// Logged before the reply is delayed and sent.
+    pub before: Vec<Line>,
+    /// Logged after it: what concerns the client alone must not hold its reply up.
+    pub after: Vec<Line>,
+    /// What the server was doing, should the reply be lost.
+    pub phase: Phase,
+    pub outcome: Outcome,
+}
+
+/// The text for everything that only an administrator can mend.
+pub const CONFIGURATION_ERROR: &str = "Error: server configuration error";
+
+impl Answer {
+    fn new(reply: Reply) -> Self {
+        Answer {
+            reply: Some(reply),
+            before: Vec::new(),
+            after: Vec::new(),
+            phase: Phase::Reply,
+            outcome: Outcome::Served,
+        }
+    }
+
+    /// A failure of ours, or one that a user will ask about: a warning, with the text of the reply.
+    fn with_warning(reply: Reply, who: &str) -> Self {
+        let line = format!("{who}: {}", Shown(reply.text()));
+        Answer {
+            before: vec![Line::Warning(line)],
+            ..Answer::new(reply)
+        }
+    }
+
+    fn fatal(text: String) -> Self {
+        Answer {
+            before: vec![Line::Fatal(text)],
+            outcome: Outcome::Failed,
+            ..Answer::new(Reply::try_later(CONFIGURATION_ERROR))
+        }
+    }
+}
+
+/// Writes `lines` to the log.
+pub fn log_all(lines: &[Line]) {
+    for line in lines {
+        match line {
+            Line::Info(text) => log::info(format_args!("{text}")),
+            Line::Warning(text) => log::warning(format_args!("{text}")),
+            Line::Fatal(text) => log::fatal(format_args!("{text}")),
+        }
+    }
+}
+
+/// The answer to a complete request. `who` is `QID: NAME[ADDR]`.
+pub fn to_verdict(verdict: &Verdict, id: &str, who: &str) -> Answer {
+    let reply = match verdict {
+        Verdict::Queued => return Answer::new(Reply::accepted(&format!("Ok: queued as {id}"))),
+        Verdict::Deferred(reason) => Reply::try_later_with("Error: ", reason),
+        // The queue's reason says by its first digit whether it is for good.
+        Verdict::Rejected(reason) if reason.first() == Some(&b'4') => {
+            Reply::try_later_with("Error: ", reason)
+        }
+        Verdict::Rejected(reason) => Reply::refused_with("Error: ", reason),
+        Verdict::TooLarge => Reply::refused("Error: message too large"),
+        Verdict::TooManyHops => Reply::refused("Error: too many hops"),
+        Verdict::WriteError => Reply::try_later("Error: queue file write error"),
+        Verdict::NoRecipients => Reply::refused("Error: no recipients specified"),
+        Verdict::OutOfMemory => Reply::try_later("Error: insufficient memory"),
+        Verdict::Internal(status) => Reply::try_later(&format!("Error: internal error {status}")),
+    };
+    Answer::with_warning(reply, who)
+}
+
+/// The answer to a request that was not carried out. `who` is `QID: NAME[ADDR]`, or `NOQUEUE: ...` before there is an id.
+pub(super) fn to_fault(fault: &Fault, namaddr: &str, who: &str) -> Answer {
+    match fault {
+        Fault::Unauthorized => {
+            let text = format!("Error: {namaddr} is not authorized to use this service");
+            // Unlike Postfix, which logs nothing: whoever wonders why mail does not come, or wants to block a prober,
+            // needs this line.
+            let line = format!("NOQUEUE: reject: CONNECT from {namaddr}: {text}");
+            Answer {
+                before: vec![Line::Info(line)],
+                phase: Phase::Connect,
+                ..Answer::new(Reply::refused(&text))
+            }
+        }
+        Fault::List => Answer {
+            phase: Phase::Connect,
+            ..Answer::new(Reply::try_later(CONFIGURATION_ERROR))
+        },
+        Fault::Request(fault) => to_request_fault(fault, who),
+        Fault::Verp {
+            delimiters,
+            allowed,
+        } => {
+            let mut text = b"Error: Invalid VERP delimiters: \"".to_vec();
+            text.extend_from_slice(delimiters);
+            text.extend_from_slice(b"\". Need two characters from \"");
+            text.extend_from_slice(allowed);
+            text.push(b'"');
+            Answer::with_warning(Reply::refused_with("", &text), who)
+        }
+        Fault::Queue => {
+            Answer::with_warning(Reply::try_later("Error: queue service unavailable"), who)
+        }
+        Fault::Jail(error) => Answer::fatal(error.to_string()),
+    }
+}
+
+fn to_request_fault(fault: &qmqp::Fault, who: &str) -> Answer {
+    match fault {
+        qmqp::Fault::Netstring(error, phase) => {
+            let text = format!("{error} while {phase}");
+            let after = vec![Line::Info(format!("{who}: {text}"))];
+            let reply = match error {
+                Error::Format | Error::Size => Some(Reply::refused(&text)),
+                // Nobody is listening. Unlike Postfix, this holds too where only a netstring's comma is missing: what
+                // was cut off on its way may come whole the next time.
+                Error::Disconnect | Error::Timeout => None,
+            };
+            Answer {
+                after,
+                reply,
+                ..Answer::new(Reply::refused(&text))
+            }
+        }
+        qmqp::Fault::Address(phase) => {
+            let part = if *phase == Phase::Sender {
+                "sender"
+            } else {
+                "recipient"
+            };
+            let text = format!("Error: CR, LF or NUL in {part} address");
+            Answer::with_warning(Reply::refused(&text), who)
+        }
+    }
+}

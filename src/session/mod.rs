@@ -1,0 +1,265 @@
+//! One QMQP transaction, in order: who may send, the request, the queue, one reply.
+//!
+//! [`Session::transaction`] is the protocol. Whatever ends it early is a [`Fault`], and `answer` gives each fault its
+//! reply and its log line. Does not know how the process was started, nor how a message is queued. Authority: the QMQP
+//! page of the specification, sections 2, 4, 5, 8 and 9.
+#![forbid(unsafe_code)]
+
+mod answer;
+mod client;
+mod reply;
+
+pub use client::Client;
+
+use std::time::Duration;
+
+use crate::config::{self, Config};
+use crate::jail::{self, Need};
+use crate::log;
+use crate::lookup::MatchList;
+use crate::peer::Peer;
+use crate::queue::{Method, Origin, Queue, Verdict};
+use crate::sys::alarm;
+use crate::wire::netstring;
+use crate::wire::qmqp::{self, Limits, Request};
+use crate::wire::verp::{self, Sender};
+
+use answer::{CONFIGURATION_ERROR, log_all, to_fault, to_verdict};
+use reply::Reply;
+
+/// What main.cf says about every transaction.
+#[derive(Debug)]
+pub struct Settings {
+    pub qmqpd_timeout: Duration,
+    pub qmqpd_error_delay: Duration,
+    pub qmqpd_client_port_logging: bool,
+    pub soft_bounce: bool,
+    pub debug_peer_level: u32,
+    limits: Limits,
+    verp_delimiter_filter: Vec<u8>,
+}
+
+impl Settings {
+    pub fn from_config(config: &Config) -> Result<Settings, config::Error> {
+        Ok(Settings {
+            limits: Limits {
+                message: u64::try_from(config.message_size_limit()?)
+                    .ok()
+                    .filter(|&n| n > 0),
+                address: u64::from(config.line_length_limit()?.unsigned_abs()),
+            },
+            soft_bounce: config.soft_bounce()?,
+            debug_peer_level: config.debug_peer_level()?.unsigned_abs(),
+            verp_delimiter_filter: config.verp_delimiter_filter()?,
+            qmqpd_timeout: config.qmqpd_timeout()?,
+            qmqpd_error_delay: config.qmqpd_error_delay()?,
+            qmqpd_client_port_logging: config.qmqpd_client_port_logging()?,
+        })
+    }
+}
+
+/// The access lists, opened while that was still allowed.
+#[derive(Debug)]
+pub struct Lists {
+    pub qmqpd_authorized_clients: MatchList,
+    pub debug_peer_list: Option<MatchList>,
+}
+
+/// Everything that a transaction needs besides the client's bytes.
+pub struct Session<'a> {
+    pub settings: &'a Settings,
+    pub lists: &'a Lists,
+    pub method: &'a Method,
+    pub peer: &'a Peer,
+    /// When the client connected, in seconds and microseconds since the epoch.
+    pub arrival: (i64, u32),
+    /// Gives up all rights but the needed ones; called once, before the first byte of the client is parsed.
+    pub confine: &'a dyn Fn(&[Need<'_>]) -> Result<(), jail::Error>,
+}
+
+/// How a session ended, for the exit status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// The client was served, whatever it was told.
+    Served,
+    /// Something here is wrong that needs an administrator.
+    Failed,
+}
+
+/// Why a transaction ends without a verdict of the queue.
+enum Fault {
+    /// The client is not in qmqpd_authorized_clients.
+    Unauthorized,
+    /// Nobody can tell whether it is.
+    List,
+    /// The client's bytes, or their absence.
+    Request(qmqp::Fault),
+    /// The sender asks for delimiters that verp_delimiter_filter does not have.
+    Verp {
+        delimiters: [u8; 2],
+        allowed: Vec<u8>,
+    },
+    /// No message could be opened in the queue.
+    Queue,
+    /// The process could not be confined.
+    Jail(jail::Error),
+}
+
+impl From<qmqp::Fault> for Fault {
+    fn from(fault: qmqp::Fault) -> Self {
+        Fault::Request(fault)
+    }
+}
+
+impl Session<'_> {
+    /// Serves the client from its first log line to its last.
+    pub fn run(&self, client: Client) -> Outcome {
+        let namaddr = if self.settings.qmqpd_client_port_logging {
+            self.peer.namaddr_port()
+        } else {
+            self.peer.namaddr()
+        };
+        let normal = log::verbosity();
+        log::set_verbosity(normal.saturating_add(self.debug_level()));
+        log::info(format_args!("connect from {namaddr}"));
+        let outcome = self.serve(client, &namaddr);
+        if outcome == Outcome::Served {
+            log::info(format_args!("disconnect from {namaddr}"));
+        }
+        log::set_verbosity(normal);
+        outcome
+    }
+
+    fn serve(&self, mut client: Client, namaddr: &str) -> Outcome {
+        let origin = Origin {
+            peer: self.peer,
+            namaddr,
+            arrival: self.arrival,
+        };
+        let mut id = "NOQUEUE".to_owned();
+        let result = self.transaction(&mut client, &origin, &mut id);
+        if timed_out(&result) && alarm::process_is_over() {
+            log::fatal(format_args!("watchdog timeout"));
+            return Outcome::Failed;
+        }
+        let who = format!("{id}: {namaddr}");
+        let answer = match &result {
+            Ok(verdict) => to_verdict(verdict, &id, &who),
+            Err(fault) => to_fault(fault, namaddr, &who),
+        };
+        log_all(&answer.before);
+        if let Some(reply) = &answer.reply {
+            let reply = reply.soft(self.settings.soft_bounce);
+            if !reply.is_accepted() {
+                std::thread::sleep(self.settings.qmqpd_error_delay);
+            }
+            if let Err(error) = client.send(&reply) {
+                log::info(format_args!("{who}: {error} while {}", answer.phase));
+            }
+            log_all(&answer.after);
+            client.finish(&reply);
+        } else {
+            log_all(&answer.after);
+        }
+        answer.outcome
+    }
+
+    /// The protocol. `id` is the queue id from the moment there is one.
+    fn transaction(
+        &self,
+        client: &mut Client,
+        origin: &Origin<'_>,
+        id: &mut String,
+    ) -> Result<Verdict, Fault> {
+        self.authorize()?;
+        client.wait_for_first_byte()?;
+        let mut queue = self.open_queue(origin, id)?;
+        (self.confine)(&queue.needs()).map_err(Fault::Jail)?;
+
+        let mut content = Request::begin(client, self.settings.limits)?.content()?;
+        while let Some(piece) = content.next()? {
+            queue.content(piece);
+        }
+        let (sender, mut recipients) = content.sender()?;
+        let sender = verp::split(&sender);
+        let verp = self.check_verp(&sender);
+        queue.sender(&sender);
+        let mut recipient = Vec::new();
+        while recipients.next(&mut recipient)? {
+            queue.recipient(&recipient);
+        }
+        // Only here, as in Postfix: a request that breaks off is reported as that, whatever its sender asked for.
+        verp?;
+        Ok(queue.commit())
+    }
+
+    /// debug_peer_level, where debug_peer_list has the client. A list that cannot tell has said so, and means no.
+    fn debug_level(&self) -> u32 {
+        let listed = self.lists.debug_peer_list.as_ref().is_some_and(|list| {
+            list.match_client(&self.peer.name, &self.peer.addr)
+                .unwrap_or(false)
+        });
+        if listed {
+            self.settings.debug_peer_level
+        } else {
+            0
+        }
+    }
+
+    fn authorize(&self) -> Result<(), Fault> {
+        let list = &self.lists.qmqpd_authorized_clients;
+        match list.match_client(&self.peer.name, &self.peer.addr) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Fault::Unauthorized),
+            Err(_) => Err(Fault::List),
+        }
+    }
+
+    fn open_queue<'q>(
+        &'q self,
+        origin: &'q Origin<'q>,
+        id: &mut String,
+    ) -> Result<Box<dyn Queue + 'q>, Fault> {
+        let Ok(queue) = self.method.open(origin) else {
+            return Err(Fault::Queue);
+        };
+        queue.queue_id().clone_into(id);
+        log::info(format_args!("{id}: client={}", origin.namaddr));
+        Ok(queue)
+    }
+
+    /// Postfix checks the delimiters against verp_delimiter_filter, and so does the queue manager.
+    fn check_verp(&self, sender: &Sender) -> Result<(), Fault> {
+        match sender.verp {
+            Some(delimiters)
+                if !delimiters
+                    .iter()
+                    .all(|d| self.settings.verp_delimiter_filter.contains(d)) =>
+            {
+                Err(Fault::Verp {
+                    delimiters,
+                    allowed: self.settings.verp_delimiter_filter.clone(),
+                })
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+}
+
+/// Tells a client that no transaction can begin because of a failure here, which has been logged.
+pub fn apologize(mut client: Client) {
+    let reply = Reply::try_later(CONFIGURATION_ERROR);
+    if client.send(&reply).is_ok() {
+        client.finish(&reply);
+    }
+}
+
+fn timed_out(result: &Result<Verdict, Fault>) -> bool {
+    matches!(
+        result,
+        Err(Fault::Request(qmqp::Fault::Netstring(
+            netstring::Error::Timeout,
+            _
+        )))
+    )
+}

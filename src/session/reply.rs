@@ -1,0 +1,133 @@
+//! The one thing that the server says: a status byte and a text for people, as a netstring.
+
+use crate::wire::netstring;
+
+/// The longest reply in bytes, netstring and all, below what the clients' fixed buffers hold (qmail-qmqpc's and
+/// nullmailer's 1000).
+pub const REPLY_LIMIT: usize = 999;
+
+/// The longest text: three digits, colon, status byte and comma come on top.
+const TEXT_LIMIT: usize = REPLY_LIMIT - 6;
+
+/// The status byte, with the client's side of the bargain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum Status {
+    /// Accepted: the client may forget the message.
+    Accepted = b'K',
+    /// Not now: the client keeps it and tries again.
+    TryLater = b'Z',
+    /// Never: the client returns it to its sender.
+    Refused = b'D',
+}
+
+/// A reply to the client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reply {
+    status: Status,
+    text: Vec<u8>,
+}
+
+impl Reply {
+    /// `K`
+    pub fn accepted(text: &str) -> Reply {
+        Reply::new(Status::Accepted, text.as_bytes())
+    }
+
+    /// `Z`
+    pub fn try_later(text: &str) -> Reply {
+        Reply::new(Status::TryLater, text.as_bytes())
+    }
+
+    /// `D`
+    pub fn refused(text: &str) -> Reply {
+        Reply::new(Status::Refused, text.as_bytes())
+    }
+
+    /// `Z`, with words of another program.
+    pub fn try_later_with(text: &str, reason: &[u8]) -> Reply {
+        Reply::new(Status::TryLater, &[text.as_bytes(), reason].concat())
+    }
+
+    /// `D`, with words of another program or of the client.
+    pub fn refused_with(text: &str, reason: &[u8]) -> Reply {
+        Reply::new(Status::Refused, &[text.as_bytes(), reason].concat())
+    }
+
+    fn new(status: Status, text: &[u8]) -> Reply {
+        Reply {
+            status,
+            text: text.to_vec(),
+        }
+    }
+
+    /// What soft_bounce makes of it: nothing is refused for good.
+    pub fn soft(&self, soft_bounce: bool) -> Reply {
+        let status = if soft_bounce && self.status == Status::Refused {
+            Status::TryLater
+        } else {
+            self.status
+        };
+        Reply {
+            status,
+            text: self.text.clone(),
+        }
+    }
+
+    pub fn is_accepted(&self) -> bool {
+        self.status == Status::Accepted
+    }
+
+    /// The text as it was given, for the log.
+    pub fn text(&self) -> &[u8] {
+        &self.text
+    }
+
+    /// The bytes for the client.
+    ///
+    /// Unlike Postfix, whose replies pass on whatever cleanup's reason holds: no control characters, and cut so that the
+    /// whole stays within [`REPLY_LIMIT`].
+    pub fn encode(&self) -> Vec<u8> {
+        let mut payload = vec![self.status as u8];
+        let text = self.text.iter().take(TEXT_LIMIT);
+        payload.extend(text.map(|&b| if b.is_ascii_control() { b'?' } else { b }));
+        netstring::encode(&payload)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reply_is_a_netstring() {
+        let reply = Reply::accepted("Ok: queued as C9D7F9987A5");
+        assert_eq!(reply.encode(), b"26:KOk: queued as C9D7F9987A5,");
+        assert_eq!(Reply::refused("").encode(), b"1:D,");
+    }
+
+    #[test]
+    fn a_text_is_cut_past_the_limit_and_not_at_it() {
+        let at = Reply::try_later(&"x".repeat(TEXT_LIMIT)).encode();
+        let past = Reply::try_later(&"x".repeat(TEXT_LIMIT + 1)).encode();
+        assert_eq!(at.len(), REPLY_LIMIT);
+        assert_eq!(at, past);
+    }
+
+    #[test]
+    fn control_characters_do_not_reach_the_client() {
+        let reply = Reply::refused_with("Error: ", b"5.7.1\r\n\t\x1b\x7f caf\xc3\xa9");
+        assert_eq!(
+            reply.encode(),
+            b"24:DError: 5.7.1????? caf\xc3\xa9,".as_slice()
+        );
+    }
+
+    #[test]
+    fn soft_bounce_touches_nothing_but_refusals() {
+        assert_eq!(Reply::refused("x").soft(true).encode(), b"2:Zx,");
+        assert_eq!(Reply::refused("x").soft(false).encode(), b"2:Dx,");
+        assert_eq!(Reply::try_later("x").soft(true).encode(), b"2:Zx,");
+        assert_eq!(Reply::accepted("x").soft(true).encode(), b"2:Kx,");
+    }
+}
