@@ -2,20 +2,40 @@
 //!
 //! The rooms, highest first. A room uses only rooms that stand below it; `tests/layers.rs` holds them to it.
 
-#![allow(dead_code, reason = "rooms are being furnished")]
+// How the process starts, is confined, serves and exits.
+mod service;
 
-mod config;
-mod jail;
-mod log;
-mod lookup;
+// One QMQP transaction in order, and every reply a client can get.
+mod session;
+
+// The ways to hand a message over, and their one verdict.
+mod queue;
+
+// Who connected.
 mod peer;
+
+// Whether somebody is listed.
+mod lookup;
+
+// How to give rights up.
+mod jail;
+
+// main.cf, and the one table of parameters.
+mod config;
+
+// Bytes to values and back.
+mod wire;
+
+// Where a line goes, made printable.
+mod log;
+
+// System calls and C library calls, wrapped safely.
 #[allow(unsafe_code, reason = "the one room that calls the C library")]
 mod sys;
-mod wire;
 
 use std::process::ExitCode;
 
 /// Runs the program that the command line asks for.
 pub fn main() -> ExitCode {
-    ExitCode::SUCCESS
+    service::run()
 }

@@ -1,0 +1,54 @@
+//! Which log main.cf and the environment name.
+//!
+//! Authority: section 8 of the main.cf page and sections 3 and 4 of the logging page of the specification.
+
+use std::path::PathBuf;
+
+use crate::config::{self, Config};
+use crate::log::{self, Destination, FACILITY_MAIL};
+use crate::sys::time;
+
+/// The tag until main.cf has been read.
+pub fn early_tag(process: &str) -> String {
+    let name = std::env::var("MAIL_LOGTAG").unwrap_or_else(|_| "postfix".to_owned());
+    format!("{name}/{process}")
+}
+
+/// The destination until main.cf has been read: what master(8) says in the environment, else syslog.
+pub fn early() -> Destination {
+    match std::env::var_os("POSTLOG_SERVICE") {
+        Some(socket) if !socket.is_empty() => Destination::Postlog {
+            socket: PathBuf::from(socket),
+            host: std::env::var("POSTLOG_HOSTNAME").unwrap_or_else(|_| "amnesiac".to_owned()),
+        },
+        Some(_) | None => Destination::Syslog {
+            facility: FACILITY_MAIL,
+        },
+    }
+}
+
+/// Opens the log for good, while its socket can be reached.
+pub fn open(config: &Config, process: &str) -> Result<(), config::Error> {
+    let tag = format!("{}/{process}", config.syslog_name()?);
+    let utf8 = config.smtputf8_enable()?;
+    log::configure(&tag, destination(config)?, utf8);
+    time::init();
+    log::connect();
+    Ok(())
+}
+
+fn destination(config: &Config) -> Result<Destination, config::Error> {
+    if config.qmqpd_log_stderr()? {
+        return Ok(Destination::Stderr);
+    }
+    if config.maillog_file()?.as_os_str().is_empty() {
+        let facility = config.syslog_facility()?;
+        return Ok(Destination::Syslog { facility });
+    }
+    let mut socket = config.queue_directory()?;
+    socket.push("public");
+    socket.push(config.postlog_service_name()?);
+    let host = config.myhostname()?;
+    let host = host.split('.').next().unwrap_or_default().to_owned();
+    Ok(Destination::Postlog { socket, host })
+}

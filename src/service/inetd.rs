@@ -1,0 +1,15 @@
+//! One client on standard input and output, as inetd, xinetd, tcpserver and systemd hand it over.
+
+use crate::config::Config;
+use crate::session::Outcome;
+
+use super::server::{Launch, Server};
+use super::{Fatal, Options, log_warnings};
+
+/// Serves the client on descriptors 0 and 1.
+pub fn serve(options: &Options, config: &Config) -> Result<Outcome, Fatal> {
+    let server = Server::open(config, Launch::Stdin)?;
+    server.enter(options)?;
+    log_warnings(config);
+    server.serve(options)
+}

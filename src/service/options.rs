@@ -1,0 +1,216 @@
+//! The command line: Postfix's letters for a daemon, and long names for people.
+//!
+//! Authority: sections 4 of the main.cf page and 2 of the master page of the specification.
+
+use std::ffi::OsString;
+
+use getopts::{Fail, Matches, ParsingStyle};
+
+use crate::config::{self, Override};
+
+/// What the command line asks for.
+#[derive(Debug, Default)]
+pub struct Options {
+    /// `-c`: chroot to queue_directory.
+    pub chroot: bool,
+    /// `-o`, `-i` and `-m`, in their order.
+    pub overrides: Vec<Override>,
+    /// `-n`
+    pub service: Option<String>,
+    /// `-t`, without `-S`.
+    pub transport: Option<Transport>,
+    /// How many `-v`.
+    pub verbose: u32,
+    /// `-V`
+    pub copy_to_stderr: bool,
+    /// `--help` or `--version`
+    pub command: Option<Command>,
+    /// The first argument that is no option. Postfix complains about it when a client is served.
+    pub stray: Option<String>,
+}
+
+/// What master(8) hands over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    Inet,
+    Unix,
+    Pass,
+}
+
+/// What people ask for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Command {
+    Help,
+    Version,
+}
+
+/// Why the command line is not understood, in Postfix's words.
+#[derive(Debug)]
+pub enum Error {
+    Option(String),
+    Override(config::Error),
+    SocketCount(String),
+    RetirementTime(String),
+    Transport(String),
+}
+
+impl std::fmt::Display for Error {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Error::Option(option) => write!(f, "invalid option: {option}"),
+            Error::Override(error) => error.fmt(f),
+            Error::SocketCount(text) => write!(f, "invalid socket_count: {text}"),
+            Error::RetirementTime(text) => write!(f, "invalid retirement time: {text}"),
+            Error::Transport(text) => write!(f, "unsupported transport type: {text}"),
+        }
+    }
+}
+
+/// Reads the arguments after the program's name.
+pub fn parse(arguments: &[OsString]) -> Result<Options, Error> {
+    let matches = grammar().parse(arguments).map_err(invalid)?;
+    check_number(&matches, "s", Error::SocketCount)?;
+    check_number(&matches, "r", Error::RetirementTime)?;
+    let transport = match matches.opt_strs("t").pop() {
+        Some(name) if !matches.opt_present("S") => Some(transport(&name)?),
+        Some(_) | None => None,
+    };
+    Ok(Options {
+        chroot: matches.opt_present("c"),
+        overrides: overrides(&matches)?,
+        service: matches.opt_strs("n").pop(),
+        transport,
+        verbose: u32::try_from(matches.opt_count("v")).unwrap_or(u32::MAX),
+        copy_to_stderr: matches.opt_present("V"),
+        command: command(&matches),
+        stray: matches.free.first().cloned(),
+    })
+}
+
+fn grammar() -> getopts::Options {
+    let mut grammar = getopts::Options::new();
+    grammar.parsing_style(ParsingStyle::StopAtFirstFree);
+    for flag in ["c", "d", "D", "l", "S", "u", "v", "V", "z"] {
+        grammar.optflagmulti(flag, "", "");
+    }
+    for option in ["i", "m", "n", "o", "r", "s", "t"] {
+        grammar.optmulti(option, "", "", "");
+    }
+    grammar.optflag("", "help", "").optflag("", "version", "");
+    grammar
+}
+
+fn invalid(fail: Fail) -> Error {
+    Error::Option(match fail {
+        Fail::ArgumentMissing(name)
+        | Fail::UnrecognizedOption(name)
+        | Fail::OptionMissing(name)
+        | Fail::OptionDuplicated(name)
+        | Fail::UnexpectedArgument(name) => name,
+    })
+}
+
+fn transport(name: &str) -> Result<Transport, Error> {
+    [
+        ("inet", Transport::Inet),
+        ("unix", Transport::Unix),
+        ("pass", Transport::Pass),
+    ]
+    .into_iter()
+    .find_map(|(known, transport)| name.eq_ignore_ascii_case(known).then_some(transport))
+    .ok_or_else(|| Error::Transport(name.to_owned()))
+}
+
+/// A whole number above zero.
+fn check_number(matches: &Matches, name: &str, error: fn(String) -> Error) -> Result<(), Error> {
+    for text in matches.opt_strs(name) {
+        if !text.parse::<i32>().is_ok_and(|number| number > 0) {
+            return Err(error(text));
+        }
+    }
+    Ok(())
+}
+
+/// `-i` and `-m` are other names of two parameters; where a parameter is given more than once the last one counts.
+fn overrides(matches: &Matches) -> Result<Vec<Override>, Error> {
+    let mut found: Vec<(usize, String)> = matches.opt_strs_pos("o");
+    for (option, parameter) in [("i", "max_idle"), ("m", "max_use")] {
+        for (position, value) in matches.opt_strs_pos(option) {
+            found.push((position, format!("{parameter}={value}")));
+        }
+    }
+    found.sort_by_key(|(position, _)| *position);
+    found
+        .iter()
+        .map(|(_, text)| Override::parse(text.as_bytes()).map_err(Error::Override))
+        .collect()
+}
+
+fn command(matches: &Matches) -> Option<Command> {
+    if matches.opt_present("help") {
+        Some(Command::Help)
+    } else if matches.opt_present("version") {
+        Some(Command::Version)
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(arguments: &str) -> Result<Options, Error> {
+        let arguments: Vec<OsString> = arguments.split_whitespace().map(OsString::from).collect();
+        parse(&arguments)
+    }
+
+    #[test]
+    fn what_master_adds_is_understood() {
+        let options =
+            parsed("-l -n 628 -t INET -d -v -v -u -c -o stress= -s 2 -m 5 -o a=b").unwrap();
+        assert_eq!(options.transport, Some(Transport::Inet));
+        assert_eq!(options.service.as_deref(), Some("628"));
+        assert_eq!(options.verbose, 2);
+        assert!(options.chroot);
+        assert_eq!(options.overrides.len(), 3);
+    }
+
+    #[test]
+    fn letters_may_stand_together() {
+        let options = parsed("-Svvcn x").unwrap();
+        assert_eq!((options.verbose, options.chroot), (2, true));
+        assert_eq!(options.service.as_deref(), Some("x"));
+    }
+
+    #[test]
+    fn stdin_mode_wins_over_a_transport() {
+        assert_eq!(parsed("-S -t inet").unwrap().transport, None);
+    }
+
+    #[test]
+    fn the_first_stray_argument_is_kept() {
+        assert_eq!(parsed("-S foo -x").unwrap().stray.as_deref(), Some("foo"));
+    }
+
+    #[test]
+    fn errors_are_in_the_words_of_postfix() {
+        for (arguments, text) in [
+            ("-x", "invalid option: x"),
+            ("-s 0", "invalid socket_count: 0"),
+            ("-s x", "invalid socket_count: x"),
+            ("-r 0", "invalid retirement time: 0"),
+            ("-t fifo", "unsupported transport type: fifo"),
+            (
+                "-o foo",
+                "invalid \"-o foo\" option value: missing '=' after attribute name",
+            ),
+        ] {
+            assert_eq!(
+                parsed(arguments).unwrap_err().to_string(),
+                text,
+                "{arguments}"
+            );
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! What every way of being launched has in common: lists opened, rights given up, one client served.
+
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::time::Duration;
+
+use crate::config::Config;
+use crate::jail;
+use crate::log;
+use crate::lookup::{self, MatchList};
+use crate::peer::{Ask, LOOKUP_LIMIT, Peer};
+use crate::queue::Method;
+use crate::session::{Client, Lists, Outcome, Session, Settings};
+use crate::sys::{alarm, start, time};
+
+use super::{Fatal, Options};
+
+/// Who made the connection that is on descriptor 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Launch {
+    /// A launcher, which may have said in the environment who the client is.
+    Stdin,
+    /// This program, told by master(8) to accept it.
+    Master,
+}
+
+/// Everything that main.cf says about a client, evaluated and opened before there is one.
+pub struct Server<'a> {
+    config: &'a Config,
+    settings: Settings,
+    method: Method,
+    lists: Lists,
+    ask: Ask,
+    sandbox: bool,
+    daemon_timeout: Duration,
+}
+
+impl<'a> Server<'a> {
+    /// Evaluates the parameters, and opens the access lists with the rights that the process was started with.
+    pub fn open(config: &'a Config, launch: Launch) -> Result<Self, Fatal> {
+        Ok(Server {
+            config,
+            settings: Settings::from_config(config)?,
+            method: Method::from_config(config)?,
+            daemon_timeout: config.daemon_timeout()?,
+            sandbox: config.qmqpd_sandbox()?,
+            ask: Ask {
+                protocols: config.inet_protocols()?,
+                names: config.qmqpd_peername_lookup()?,
+                environment: launch == Launch::Stdin,
+                lookup_limit: LOOKUP_LIMIT,
+            },
+            lists: open_lists(config)?,
+        })
+    }
+
+    /// Goes to queue_directory and gives up root: the owner of the mail takes over, whether or not `-u` asks for it.
+    ///
+    /// Unlike Postfix, which refuses to serve Internet clients as anybody but mail_owner: a launcher that cannot
+    /// change users must not end in a server that runs as root, or in none.
+    pub fn enter(&self, options: &Options) -> Result<(), Fatal> {
+        let queue_directory = self.config.queue_directory()?;
+        change_directory(&queue_directory)?;
+        let root = options.chroot.then_some(queue_directory.as_path());
+        if nix::unistd::geteuid().is_root() {
+            let owner = self.config.mail_owner_ids()?;
+            return jail::drop_privileges(&owner, root).map_err(Fatal::from_display);
+        }
+        match root {
+            Some(root) => Err(Fatal::Text(format!(
+                "chroot({}): Operation not permitted",
+                root.display()
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    /// Serves the client on descriptors 0 and 1, for as long as daemon_timeout allows.
+    pub fn serve(&self, options: &Options) -> Result<Outcome, Fatal> {
+        if let Some(argument) = &options.stray {
+            return Err(Fatal::Text(format!(
+                "unexpected command-line argument: {argument}"
+            )));
+        }
+        alarm::limit_process(self.daemon_timeout);
+        let arrival = time::now();
+        let peer = Peer::of(std::io::stdin().as_fd(), &self.ask).map_err(Fatal::from_display)?;
+        let Some(descriptors) = start::client() else {
+            return Err(Fatal::Text("no client on standard input".to_owned()));
+        };
+        let session = Session {
+            settings: &self.settings,
+            lists: &self.lists,
+            method: &self.method,
+            peer: &peer,
+            arrival,
+            confine: &|needs| {
+                log::stay_with_connection();
+                if self.sandbox {
+                    jail::confine(needs)
+                } else {
+                    Ok(())
+                }
+            },
+        };
+        Ok(session.run(Client::new(descriptors, self.settings.qmqpd_timeout)))
+    }
+}
+
+fn open_lists(config: &Config) -> Result<Lists, Fatal> {
+    let parents = config.parent_domain_matches_subdomains()?;
+    let open = |list: &'static str, patterns: &str| {
+        let style = lookup::parent_style(&parents, list).map_err(Fatal::from_display)?;
+        MatchList::open(list, patterns, style).map_err(Fatal::from_display)
+    };
+    let debug_peer_list = config.debug_peer_list()?;
+    Ok(Lists {
+        debug_peer_list: if debug_peer_list.is_empty() {
+            None
+        } else {
+            Some(open("debug_peer_list", &debug_peer_list)?)
+        },
+        qmqpd_authorized_clients: open(
+            "qmqpd_authorized_clients",
+            &config.qmqpd_authorized_clients()?,
+        )?,
+    })
+}
+
+/// The queue's sockets are named relative to queue_directory, inside a chroot and outside.
+fn change_directory(queue_directory: &Path) -> Result<(), Fatal> {
+    std::env::set_current_dir(queue_directory).map_err(|error| {
+        Fatal::Text(format!(
+            "chdir(\"{}\"): {}",
+            queue_directory.display(),
+            log::error_text(&error)
+        ))
+    })
+}
