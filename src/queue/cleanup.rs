@@ -190,16 +190,12 @@ impl Queue for Cleanup<'_> {
             return Verdict::OutOfMemory;
         }
         self.send_content();
+        let socket = socket_name(&self.settings.socket);
         if let Err(error) = self.out.finish() {
-            log::warning(format_args!(
-                "{}: write to {}: {error}",
-                self.queue_id,
-                socket_name(&self.settings.socket)
-            ));
+            log_close_error(&error, &socket);
             return Verdict::WriteError;
         }
-        let answer = attr::read(self.out.sink());
-        read_status(answer, &socket_name(&self.settings.socket))
+        read_status(attr::read(self.out.sink()), &socket)
     }
 }
 
@@ -369,20 +365,26 @@ fn wanted<'a>(pairs: &mut Pairs<'a>, name: &str, socket: &str) -> Option<&'a [u8
     Some(value)
 }
 
-/// A peer that closes the connection without a word has logged its own reason.
+/// Says why there is no list. A cleanup that closes the connection without a word has logged its own reason.
 fn log_unread(error: &attr::Error, socket: &str) {
     match error {
-        attr::Error::Eof { inside: false } => {}
-        attr::Error::Eof { inside: true } => log::warning(format_args!(
-            "unexpected end-of-input from {socket} while reading input attribute name"
-        )),
+        attr::Error::Closed => {}
+        attr::Error::Truncated(part) => {
+            let part = match part {
+                attr::Part::Name => "name",
+                attr::Part::Value => "value",
+            };
+            log::warning(format_args!(
+                "unexpected end-of-input from {socket} while reading input attribute {part}"
+            ));
+        }
         attr::Error::TooLong => log::warning(format_args!(
             "attribute list longer than {} bytes from {socket}",
             attr::LIST_LIMIT
         )),
-        attr::Error::Io(error) if error.kind() == io::ErrorKind::TimedOut => log::warning(
-            format_args!("timeout on {socket} while reading input attribute name"),
-        ),
+        attr::Error::Io(error) if error.kind() == io::ErrorKind::TimedOut => {
+            log::warning(format_args!("timeout on {socket}"));
+        }
         attr::Error::Io(error) => {
             log::warning(format_args!(
                 "read from {socket}: {}",
@@ -390,6 +392,12 @@ fn log_unread(error: &attr::Error, socket: &str) {
             ));
         }
     }
+}
+
+/// The stream failed, in the words in which Postfix's own front ends say so.
+fn log_close_error(error: &io::Error, socket: &str) {
+    log::debug(1, format_args!("{socket}: {}", log::error_text(error)));
+    log::warning(format_args!("mail_stream_cleanup: close error"));
 }
 
 fn log_attribute(socket: &str, name: &str, value: &[u8]) {
@@ -417,6 +425,10 @@ fn log_end(pairs: &mut Pairs<'_>, socket: &str) {
 fn read_status(answer: Result<attr::List, attr::Error>, socket: &str) -> Verdict {
     let list = match answer {
         Ok(list) => list,
+        Err(attr::Error::Io(error)) => {
+            log_close_error(&error, socket);
+            return Verdict::WriteError;
+        }
         Err(error) => {
             log_unread(&error, socket);
             return Verdict::WriteError;

@@ -14,13 +14,20 @@ pub type List = Vec<(Vec<u8>, Vec<u8>)>;
 /// Why there is no list.
 #[derive(Debug)]
 pub enum Error {
-    /// The peer closed the connection; whether in the middle of a list.
-    Eof {
-        inside: bool,
-    },
+    /// The peer closed the connection before it sent a byte.
+    Closed,
+    /// It closed the connection inside a list, where a name or a value was due.
+    Truncated(Part),
     /// Longer than [`LIST_LIMIT`].
     TooLong,
     Io(io::Error),
+}
+
+/// What a list consists of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    Name,
+    Value,
 }
 
 /// Appends one attribute.
@@ -47,8 +54,11 @@ pub fn read<R: Read>(source: &mut R) -> Result<List, Error> {
             Err(e) => return Err(Error::Io(e)),
         };
         if n == 0 {
-            let inside = !bytes.is_empty();
-            return Err(Error::Eof { inside });
+            return Err(match bytes.iter().filter(|&&b| b == 0).count() {
+                _ if bytes.is_empty() => Error::Closed,
+                even if even % 2 == 0 => Error::Truncated(Part::Name),
+                _ => Error::Truncated(Part::Value),
+            });
         }
         bytes.extend_from_slice(piece.get(..n).unwrap_or_default());
         if let Some(list) = parse(&bytes) {
@@ -96,15 +106,18 @@ mod tests {
 
     #[test]
     fn an_end_before_the_list_and_inside_it_differ() {
-        assert!(matches!(
-            read(&mut &b""[..]),
-            Err(Error::Eof { inside: false })
-        ));
-        for cut in 1..9 {
-            assert!(matches!(
-                read(&mut &b"status\x000\0\0"[..cut]),
-                Err(Error::Eof { inside: true })
-            ));
+        let list = b"status\x000\0\0";
+        assert!(matches!(read(&mut &b""[..]), Err(Error::Closed)));
+        for cut in 1..list.len() {
+            let due = if (7..9).contains(&cut) {
+                Part::Value
+            } else {
+                Part::Name
+            };
+            let Err(Error::Truncated(part)) = read(&mut &list[..cut]) else {
+                panic!("{cut}");
+            };
+            assert_eq!(part, due, "{cut}");
         }
     }
 
