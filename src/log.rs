@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use nix::errno::Errno;
 use syslog::{LogFormat, Logger, LoggerBackend, Severity};
 
 use crate::sys::time;
@@ -220,6 +221,11 @@ pub fn error_text(error: &io::Error) -> String {
         Some((words, _)) => words.to_owned(),
         None => text,
     }
+}
+
+/// The words of strerror(3) for an error number.
+pub fn errno_text(errno: Errno) -> String {
+    error_text(&errno.into())
 }
 
 /// Bytes from outside, shown in a message: ASCII and UTF-8 as they are, any other byte as `?`, up to a NUL.

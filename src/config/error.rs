@@ -6,6 +6,8 @@ use std::fmt::{self, Display};
 
 use nix::errno::Errno;
 
+use crate::log;
+
 /// Why a parameter cannot be used, or main.cf not be read. `Display` is the text that Postfix logs as `fatal:`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Error {
@@ -234,9 +236,9 @@ impl Display for Fault {
     #[allow(clippy::too_many_lines, reason = "one line for each message")]
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Fault::Open { path, errno } => write!(f, "open {path}: {}", errno.desc()),
-            Fault::OpenTrusted { path, errno } => write!(f, "open file {path}: {}", errno.desc()),
-            Fault::Read { path, errno } => write!(f, "read {path}: {}", errno.desc()),
+            Fault::Open { path, errno } => write!(f, "open {path}: {}", log::errno_text(*errno)),
+            Fault::OpenTrusted { path, errno } => write!(f, "open file {path}: {}", log::errno_text(*errno)),
+            Fault::Read { path, errno } => write!(f, "read {path}: {}", log::errno_text(*errno)),
             Fault::Line { path, line, problem, text } =>
                 write!(f, "{path}, line {line}: {problem}: \"{text}\""),
             Fault::Override { argument, problem } =>
@@ -277,11 +279,11 @@ impl Display for Fault {
                 write!(f, "myhostname and relayhost parameter settings must not be identical: {name}"),
             Fault::OriginList { value } =>
                 write!(f, "myorigin parameter setting must not contain multiple values: {value}"),
-            Fault::OriginFile { path, errno } => write!(f, "{path}: cannot open file: {}", errno.desc()),
+            Fault::OriginFile { path, errno } => write!(f, "{path}: cannot open file: {}", log::errno_text(*errno)),
             Fault::OriginFileEmpty { path } => write!(f, "myorigin file {path} is empty"),
             Fault::MaillogFile { value } =>
                 write!(f, "maillog_file value '{value}' does not match any prefix in maillog_file_prefixes"),
-            Fault::Interfaces { errno } => write!(f, "getifaddrs: {}", errno.desc()),
+            Fault::Interfaces { errno } => write!(f, "getifaddrs: {}", log::errno_text(*errno)),
             Fault::NoInterfaces => f.write_str("could not find any active network interfaces"),
             Fault::InterfaceName { name } =>
                 write!(f, "config variable inet_interfaces: host not found: {name}"),

@@ -5,6 +5,7 @@ use std::ffi::CString;
 use nix::unistd::{Gid, Uid, User};
 
 use super::{Config, Error};
+use crate::log;
 
 /// An account without privileges that owns the mail queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,7 +24,7 @@ impl Config {
         let name = self.mail_owner()?;
         let unfit = |what: String| self.in_file(format_args!("parameter mail_owner: {what}"));
         let user = User::from_name(&name).map_err(|errno| {
-            let why = errno.desc();
+            let why = log::errno_text(errno);
             unfit(format!("user {name} cannot be looked up: {why}"))
         })?;
         let problem = match user {

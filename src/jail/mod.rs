@@ -62,15 +62,21 @@ pub enum Error {
 impl Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Error::SetGid(gid, errno) => write!(f, "setgid({gid}): {}", errno.desc()),
-            Error::InitGroups(errno) => write!(f, "initgroups: {}", errno.desc()),
-            Error::Chroot(dir, errno) => write!(f, "chroot({}): {}", dir.display(), errno.desc()),
-            Error::Chdir(errno) => write!(f, "chdir(/): {}", errno.desc()),
-            Error::SetUid(uid, errno) => write!(f, "setuid({uid}): {}", errno.desc()),
+            Error::SetGid(gid, errno) => write!(f, "setgid({gid}): {}", log::errno_text(*errno)),
+            Error::InitGroups(errno) => write!(f, "initgroups: {}", log::errno_text(*errno)),
+            Error::Chroot(dir, errno) => {
+                write!(f, "chroot({}): {}", dir.display(), log::errno_text(*errno))
+            }
+            Error::Chdir(errno) => write!(f, "chdir(/): {}", log::errno_text(*errno)),
+            Error::SetUid(uid, errno) => write!(f, "setuid({uid}): {}", log::errno_text(*errno)),
             Error::StillRoot(uid) => write!(f, "setuid({uid}): root privileges can be regained"),
-            Error::Dumpable(errno) => write!(f, "prctl(PR_SET_DUMPABLE): {}", errno.desc()),
-            Error::NoNewPrivs(errno) => write!(f, "prctl(PR_SET_NO_NEW_PRIVS): {}", errno.desc()),
-            Error::Filter(errno) => write!(f, "prctl(PR_SET_SECCOMP): {}", errno.desc()),
+            Error::Dumpable(errno) => {
+                write!(f, "prctl(PR_SET_DUMPABLE): {}", log::errno_text(*errno))
+            }
+            Error::NoNewPrivs(errno) => {
+                write!(f, "prctl(PR_SET_NO_NEW_PRIVS): {}", log::errno_text(*errno))
+            }
+            Error::Filter(errno) => write!(f, "prctl(PR_SET_SECCOMP): {}", log::errno_text(*errno)),
         }
     }
 }

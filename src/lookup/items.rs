@@ -9,10 +9,10 @@ use std::io::Read;
 use std::net::Ipv6Addr;
 use std::rc::Rc;
 
+use super::Error;
 use super::table::{self, Table, Unopened};
-use super::{Error, strerror};
 use crate::config::lines::logical_lines;
-use crate::log::Shown;
+use crate::log::{self, Shown};
 
 /// How much is shown of what follows a comment sign in a place where there are no comments.
 const SHOWN_COMMENT: usize = 20;
@@ -177,7 +177,7 @@ impl Items {
             Ok(file) => file,
             Err(e) => {
                 // The negation is lost, as in Postfix; an item that cannot answer has no use for it.
-                let table = self.unopened_file(path, &strerror(&e));
+                let table = self.unopened_file(path, &log::error_text(&e));
                 self.push(false, What::Table(table), place);
                 return Ok(());
             }

@@ -41,7 +41,11 @@ impl Display for Error {
         match self {
             Error::NoPattern { list } => write!(f, "{list}: no pattern after '!'"),
             Error::ReadFile { path, error } => {
-                write!(f, "match_list_parse: read file {path}: {}", strerror(error))
+                write!(
+                    f,
+                    "match_list_parse: read file {path}: {}",
+                    log::error_text(error)
+                )
             }
             Error::TableProblem { list, table } => {
                 write!(f, "{list}: {table}: table lookup problem")
@@ -64,13 +68,4 @@ impl From<log::TooManyErrors> for Error {
 pub struct Unavailable {
     /// What is wrong, in the order in which Postfix logs it.
     pub warnings: Vec<String>,
-}
-
-/// The text of strerror(3), without the number that the standard library adds.
-fn strerror(error: &io::Error) -> String {
-    let mut text = error.to_string();
-    if let Some(end) = text.find(" (os error") {
-        text.truncate(end);
-    }
-    text
 }

@@ -105,7 +105,9 @@ pub fn open<'a>(
     let fd = connect(&settings.socket)?;
     let mut stream = Bounded {
         fd,
-        limit: GREETING_LIMIT.saturating_sub(begin.elapsed()),
+        limit: GREETING_LIMIT
+            .saturating_sub(begin.elapsed())
+            .min(settings.ipc_timeout),
     };
     let queue_id = greeting(&mut stream, &settings.socket)?;
     stream.limit = settings.ipc_timeout;

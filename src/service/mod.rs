@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use crate::config::{self, Config, Names};
 use crate::log;
+use crate::lookup;
 use crate::session::{self, Client, Outcome};
 use crate::sys::{alarm, start};
 
@@ -56,11 +57,24 @@ enum Fatal {
     /// With the line that goes to the log.
     Text(String),
     Config(config::Error),
+    /// For a reason that is in the log already.
+    Logged,
 }
 
 impl From<config::Error> for Fatal {
     fn from(error: config::Error) -> Self {
         Fatal::Config(error)
+    }
+}
+
+impl From<lookup::Error> for Fatal {
+    fn from(error: lookup::Error) -> Self {
+        match error {
+            lookup::Error::TooManyErrors(_) => Fatal::Logged,
+            lookup::Error::NoPattern { .. }
+            | lookup::Error::ReadFile { .. }
+            | lookup::Error::TableProblem { .. } => Fatal::from_display(error),
+        }
     }
 }
 
@@ -99,7 +113,7 @@ fn start() -> Result<ExitCode, Fatal> {
     start::close_inherited();
     alarm::init().map_err(Fatal::from_display)?;
     let config = load(&options, process)?;
-    let outcome = inetd::serve(&options, &config)?;
+    let outcome = inetd::serve(&options, &config).inspect_err(|_| log_warnings(&config))?;
     Ok(match outcome {
         Outcome::Served => ExitCode::SUCCESS,
         Outcome::Failed => ExitCode::FAILURE,
@@ -133,7 +147,11 @@ fn log_warnings(config: &Config) {
 fn fail(fatal: &Fatal) -> ExitCode {
     match fatal {
         Fatal::Text(text) => log::fatal(format_args!("{text}")),
+        Fatal::Logged => {}
         Fatal::Config(error) => {
+            if let Some(text) = error.preceding_error() {
+                log::error(format_args!("{text}")).unwrap_or_default();
+            }
             for warning in error.warnings() {
                 log::warning(format_args!("{warning}"));
             }

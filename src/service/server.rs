@@ -110,8 +110,8 @@ impl<'a> Server<'a> {
 fn open_lists(config: &Config) -> Result<Lists, Fatal> {
     let parents = config.parent_domain_matches_subdomains()?;
     let open = |list: &'static str, patterns: &str| {
-        let style = lookup::parent_style(&parents, list).map_err(Fatal::from_display)?;
-        MatchList::open(list, patterns, style).map_err(Fatal::from_display)
+        let style = lookup::parent_style(&parents, list)?;
+        Ok::<_, Fatal>(MatchList::open(list, patterns, style)?)
     };
     let debug_peer_list = config.debug_peer_list()?;
     Ok(Lists {
