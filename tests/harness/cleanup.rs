@@ -40,6 +40,8 @@ pub struct Script {
     pub verdict: Say,
     /// The verdict comes after so many records; else after the first `E`.
     pub verdict_after: Option<usize>,
+    /// Everything ends when the greeting has been said.
+    pub closes_after_greeting: bool,
     /// Everything ends after so many records.
     pub closes_after: Option<usize>,
 }
@@ -52,6 +54,7 @@ impl Default for Script {
             greeting: Say::Bytes(greeting.into_bytes()),
             verdict: verdict(b"0", b""),
             verdict_after: None,
+            closes_after_greeting: false,
             closes_after: None,
         }
     }
@@ -76,6 +79,7 @@ impl Script {
             "greets" => self.greeting = say(rest)?,
             "answers" if records().is_some() => self.verdict_after = records(),
             "answers" => self.verdict = say(rest)?,
+            "closes" if rest == "after greeting" => self.closes_after_greeting = true,
             "closes" => self.closes_after = Some(records().ok_or("closes after N records")?),
             "status" => {
                 let (status, reason) = rest.split_once(' ').unwrap_or((rest, ""));
@@ -160,6 +164,9 @@ fn is_over(mut stream: &UnixStream) -> bool {
 fn converse(stream: UnixStream, script: &Script, items: &mut Vec<Item>) -> io::Result<()> {
     stream.set_read_timeout(Some(PATIENCE))?;
     speak(&stream, &script.greeting)?;
+    if script.closes_after_greeting {
+        stream.shutdown(Shutdown::Both)?;
+    }
     let mut input = BufReader::new(&stream);
     let flags = read_attributes(&mut input)?;
     if flags.is_empty() {

@@ -248,6 +248,12 @@ const NO_LINGER: libc::linger = libc::linger {
     l_linger: 0,
 };
 
+/// Closes the connection as clients do that have their answer. A client that is still sending gets its error now.
+pub fn hang_up(input: &File) {
+    // A pipe cannot be shut down; what is sent into one is little, and the writing end is closed when all is sent.
+    let _not_a_socket = shutdown(input.as_raw_fd(), Shutdown::Both);
+}
+
 /// Everything that the server says until it closes or `deadline` has come.
 pub fn listen(mut input: &File, deadline: Instant) -> (Vec<u8>, Ending) {
     let mut reply = Vec::new();

@@ -128,12 +128,15 @@ fn converse(
 ) -> (Vec<u8>, Ending, Option<ExitStatus>) {
     thread::scope(|scope| {
         let speaker = scope.spawn(|| client.act(acts, watch));
-        let heard = input.as_ref().map(|input| peers::listen(input, deadline));
-        let status = wait(child, deadline);
-        // A client that is still sending gets its error now, since the server's descriptors are closed.
-        drop(speaker.join());
-        let (reply, ending) = heard.unwrap_or((Vec::new(), Ending::Unseen));
-        (reply, ending, status)
+        let (reply, ending) = match &input {
+            Some(input) => peers::listen(input, deadline),
+            None => (Vec::new(), Ending::Unseen),
+        };
+        if let (Some(input), Ending::Eof | Ending::Reset) = (&input, ending) {
+            peers::hang_up(input);
+            drop(speaker.join());
+        }
+        (reply, ending, wait(child, deadline))
     })
 }
 
