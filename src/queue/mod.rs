@@ -6,6 +6,7 @@
 //! verdict. Knows nothing of the client's protocol.
 #![forbid(unsafe_code)]
 
+mod answers;
 mod cleanup;
 mod content;
 mod received;
