@@ -15,12 +15,12 @@ use std::time::Duration;
 
 use crate::config::{self, Config};
 use crate::jail::{self, Need};
-use crate::log;
+use crate::log::{self, Shown};
 use crate::lookup::MatchList;
 use crate::peer::Peer;
 use crate::queue::{Method, Origin, Queue, Verdict};
 use crate::sys::alarm;
-use crate::wire::netstring;
+use crate::wire::netstring::{self, Seen};
 use crate::wire::qmqp::{self, Limits, Request};
 use crate::wire::verp::{self, Sender};
 
@@ -76,6 +76,9 @@ pub struct Session<'a> {
     /// Gives up all rights but the needed ones; called once, before the first byte of the client is parsed.
     pub confine: &'a dyn Fn(&[Need<'_>]) -> Result<(), jail::Error>,
 }
+
+/// How many bytes of a netstring's data `-v -v` shows.
+const SHOWN_DATA: usize = 30;
 
 /// How a session ended, for the exit status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -153,6 +156,7 @@ impl Session<'_> {
             if !reply.is_accepted() {
                 std::thread::sleep(self.settings.qmqpd_error_delay);
             }
+            trace_reply(&reply);
             if let Err(error) = client.send(&reply) {
                 log::info(format_args!("{who}: {error} while {}", answer.phase));
             }
@@ -176,7 +180,7 @@ impl Session<'_> {
         let mut queue = self.open_queue(origin, id)?;
         (self.confine)(&queue.needs()).map_err(Fault::Jail)?;
 
-        let mut content = Request::begin(client, self.settings.limits)?.content()?;
+        let mut content = Request::begin(client, self.settings.limits, trace)?.content()?;
         while let Some(piece) = content.next()? {
             queue.content(piece);
         }
@@ -252,6 +256,35 @@ pub fn apologize(mut client: Client) {
     if client.send(&reply).is_ok() {
         client.finish(&reply);
     }
+}
+
+/// What `-v -v` shows of the request.
+fn trace(seen: Seen<'_>) {
+    if log::verbosity() < 2 {
+        return;
+    }
+    match seen {
+        Seen::Length(length) => log::info(format_args!(
+            "netstring_get_length: read netstring length {length}"
+        )),
+        Seen::Data(data) => log::info(format_args!(
+            "netstring_get_data: read netstring data {}",
+            Shown(data.get(..SHOWN_DATA).unwrap_or(data))
+        )),
+    }
+}
+
+/// What `-v -v` shows of the reply.
+fn trace_reply(reply: &Reply) {
+    if log::verbosity() < 2 {
+        return;
+    }
+    let payload = reply.payload();
+    log::info(format_args!(
+        "netstring_put: write netstring len {} data {}",
+        payload.len(),
+        Shown(payload.get(..SHOWN_DATA).unwrap_or(&payload))
+    ));
 }
 
 fn timed_out(result: &Result<Verdict, Fault>) -> bool {

@@ -88,10 +88,15 @@ impl Reply {
     /// Unlike Postfix, whose replies pass on whatever cleanup's reason holds: no control characters, and cut so that the
     /// whole stays within [`REPLY_LIMIT`].
     pub fn encode(&self) -> Vec<u8> {
+        netstring::encode(&self.payload())
+    }
+
+    /// What [`Reply::encode`] puts into the netstring.
+    pub fn payload(&self) -> Vec<u8> {
         let mut payload = vec![self.status as u8];
         let text = self.text.iter().take(TEXT_LIMIT);
         payload.extend(text.map(|&b| if b.is_ascii_control() { b'?' } else { b }));
-        netstring::encode(&payload)
+        payload
     }
 }
 

@@ -47,11 +47,23 @@ impl From<io::Error> for Error {
     }
 }
 
+/// What has been read, for those who want to follow.
+#[derive(Debug, Clone, Copy)]
+pub enum Seen<'a> {
+    Length(u64),
+    /// Data, or as much of it as had arrived.
+    Data(&'a [u8]),
+}
+
+/// Told of everything that is read.
+pub type Trace = fn(Seen<'_>);
+
 /// A buffered source that counts down the bytes left of an enclosing netstring.
 ///
 /// What would be read beyond them is a format error, raised before the byte in question is waited for.
 pub struct Reader<R> {
     source: R,
+    trace: Trace,
     buffer: Vec<u8>,
     /// `buffer[start..end]` has arrived and is not used yet.
     start: usize,
@@ -61,9 +73,10 @@ pub struct Reader<R> {
 
 impl<R: Read> Reader<R> {
     /// A reader that is not inside any netstring yet.
-    pub fn new(source: R) -> Self {
+    pub fn new(source: R, trace: Trace) -> Self {
         Reader {
             source,
+            trace,
             buffer: vec![0; READ_SIZE],
             start: 0,
             end: 0,
@@ -97,6 +110,7 @@ impl<R: Read> Reader<R> {
                 .filter(|&sum| sum <= LENGTH_LIMIT)
                 .ok_or(Error::Size)?;
         }
+        (self.trace)(Seen::Length(length));
         if limit.is_some_and(|limit| length > limit) {
             return Err(Error::Size);
         }
@@ -125,6 +139,11 @@ impl<R: Read> Reader<R> {
         self.start += taken;
         self.left = self.left.saturating_sub(taken as u64);
         self.buffer.get(from..self.start).ok_or(Error::Format)
+    }
+
+    /// Whom to tell of data. Lengths are told of here.
+    pub fn trace(&self) -> Trace {
+        self.trace
     }
 
     /// Reads the comma that ends data inside the enclosing netstring.
@@ -173,7 +192,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn decode(bytes: &[u8], limit: Option<u64>) -> Result<Vec<u8>, Error> {
-        let mut reader = Reader::new(bytes);
+        let mut reader = Reader::new(bytes, |_| ());
         let length = reader.length(limit)?;
         let mut data = Vec::new();
         while (data.len() as u64) < length {

@@ -12,7 +12,7 @@
 use std::fmt::{self, Display};
 use std::io::Read;
 
-use crate::wire::netstring::{Error, Reader};
+use crate::wire::netstring::{Error, Reader, Seen, Trace};
 use crate::wire::record::DATA_LIMIT;
 
 /// The most that each part may hold, in bytes.
@@ -67,6 +67,7 @@ pub struct Request<R> {
 pub struct Content<R> {
     reader: Reader<R>,
     limits: Limits,
+    length: u64,
     left: u64,
 }
 
@@ -78,8 +79,8 @@ pub struct Recipients<R> {
 
 impl<R: Read> Request<R> {
     /// Reads the length of the outer netstring.
-    pub fn begin(source: R, limits: Limits) -> Result<Self, Fault> {
-        let mut reader = Reader::new(source);
+    pub fn begin(source: R, limits: Limits, trace: Trace) -> Result<Self, Fault> {
+        let mut reader = Reader::new(source, trace);
         let whole = reader.length(None).map_err(during(Phase::Header))?;
         reader.enter(whole);
         let limits = Limits {
@@ -96,6 +97,7 @@ impl<R: Read> Request<R> {
         Ok(Content {
             reader,
             limits,
+            length: left,
             left,
         })
     }
@@ -107,10 +109,14 @@ impl<R: Read> Content<R> {
         if self.left == 0 {
             return Ok(None);
         }
+        let trace = self.reader.trace();
         let piece = self
             .reader
             .some(self.left)
             .map_err(during(Phase::Content))?;
+        if self.left == self.length {
+            trace(Seen::Data(piece));
+        }
         self.left = self.left.saturating_sub(piece.len() as u64);
         Ok(Some(piece))
     }
@@ -164,6 +170,7 @@ fn address<R: Read>(
         left = left.saturating_sub(piece.len() as u64);
         address.extend_from_slice(piece);
     }
+    reader.trace()(Seen::Data(address));
     reader.comma().map_err(during(phase))?;
     if address.iter().any(|b| matches!(b, b'\r' | b'\n' | 0)) {
         return Err(Fault::Address(phase));
@@ -202,7 +209,7 @@ mod tests {
     }
 
     fn parse(source: impl Read) -> Result<Parts, Fault> {
-        let mut content = Request::begin(source, LIMITS)?.content()?;
+        let mut content = Request::begin(source, LIMITS, |_| ())?.content()?;
         let mut bytes = Vec::new();
         while let Some(piece) = content.next()? {
             bytes.extend_from_slice(piece);
