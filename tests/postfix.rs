@@ -165,3 +165,96 @@ fn printable(reply: &[u8]) -> Vec<u8> {
         .map(|&byte| if byte.is_ascii_control() { b'?' } else { byte })
         .collect()
 }
+
+/// How many values of content_filter are made up.
+const VALUES: usize = 200;
+
+/// What cleanup is told is what a value of main.cf has become, byte for byte.
+#[test]
+fn values_reach_cleanup_as_postfix_expands_them() {
+    if postfix_is_missing("values_reach_cleanup_as_postfix_expands_them") {
+        return;
+    }
+    let mut numbers = Numbers::new(SEED);
+    let values: Vec<String> = (0..VALUES).map(|_| value(&mut numbers, 3)).collect();
+    let failures = Mutex::new(Vec::new());
+    dialogue::at_once(VALUES, |index| {
+        let setting = Setting {
+            conf: vec![
+                "full = text".into(),
+                "none =".into(),
+                "num = 10".into(),
+                "also = <$full>".into(),
+                format!("content_filter = {}", values[index]),
+            ],
+            client: vec![Act::Send(
+                b"48:14:Subject: t\n\nb\n,11:s@x.example,11:r@y.example,,".to_vec(),
+            )],
+            ..Setting::default()
+        };
+        let filter = |server| {
+            let seen = server::run(server, &setting);
+            assert!(
+                seen.reply.starts_with(b"25:K"),
+                "{server:?}: {}",
+                values[index]
+            );
+            seen.cleanup.into_iter().find_map(|item| match item {
+                Item::Record(b'L', data) => Some(data),
+                Item::Record(..) | Item::Flags(_) | Item::Garbage(_) | Item::Eof => None,
+            })
+        };
+        let (theirs, ours) = (filter(Server::Postfix), filter(Server::Ours));
+        if theirs.is_none() || theirs != ours {
+            let report = format!("{}\n  {theirs:?}\n  {ours:?}", values[index]);
+            failures.lock().unwrap().push(report);
+        }
+    });
+    let failures = failures.into_inner().unwrap();
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+/// A value with references in it, `depth` deep.
+fn value(numbers: &mut Numbers, depth: u32) -> String {
+    const NAMES: [&str; 7] = [
+        "full",
+        "none",
+        "num",
+        "also",
+        "undefd",
+        "process_name",
+        "myhostname",
+    ];
+    const OPERATORS: [&str; 7] = ["==", "!=", "<", "<=", ">", ">=", "== "];
+    const PLAIN: [&str; 8] = ["a", "10", "9", "x y", "$$", ":", "b?c", "3.10"];
+    let count = 1 + numbers.below(3);
+    let mut text = String::from("v");
+    for _ in 0..count {
+        let name = NAMES[numbers.below(NAMES.len())];
+        let form = numbers.below(if depth == 0 { 4 } else { 9 });
+        let inner = |numbers: &mut Numbers| value(numbers, depth.saturating_sub(1));
+        text += &match form {
+            0 => PLAIN[numbers.below(PLAIN.len())].to_owned(),
+            1 => format!("${name}"),
+            2 => format!("$({name})"),
+            3 => format!("${{ {name} }}"),
+            4 => format!("${{{name}?{}}}", inner(numbers)),
+            5 => format!("${{{name}:{}}}", inner(numbers)),
+            6 => format!(
+                "${{{name} ? {{{}}} : {{{}}}}}",
+                inner(numbers),
+                inner(numbers)
+            ),
+            7 => {
+                let operator = OPERATORS[numbers.below(OPERATORS.len())];
+                format!(
+                    "${{{{${name}}}{operator}{{10}}?{{{}}}:{{{}}}}}",
+                    inner(numbers),
+                    inner(numbers)
+                )
+            }
+            _ => format!("${{{{{}}} == {{{}}}}}", inner(numbers), inner(numbers)),
+        };
+    }
+    text
+}
