@@ -20,7 +20,8 @@ pub const DRAIN_TIME: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct Client {
     input: Bounded,
-    output: Bounded,
+    /// Until the reply has been sent.
+    output: Option<Bounded>,
 }
 
 impl Client {
@@ -28,7 +29,7 @@ impl Client {
     pub fn new((input, output): (OwnedFd, OwnedFd), limit: Duration) -> Client {
         Client {
             input: Bounded { fd: input, limit },
-            output: Bounded { fd: output, limit },
+            output: Some(Bounded { fd: output, limit }),
         }
     }
 
@@ -44,22 +45,25 @@ impl Client {
         }
     }
 
-    /// Writes the whole reply, in one call where the system takes it.
+    /// Writes the whole reply, in one call where the system takes it, and ends the output: whoever reads until the end has
+    /// everything.
     pub fn send(&mut self, reply: &Reply) -> Result<(), Error> {
-        Ok(self.output.write_all(&reply.encode())?)
+        let Some(mut output) = self.output.take() else {
+            return Err(Error::Disconnect);
+        };
+        output.write_all(&reply.encode())?;
+        // Where this is no socket, the descriptor's being closed is the end that the client sees.
+        socket::shutdown_write(output.fd.as_fd()).unwrap_or_default();
+        Ok(())
     }
 
     /// Ends the session after a reply.
     ///
     /// Closing a socket while there is input that nobody has read makes the kernel send a reset, and that can cost the
-    /// client the reply. Unlike Postfix, the write side is closed at once and what still comes is read and dropped: after
-    /// an early reply until the client has finished, within [`DRAIN_BYTES`] and [`DRAIN_TIME`]; after an acceptance only what has
-    /// arrived already.
-    pub fn finish(self, reply: &Reply) {
-        let Client { mut input, output } = self;
-        // Not a socket: its being closed is the end that the client sees.
-        let _closed = socket::shutdown_write(output.fd.as_fd()).is_ok();
-        drop(output);
+    /// client the reply. Unlike Postfix, what still comes is read and dropped: after an early reply until the client has
+    /// finished, within [`DRAIN_BYTES`] and [`DRAIN_TIME`]; after an acceptance only what has arrived already.
+    pub fn finish(mut self, reply: &Reply) {
+        let input = &mut self.input;
         let mut buffer = vec![0; READ_SIZE];
         let end = Instant::now() + DRAIN_TIME;
         let mut dropped = 0;
