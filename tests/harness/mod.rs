@@ -16,6 +16,7 @@ pub mod cleanup;
 pub mod dialogue;
 pub mod instance;
 pub mod maillog;
+pub mod master;
 pub mod outcome;
 pub mod peers;
 pub mod reading;
