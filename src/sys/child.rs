@@ -1,7 +1,9 @@
-//! Work that cannot be interrupted safely, done by a short-lived child.
+//! Children that are copies of this process.
 //!
-//! A call into the C library that may sleep for a minute and does not end at a signal (the resolver's) runs in a
-//! forked copy of the process; the caller waits for the answer no longer than it wants to, and kills the child.
+//! One kind serves a connection, or does something else of its own: [`fork`] and [`wait`]. The other does work that
+//! cannot be interrupted safely: a call into the C library that may sleep for a minute and does not end at a signal (the
+//! resolver's) runs in a copy of the process; the caller waits for the answer no longer than it wants to, and kills the
+//! child. No child outlives the wait for it.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -9,14 +11,57 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
+use nix::sys::prctl;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::{ForkResult, Pid, fork, pipe2, read, write};
+use nix::unistd::{ForkResult, Pid, getpid, getppid, pipe2, read, write};
 
 use super::alarm;
 
 /// How much longer than its parent waits a child may live, should the parent not be there to kill it.
 const FUSE: Duration = Duration::from_secs(1);
+
+/// Which of two processes this is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fork {
+    Child { parent: Pid },
+    Parent { child: Pid },
+}
+
+/// Becomes two processes. The second one has everything that the first one has, and ends as it sees fit.
+pub fn fork() -> io::Result<Fork> {
+    let parent = getpid();
+    // SAFETY: the child may call what it likes only if no other thread held a lock at the fork; the program has one
+    // thread.
+    Ok(match unsafe { nix::unistd::fork() }? {
+        ForkResult::Child => Fork::Child { parent },
+        ForkResult::Parent { child } => Fork::Parent { child },
+    })
+}
+
+/// In a child: has it killed when `parent` ends, in whatever way. An error also if that has happened already.
+pub fn die_with(parent: Pid) -> io::Result<()> {
+    prctl::set_pdeathsig(Signal::SIGKILL)?;
+    if getppid() == parent {
+        Ok(())
+    } else {
+        Err(Errno::ESRCH.into())
+    }
+}
+
+/// Waits for the end of `child`, which is killed when that takes longer than `limit`, and reaped in any case.
+pub fn wait(child: Pid, limit: Duration) -> io::Result<WaitStatus> {
+    let status = alarm::bounded(limit, || waitpid(child, None));
+    alarm::disarm();
+    match status {
+        Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+            // Not reaped yet, so the number is still its own.
+            kill(child, Signal::SIGKILL)?;
+            reap(child)
+        }
+        result => result,
+    }
+}
 
 /// Runs `work` in a child and hands back what it returned; `None` when that took longer than `limit`.
 ///
@@ -30,7 +75,7 @@ pub fn bounded_child(
     let (answer, question) = pipe2(OFlag::O_CLOEXEC)?;
     // SAFETY: the child may call what it likes only if no other thread held a lock at the fork; the program has one
     // thread. (In the tests, which have more, the C library takes care of its own allocator, and `work` is theirs.)
-    match unsafe { fork() }? {
+    match unsafe { nix::unistd::fork() }? {
         ForkResult::Child => be_child(limit, &question, work),
         ForkResult::Parent { child } => {
             drop(question);
@@ -151,6 +196,59 @@ mod tests {
                 && start.elapsed() < Duration::from_secs(10)
                 && waitpid(None, None) == Err(Errno::ECHILD)
         }));
+    }
+
+    /// Waits in a process with one thread for a child that does `work`.
+    fn waited(work: impl FnOnce(Pid), limit: Duration, expected: fn(Pid) -> WaitStatus) -> bool {
+        alone(|| {
+            alarm::init().expect("alarm");
+            match fork().expect("fork") {
+                Fork::Child { parent } => {
+                    let exit = ExitOnDrop(7);
+                    work(parent);
+                    drop(exit);
+                    false
+                }
+                Fork::Parent { child } => {
+                    let status = wait(child, limit);
+                    // No alarm is left over.
+                    nix::unistd::alarm::cancel().is_none()
+                        && status.is_ok_and(|status| status == expected(child))
+                        && waitpid(None, None) == Err(Errno::ECHILD)
+                }
+            }
+        })
+    }
+
+    #[test]
+    fn a_child_is_waited_for_and_killed_when_its_time_is_over() {
+        let exited = |child| WaitStatus::Exited(child, 7);
+        assert!(waited(
+            |parent| assert_eq!(getppid(), parent),
+            LIMIT,
+            exited
+        ));
+        let killed = |child| WaitStatus::Signaled(child, Signal::SIGKILL, false);
+        assert!(waited(|_| sleep(LIMIT), Duration::from_secs(1), killed));
+    }
+
+    #[test]
+    fn a_child_dies_with_its_parent() {
+        let (alive, hold) = pipe2(OFlag::O_CLOEXEC).expect("pipe");
+        assert!(alone(move || {
+            match fork().expect("fork") {
+                Fork::Child { parent } => {
+                    let exit = ExitOnDrop(0);
+                    die_with(parent).expect("prctl");
+                    write(&hold, b"x").expect("write");
+                    sleep(LIMIT);
+                    drop(exit);
+                    false
+                }
+                Fork::Parent { .. } => read(&alive, &mut [0]) == Ok(1),
+            }
+        }));
+        assert!(die_with(Pid::from_raw(i32::MAX)).is_err());
     }
 
     #[test]

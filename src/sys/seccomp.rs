@@ -11,6 +11,11 @@ use nix::errno::Errno;
 /// One instruction of a filter, in the classic BPF of bpf(4).
 pub type Instruction = libc::sock_filter;
 
+/// A filter's answers to a call that it does not allow: SIGSYS, or an error as if the kernel did not have the call. Where
+/// two filters are in force, the first one wins.
+pub const TRAP: u32 = libc::SECCOMP_RET_TRAP;
+pub const FAIL: u32 = libc::SECCOMP_RET_ERRNO | libc::ENOSYS.unsigned_abs();
+
 /// SYS_SECCOMP: the code of a SIGSYS that a filter has raised. Anybody may send the signal with another one.
 const SYS_SECCOMP: libc::c_int = 1;
 

@@ -1,15 +1,16 @@
 //! What nix offers for sockets only by descriptor number.
 
-use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::io::{self, IoSliceMut};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::time::Duration;
 
+use nix::cmsg_space;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, Shutdown, SockFlag, SockType, UnixAddr, connect, recv, shutdown,
-    socket,
+    AddressFamily, ControlMessageOwned, MsgFlags, Shutdown, SockFlag, SockType, UnixAddr, connect,
+    recv, recvmsg, shutdown, socket,
 };
 
 use crate::sys::alarm;
@@ -59,4 +60,31 @@ pub fn shutdown_write(fd: BorrowedFd<'_>) -> io::Result<()> {
 /// Reads what has arrived on a socket, without waiting for more: `WouldBlock` when there is nothing.
 pub fn read_arrived(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
     Ok(recv(fd.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT)?)
+}
+
+/// Receives one descriptor with one byte from the peer on a UNIX-domain socket.
+pub fn receive_descriptor(fd: BorrowedFd<'_>, limit: Duration) -> io::Result<OwnedFd> {
+    let mut byte = [0];
+    let mut space = cmsg_space!(RawFd);
+    let number = alarm::bounded(limit, || {
+        let mut pieces = [IoSliceMut::new(&mut byte)];
+        let message = recvmsg::<UnixAddr>(
+            fd.as_raw_fd(),
+            &mut pieces,
+            Some(&mut space),
+            MsgFlags::MSG_CMSG_CLOEXEC,
+        )?;
+        for control in message.cmsgs()? {
+            if let ControlMessageOwned::ScmRights(numbers) = control {
+                return Ok(numbers.first().copied());
+            }
+        }
+        Ok(None)
+    })?;
+    match number {
+        // SAFETY: the kernel has just made this descriptor for the message, and nobody else has been told its number.
+        // There is room for one, so none is lost.
+        Some(number) => Ok(unsafe { OwnedFd::from_raw_fd(number) }),
+        None => Err(io::ErrorKind::UnexpectedEof.into()),
+    }
 }

@@ -5,11 +5,12 @@
 //! know who the launcher is, nor what passes over 0 and 1.
 
 use std::fmt::{self, Display};
+use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering::Relaxed};
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
+use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl, open};
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
@@ -26,6 +27,9 @@ const FIRST_INHERITED: libc::c_uint = 3;
 const CLOSE_EACH_LIMIT: libc::rlim_t = 65_536;
 
 static CLIENT_TAKEN: AtomicBool = AtomicBool::new(false);
+
+/// The highest number that [`inherited`] was asked for. 0 to 2 are not for it.
+static LAST_INHERITED: AtomicI32 = AtomicI32::new(STDERR);
 
 /// A step of [`first_act`] that failed. The machine is at fault; without /dev/null, say, nothing else works either.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -155,6 +159,21 @@ pub fn close_inherited() {
     }
 }
 
+/// Takes over descriptor `number`, which whoever started the process has left open under a number that both know: an
+/// error where it has not. No program that this one starts will have it. Only before this process has opened anything.
+/// Numbers are asked for in ascending order, and each once: a second time is an error as well.
+pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
+    if number <= LAST_INHERITED.fetch_max(number, Relaxed) {
+        return Err(Errno::EBADF.into());
+    }
+    // SAFETY: the kernel answers EBADF if nothing is open; the borrow ends before there is an owner.
+    let fd = unsafe { BorrowedFd::borrow_raw(number) };
+    fcntl(fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
+    // SAFETY: it is open, as fcntl has just found; it has no other owner, because it was above 2 and not opened by this
+    // process (the caller's obligation) and is given out once (LAST_INHERITED).
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
 fn close_each() {
     let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(CLOSE_EACH_LIMIT, |(soft, _)| soft);
     for number in libc::rlim_t::from(FIRST_INHERITED)..limit.min(CLOSE_EACH_LIMIT) {
@@ -177,7 +196,6 @@ pub fn start_blocked(command: &mut std::process::Command, number: Signal) {
 
 #[cfg(test)]
 mod tests {
-    use std::io;
     use std::os::unix::net::UnixStream;
     use std::os::unix::process::CommandExt;
     use std::process::{Command, Stdio};
@@ -334,6 +352,26 @@ mod tests {
         first_act().unwrap();
         assert_eq!(link(STDIN), "/dev/null");
         assert_eq!(link(STDERR), "/dev/null");
+    }
+
+    #[test]
+    fn what_master_hands_down_is_taken_once_and_does_not_go_further() {
+        let name = "what_master_hands_down_is_taken_once_and_does_not_go_further";
+        if !inside(name) {
+            return launched(name, || Ok(()));
+        }
+        for number in [77, 79] {
+            // SAFETY: plain numbers; what this makes is owned by nobody.
+            let status = unsafe { libc::dup2(STDIN, number) };
+            assert_eq!(status, number);
+        }
+        let fd = inherited(77).unwrap();
+        let flags = FdFlag::from_bits_retain(fcntl(&fd, FcntlArg::F_GETFD).unwrap());
+        assert!(flags.contains(FdFlag::FD_CLOEXEC));
+        for number in [STDERR, 77, 78] {
+            inherited(number).unwrap_err();
+        }
+        assert_eq!(inherited(79).unwrap().as_raw_fd(), 79);
     }
 
     #[test]
