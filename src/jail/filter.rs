@@ -30,6 +30,9 @@ pub const JUMP_GREATER_OR_EQUAL: u16 = 0x35;
 pub const JUMP_SET: u16 = 0x45;
 pub const RETURN: u16 = 0x06;
 
+/// The bit that makes a 32-bit number negative.
+const SIGN: u32 = 1 << 31;
+
 /// How far a conditional jump may go: 255, less two for jumps that have to be put in between.
 const REACH: usize = 253;
 
@@ -54,10 +57,19 @@ impl Rule {
 
 /// The rules for what everybody needs and for `needs`, sorted by call.
 pub fn rules(needs: &[Need<'_>]) -> Vec<Rule> {
+    let everybody = [(Who::Everybody, 0)];
+    rules_of(everybody.into_iter().chain(needs.iter().map(held)))
+}
+
+/// The rules for the resident process, and for its children until they have rules of their own.
+pub fn resident_rules() -> Vec<Rule> {
+    rules_of([(Who::Everybody, 0), (Who::Resident, 0)].into_iter())
+}
+
+fn rules_of(parties: impl Iterator<Item = (Who, u32)>) -> Vec<Rule> {
     let pid = std::process::id();
     let mut rules = Vec::with_capacity(TABLE.len());
-    let everybody = [(Who::Everybody, 0)];
-    for (who, held) in everybody.into_iter().chain(needs.iter().map(held)) {
+    for (who, held) in parties {
         rules.extend(TABLE.iter().filter(|row| row.who == who).filter_map(|row| {
             Some(Rule {
                 call: u32::try_from(row.call).ok()?,
@@ -82,20 +94,21 @@ fn held(need: &Need<'_>) -> (Who, u32) {
     (who, u32::from_ne_bytes(number.to_ne_bytes()))
 }
 
-/// Builds the program. `rules` are sorted by call; several for one call are alternatives.
-pub fn assemble(rules: &[Rule]) -> Vec<Instruction> {
+/// Builds the program. `rules` are sorted by call; several for one call are alternatives. What no rule allows gets
+/// `refusal` for an answer.
+pub fn assemble(rules: &[Rule], refusal: u32) -> Vec<Instruction> {
     let mut program = Backwards(Vec::with_capacity(4 * rules.len() + 8));
-    let trap = program.answer(libc::SECCOMP_RET_TRAP);
+    let refuse = program.answer(refusal);
     let allow = program.answer(libc::SECCOMP_RET_ALLOW);
-    let mut spans = Spans(vec![(0, trap)]);
+    let mut spans = Spans(vec![(0, refuse)]);
     for rule in rules {
-        // An earlier rule for the same call, or a trap.
-        let otherwise = spans.at(rule.call).unwrap_or(trap);
+        // An earlier rule for the same call, or a refusal.
+        let otherwise = spans.at(rule.call).unwrap_or(refuse);
         let then = program.checks(rule, allow, otherwise);
         spans.begin(rule.call, then);
-        spans.begin(rule.call.saturating_add(1), trap);
+        spans.begin(rule.call.saturating_add(1), refuse);
     }
-    // A number with bit 30 set, an x32 call on x86_64, is beyond the table, and so in the last span: a trap.
+    // A number with bit 30 set, an x32 call on x86_64, is beyond the table, and so in the last span: refused.
     let search = program.search(&spans.0);
     program.go_on_with(search);
     let number = program.load(NUMBER);
@@ -208,6 +221,11 @@ impl Backwards {
                 }
                 Check::Without(argument, bits) => {
                     self.jump(JUMP_SET, bits, otherwise, then);
+                    self.load(lower_half(argument))
+                }
+                Check::Positive(argument) => {
+                    let positive = self.jump(JUMP_EQUAL, 0, otherwise, then);
+                    self.jump(JUMP_SET, SIGN, otherwise, positive);
                     self.load(lower_half(argument))
                 }
             };

@@ -72,6 +72,8 @@ fn in_a_process_of_its_own() {
         "wait" => wait_for_a_child(),
         "postlog" => break_out_under_postlog(),
         "drop" => become_nobody(),
+        "resident" => serve_in_a_child(),
+        "resident tries" => try_what_a_resident_cannot(),
         "chroot" => become_nobody_in_a_chroot(),
         "stay root" => refuse_to_stay_root(),
         _ => break_out(&act),
@@ -277,6 +279,69 @@ fn break_out(act: &str) {
 
 fn attempt(call: libc::c_long, arguments: [libc::c_long; 6]) {
     try_call(call, arguments).unwrap_or(-1);
+}
+
+#[test]
+fn a_resident_process_looks_names_up_and_has_a_child_that_is_confined() {
+    let (status, stderr) = run("resident");
+    assert!(status.success(), "{status} {stderr}");
+    let line = format!(
+        "postfix/qmqpd: fatal: system call {} not allowed\n",
+        libc::SYS_openat
+    );
+    assert_eq!(stderr, line);
+}
+
+fn serve_in_a_child() {
+    use crate::sys::child::{Fork, bounded_child, die_with, fork, wait};
+
+    let limit = Duration::from_secs(10);
+    alarm::init().unwrap();
+    time::init();
+    log::configure("postfix/qmqpd", log::Destination::Stderr, false);
+    confine_resident().unwrap();
+    match fork().unwrap() {
+        Fork::Child { parent } => {
+            die_with(parent).unwrap();
+            let address = bounded_child(limit, || {
+                use std::net::ToSocketAddrs;
+                let found = ("localhost", 0).to_socket_addrs().unwrap();
+                vec![u8::try_from(found.count()).unwrap()]
+            });
+            assert!(address.unwrap().is_some_and(|found| found[0] > 0));
+            log::connect();
+            confine(&[]).unwrap();
+            drop(File::open("/dev/null"));
+            panic!("got out");
+        }
+        Fork::Parent { child } => {
+            let ended = WaitStatus::Exited(child, 1);
+            assert_eq!(wait(child, limit).unwrap(), ended);
+        }
+    }
+}
+
+/// Refused as if there were no such call, which everybody knows how to do without.
+#[test]
+fn a_resident_process_cannot_do_what_it_gave_up_and_lives() {
+    let (status, stderr) = run("resident tries");
+    assert!(status.success(), "{status} {stderr}");
+}
+
+fn try_what_a_resident_cannot() {
+    confine_resident().unwrap();
+    for call in [
+        libc::SYS_execve,
+        libc::SYS_ptrace,
+        libc::SYS_mount,
+        libc::SYS_setuid,
+        libc::SYS_unshare,
+        libc::SYS_bpf,
+        libc::SYS_kill,
+        libc::SYS_seccomp,
+    ] {
+        assert_eq!(try_call(call, [0; 6]), Err(Errno::ENOSYS), "{call}");
+    }
 }
 
 #[test]

@@ -101,6 +101,17 @@ pub fn drop_privileges(owner: &Owner, root: Option<&Path>) -> Result<(), Error> 
     prctl::set_dumpable(false).map_err(Error::Dumpable)
 }
 
+/// Gives up, for a process and all its children, the system calls that none of them needs: those that start programs,
+/// change users, trace or kill others, mount, load. A child still does [`confine`] after this; both filters are then in
+/// force.
+///
+/// A call outside this filter fails, as one that the kernel does not have (ENOSYS), and is not logged: name services
+/// bring libraries of their own, which try calls that they can do without.
+pub fn confine_resident() -> Result<(), Error> {
+    prctl::set_no_new_privs().map_err(Error::NoNewPrivs)?;
+    filter_resident().map_err(Error::Filter)
+}
+
 /// Gives up all system calls but those that serve one client and those of `needs`. One that is made nevertheless is
 /// logged as fatal, and ends the process with status 1. The log has been opened, and is never connected again.
 ///
@@ -116,7 +127,20 @@ fn filter_system_calls(needs: &[Need<'_>]) -> nix::Result<()> {
 
     log::stay_with_connection();
     seccomp::report_violations(log::raw_fatal())?;
-    seccomp::install(&filter::assemble(&filter::rules(needs)))
+    seccomp::install(&filter::assemble(&filter::rules(needs), seccomp::TRAP))
+}
+
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+fn filter_resident() -> nix::Result<()> {
+    use crate::sys::seccomp;
+
+    seccomp::install(&filter::assemble(&filter::resident_rules(), seccomp::FAIL))
+}
+
+/// The warning comes once, from [`confine`].
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+fn filter_resident() -> nix::Result<()> {
+    Ok(())
 }
 
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]

@@ -9,10 +9,10 @@ use proptest::prelude::*;
 use super::Need;
 use super::filter::{
     JUMP, JUMP_EQUAL, JUMP_GREATER_OR_EQUAL, JUMP_SET, LOAD, OWN_ARCHITECTURE, RETURN, Rule,
-    assemble, rules,
+    assemble, resident_rules, rules,
 };
 use super::table::{Check, TABLE, Value, Who};
-use crate::sys::seccomp::Instruction;
+use crate::sys::seccomp::{FAIL, Instruction};
 
 const ALLOW: u32 = libc::SECCOMP_RET_ALLOW;
 const TRAP: u32 = libc::SECCOMP_RET_TRAP;
@@ -56,11 +56,12 @@ fn holds(check: Check, args: [u64; 6], value: impl Fn(Value) -> u32) -> bool {
         Check::Is(n, expected) => low(n) == u64::from(value(expected)),
         Check::Null(n) => args[n as usize] == 0,
         Check::Without(n, bits) => low(n) & u64::from(bits) == 0,
+        Check::Positive(n) => (1..1 << 31).contains(&low(n)),
     }
 }
 
 /// The same question put to the table, row by row.
-fn scan(needs: &[(Who, u32)], call: u32, args: [u64; 6]) -> u32 {
+fn scan(needs: &[(Who, u32)], refusal: u32, call: u32, args: [u64; 6]) -> u32 {
     let allowed = TABLE.iter().any(|row| {
         row.call == libc::c_long::from(call)
             && needs.iter().any(|&(who, held)| {
@@ -74,7 +75,7 @@ fn scan(needs: &[(Who, u32)], call: u32, args: [u64; 6]) -> u32 {
                     })
             })
     });
-    if allowed { ALLOW } else { TRAP }
+    if allowed { ALLOW } else { refusal }
 }
 
 /// Argument lists that meet each check, and miss it by one bit in the lower and in the upper half.
@@ -98,10 +99,15 @@ fn arguments(held: u32) -> Vec<[u64; 6]> {
     lists
 }
 
-/// Holds the program for `needs` against the table's rows for `parties`, for every number that is a call or near one.
+/// Holds the program for `needs` against the table's rows for `parties`.
 fn compare(needs: &[Need<'_>], parties: &[(Who, u32)]) {
-    let program = assemble(&rules(needs));
+    let program = assemble(&rules(needs), TRAP);
     assert!(program.len() < 256, "{}", program.len());
+    compare_program(&program, parties, TRAP);
+}
+
+/// Holds a program against the table's rows for `parties`, for every number that is a call or near one.
+fn compare_program(program: &[Instruction], parties: &[(Who, u32)], refusal: u32) {
     let mut parties = parties.to_vec();
     parties.push((Who::Everybody, 0));
     let known: Vec<[u64; 6]> = parties
@@ -117,15 +123,15 @@ fn compare(needs: &[Need<'_>], parties: &[(Who, u32)]) {
             &[[0; 6], [u64::MAX; 6]]
         };
         for &args in lists {
-            let (answer, _) = interpret(&program, OWN_ARCHITECTURE, call, args);
+            let (answer, _) = interpret(program, OWN_ARCHITECTURE, call, args);
             assert_eq!(
                 answer,
-                scan(&parties, call, args),
-                "call {call} {args:x?} {needs:?}"
+                scan(&parties, refusal, call, args),
+                "call {call} {args:x?} {parties:?}"
             );
         }
         for architecture in [I386, OWN_ARCHITECTURE ^ 1, OWN_ARCHITECTURE ^ (1 << 31)] {
-            assert_eq!(interpret(&program, architecture, call, [0; 6]).0, KILL);
+            assert_eq!(interpret(program, architecture, call, [0; 6]).0, KILL);
         }
     }
 }
@@ -158,14 +164,14 @@ fn the_program_answers_every_call_as_the_table_does() {
 
 #[test]
 fn the_way_to_an_answer_is_a_search_not_a_walk() {
-    let program = assemble(&rules(&[]));
+    let program = assemble(&rules(&[]), TRAP);
     let longest = |calls: std::ops::RangeInclusive<u32>| {
         calls
             .map(|call| interpret(&program, OWN_ARCHITECTURE, call, [1; 6]).1)
             .max()
             .unwrap()
     };
-    let spans = 2 * TABLE.len() + 1;
+    let spans = 2 * rules(&[]).len() + 1;
     // Architecture, number, search, at most four instructions for arguments, answer.
     assert!(longest(0..=1024) <= 2 + 1 + spans.ilog2() + 1 + 4 + 1);
 }
@@ -189,7 +195,125 @@ fn what_must_never_be_possible_stands_nowhere_in_the_table() {
         libc::SYS_dup3,
         libc::SYS_io_uring_setup,
     ];
-    assert!(TABLE.iter().all(|row| !never.contains(&row.call)));
+    let confined = || TABLE.iter().filter(|row| row.who != Who::Resident);
+    assert!(confined().all(|row| !never.contains(&row.call)));
+}
+
+#[test]
+fn the_resident_process_is_answered_as_the_table_says() {
+    let program = assemble(&resident_rules(), FAIL);
+    assert!(program.len() < 1024, "{}", program.len());
+    compare_program(&program, &[(Who::Resident, 0)], FAIL);
+}
+
+/// A child's filter is put in force on top of the resident process's, and would be of no use if that had less.
+#[test]
+fn the_resident_process_may_do_what_its_children_need() {
+    let resident = assemble(&resident_rules(), FAIL);
+    let null = File::open("/dev/null").unwrap();
+    let held = u32::try_from(null.as_raw_fd()).unwrap();
+    let child = assemble(
+        &rules(&[
+            Need::File(null.as_fd()),
+            Need::Unlink(null.as_fd()),
+            Need::Connect(null.as_fd()),
+            Need::Wait(Pid::from_raw(i32::try_from(held).unwrap())),
+        ]),
+        TRAP,
+    );
+    for call in 0..=1024 {
+        for args in arguments(held) {
+            if interpret(&child, OWN_ARCHITECTURE, call, args).0 == ALLOW {
+                let (answer, _) = interpret(&resident, OWN_ARCHITECTURE, call, args);
+                assert_eq!(answer, ALLOW, "call {call} {args:x?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_resident_process_cannot_start_programs_or_act_on_others() {
+    let program = assemble(&resident_rules(), FAIL);
+    let answer = |call: libc::c_long, args: [u64; 6]| {
+        interpret(
+            &program,
+            OWN_ARCHITECTURE,
+            u32::try_from(call).unwrap(),
+            args,
+        )
+        .0
+    };
+    let never = [
+        libc::SYS_execve,
+        libc::SYS_execveat,
+        libc::SYS_ptrace,
+        libc::SYS_process_vm_readv,
+        libc::SYS_process_vm_writev,
+        libc::SYS_pidfd_send_signal,
+        libc::SYS_pidfd_getfd,
+        libc::SYS_mount,
+        libc::SYS_umount2,
+        libc::SYS_move_mount,
+        libc::SYS_fsopen,
+        libc::SYS_open_tree,
+        libc::SYS_pivot_root,
+        libc::SYS_chroot,
+        libc::SYS_setuid,
+        libc::SYS_setgid,
+        libc::SYS_setreuid,
+        libc::SYS_setregid,
+        libc::SYS_setresuid,
+        libc::SYS_setresgid,
+        libc::SYS_setfsuid,
+        libc::SYS_setfsgid,
+        libc::SYS_setgroups,
+        libc::SYS_capset,
+        libc::SYS_init_module,
+        libc::SYS_finit_module,
+        libc::SYS_delete_module,
+        libc::SYS_kexec_load,
+        libc::SYS_bpf,
+        libc::SYS_perf_event_open,
+        libc::SYS_keyctl,
+        libc::SYS_add_key,
+        libc::SYS_request_key,
+        libc::SYS_unshare,
+        libc::SYS_setns,
+        libc::SYS_clone3,
+        libc::SYS_seccomp,
+        libc::SYS_userfaultfd,
+        libc::SYS_io_uring_setup,
+        libc::SYS_memfd_create,
+        libc::SYS_mknodat,
+        libc::SYS_linkat,
+        libc::SYS_symlinkat,
+        libc::SYS_fchown,
+        libc::SYS_fchownat,
+        libc::SYS_tkill,
+    ];
+    for call in never {
+        for args in arguments(3) {
+            assert_eq!(answer(call, args), FAIL, "call {call}");
+        }
+    }
+    let new_user = 0x1000_0000 | 17;
+    for (call, args) in [
+        (libc::SYS_kill, [0, 9]),
+        (libc::SYS_kill, [0xffff_ffff, 9]),
+        (libc::SYS_kill, [u64::MAX - 76, 9]),
+        (libc::SYS_kill, [77, 15]),
+        (libc::SYS_clone, [new_user, 0]),
+        (libc::SYS_ioctl, [0, 0x5412]), // TIOCSTI
+    ] {
+        let [first, second] = args;
+        assert_eq!(
+            answer(call, [first, second, 0, 0, 0, 0]),
+            FAIL,
+            "{call} {args:x?}"
+        );
+    }
+    assert_eq!(answer(libc::SYS_kill, [77, 9, 0, 0, 0, 0]), ALLOW);
+    assert_eq!(answer(libc::SYS_clone, [0x0120_0011, 0, 0, 0, 0, 0]), ALLOW);
 }
 
 proptest! {
@@ -198,23 +322,24 @@ proptest! {
     /// Far more rules than the table has: jumps that do not reach get stepping stones.
     #[test]
     fn any_set_of_rules_becomes_a_program_that_agrees(
-        mut calls in proptest::collection::vec((0..1200u32, 0..4usize), 0..600),
+        mut calls in proptest::collection::vec((0..1200u32, 0..5usize), 0..600),
         held in 0..4u32,
     ) {
-        const CHECKS: [&[Check]; 4] = [
+        const CHECKS: [&[Check]; 5] = [
             &[],
             &[Check::Is(0, Value::Held)],
             &[Check::Null(4), Check::Without(2, 4)],
             &[Check::Is(1, Value::OwnPid), Check::Is(2, Value::Number(6))],
+            &[Check::Positive(0), Check::Is(1, Value::OwnPid)],
         ];
         calls.sort_unstable();
         let rules: Vec<Rule> = calls
             .iter()
             .map(|&(call, kind)| Rule { call, checks: CHECKS[kind], held, pid: 9 })
             .collect();
-        let program = assemble(&rules);
+        let program = assemble(&rules, TRAP);
         for call in 0..=1201 {
-            for args in [[0; 6], [1, 9, 6, 0, 0, 0], [2, 9, 4, 0, 1 << 32, 0], [3, 0, 4, 0, 1, 0]] {
+            for args in [[0; 6], [1, 9, 6, 0, 0, 0], [2, 9, 4, 0, 1 << 32, 0], [3, 0, 4, 0, 1, 0], [1 << 31, 9, 0, 0, 0, 0]] {
                 let allowed = rules.iter().filter(|rule| rule.call == call).any(|rule| {
                     rule.checks.iter().all(|&check| holds(check, args, |value| rule.value(value)))
                 });
