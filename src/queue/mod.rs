@@ -88,6 +88,13 @@ impl Method {
         }
     }
 
+    /// Whether a message is opened by starting another program, whose rights must not be less than its own.
+    pub fn starts_a_program(&self) -> bool {
+        match self {
+            Method::Cleanup(_) => false,
+        }
+    }
+
     /// Opens a message in the queue. The working directory must be queue_directory.
     pub fn open<'a>(&'a self, origin: &'a Origin<'a>) -> Result<Box<dyn Queue + 'a>, Unavailable> {
         match self {

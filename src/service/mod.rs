@@ -6,6 +6,7 @@
 
 mod destination;
 mod inetd;
+mod master;
 mod options;
 mod server;
 
@@ -22,11 +23,16 @@ use crate::lookup;
 use crate::session::{self, Client, Outcome};
 use crate::sys::{alarm, start};
 
+use master::Inherited;
 use options::{Command, Options};
 
 /// How long a client is waited for that is to hear of a failure to start: main.cf, which sets the limit otherwise, may be
 /// what is broken.
 const FAILURE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a process that master(8) has started stays after its last line. master starts another one at once, and would
+/// see to nothing else if that failed as fast.
+const FAILURE_PAUSE: Duration = Duration::from_secs(1);
 
 const HELP: &str = "\
 usage: qmqpd [-cSvV] [-n service] [-o parameter=value]
@@ -67,10 +73,16 @@ impl From<config::Error> for Fatal {
     }
 }
 
+impl From<log::TooManyErrors> for Fatal {
+    fn from(_: log::TooManyErrors) -> Self {
+        Fatal::Logged
+    }
+}
+
 impl From<lookup::Error> for Fatal {
     fn from(error: lookup::Error) -> Self {
         match error {
-            lookup::Error::TooManyErrors(_) => Fatal::Logged,
+            lookup::Error::TooManyErrors(error) => error.into(),
             lookup::Error::NoPattern { .. }
             | lookup::Error::ReadFile { .. }
             | lookup::Error::TableProblem { .. } => Fatal::from_display(error),
@@ -107,13 +119,23 @@ fn start() -> Result<ExitCode, Fatal> {
     if let Some(command) = options.command {
         return Ok(print(command));
     }
-    if std::io::stdin().is_terminal() {
+    if !options.by_hand && std::io::stdin().is_terminal() {
         return Ok(refuse_terminal());
     }
-    start::close_inherited();
+    let inherited = match options.transport {
+        None => {
+            start::close_inherited();
+            None
+        }
+        Some(transport) => Some(Inherited::take(transport, &options)?),
+    };
     alarm::init().map_err(Fatal::from_display)?;
     let config = load(&options, process)?;
-    let outcome = inetd::serve(&options, &config).inspect_err(|_| log_warnings(&config))?;
+    let outcome = match inherited {
+        None => inetd::serve(&options, &config),
+        Some(inherited) => master::serve(&options, &config, inherited),
+    }
+    .inspect_err(|_| log_warnings(&config))?;
     Ok(match outcome {
         Outcome::Served => ExitCode::SUCCESS,
         Outcome::Failed => ExitCode::FAILURE,
@@ -160,6 +182,10 @@ fn fail(fatal: &Fatal) -> ExitCode {
     }
     if let Some(descriptors) = start::client() {
         session::apologize(Client::new(descriptors, FAILURE_TIMEOUT));
+    }
+    // Unlike Postfix, which sleeps before a client has its answer, and wherever it is started.
+    if std::env::var_os("GENERATION").is_some() {
+        std::thread::sleep(FAILURE_PAUSE);
     }
     ExitCode::FAILURE
 }

@@ -9,7 +9,7 @@ use getopts::{Fail, Matches, ParsingStyle};
 use crate::config::{self, Override};
 
 /// What the command line asks for.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Options {
     /// `-c`: chroot to queue_directory.
     pub chroot: bool,
@@ -19,6 +19,12 @@ pub struct Options {
     pub service: Option<String>,
     /// `-t`, without `-S`.
     pub transport: Option<Transport>,
+    /// `-l`: the service has one process only.
+    pub single_process: bool,
+    /// `-s`: how many listening sockets there are.
+    pub socket_count: i32,
+    /// `-S`, or `-d`: a terminal on standard input is no mistake.
+    pub by_hand: bool,
     /// How many `-v`.
     pub verbose: u32,
     /// `-V`
@@ -35,6 +41,17 @@ pub enum Transport {
     Inet,
     Unix,
     Pass,
+}
+
+impl Transport {
+    /// As master.cf has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Transport::Inet => "inet",
+            Transport::Unix => "unix",
+            Transport::Pass => "pass",
+        }
+    }
 }
 
 /// What people ask for.
@@ -69,8 +86,8 @@ impl std::fmt::Display for Error {
 /// Reads the arguments after the program's name.
 pub fn parse(arguments: &[OsString]) -> Result<Options, Error> {
     let matches = grammar().parse(arguments).map_err(invalid)?;
-    check_number(&matches, "s", Error::SocketCount)?;
-    check_number(&matches, "r", Error::RetirementTime)?;
+    let socket_count = number(&matches, "s", Error::SocketCount)?;
+    number(&matches, "r", Error::RetirementTime)?;
     let transport = match matches.opt_strs("t").pop() {
         Some(name) if !matches.opt_present("S") => Some(transport(&name)?),
         Some(_) | None => None,
@@ -80,6 +97,9 @@ pub fn parse(arguments: &[OsString]) -> Result<Options, Error> {
         overrides: overrides(&matches)?,
         service: matches.opt_strs("n").pop(),
         transport,
+        single_process: matches.opt_present("l"),
+        socket_count: socket_count.unwrap_or(1),
+        by_hand: matches.opt_present("S") || matches.opt_present("d"),
         verbose: u32::try_from(matches.opt_count("v")).unwrap_or(u32::MAX),
         copy_to_stderr: matches.opt_present("V"),
         command: command(&matches),
@@ -111,24 +131,22 @@ fn invalid(fail: Fail) -> Error {
 }
 
 fn transport(name: &str) -> Result<Transport, Error> {
-    [
-        ("inet", Transport::Inet),
-        ("unix", Transport::Unix),
-        ("pass", Transport::Pass),
-    ]
-    .into_iter()
-    .find_map(|(known, transport)| name.eq_ignore_ascii_case(known).then_some(transport))
-    .ok_or_else(|| Error::Transport(name.to_owned()))
+    [Transport::Inet, Transport::Unix, Transport::Pass]
+        .into_iter()
+        .find(|transport| name.eq_ignore_ascii_case(transport.name()))
+        .ok_or_else(|| Error::Transport(name.to_owned()))
 }
 
-/// A whole number above zero.
-fn check_number(matches: &Matches, name: &str, error: fn(String) -> Error) -> Result<(), Error> {
+/// A whole number above zero. The last one counts; all of them are checked.
+fn number(matches: &Matches, name: &str, error: fn(String) -> Error) -> Result<Option<i32>, Error> {
+    let mut last = None;
     for text in matches.opt_strs(name) {
-        if !text.parse::<i32>().is_ok_and(|number| number > 0) {
-            return Err(error(text));
+        match text.parse::<i32>() {
+            Ok(number) if number > 0 => last = Some(number),
+            Ok(_) | Err(_) => return Err(error(text)),
         }
     }
-    Ok(())
+    Ok(last)
 }
 
 /// `-i` and `-m` are other names of two parameters; where a parameter is given more than once the last one counts.
@@ -172,8 +190,8 @@ mod tests {
         assert_eq!(options.transport, Some(Transport::Inet));
         assert_eq!(options.service.as_deref(), Some("628"));
         assert_eq!(options.verbose, 2);
-        assert!(options.chroot);
-        assert_eq!(options.overrides.len(), 3);
+        assert!(options.chroot && options.single_process && options.by_hand);
+        assert_eq!((options.socket_count, options.overrides.len()), (2, 3));
     }
 
     #[test]
@@ -186,6 +204,13 @@ mod tests {
     #[test]
     fn stdin_mode_wins_over_a_transport() {
         assert_eq!(parsed("-S -t inet").unwrap().transport, None);
+    }
+
+    #[test]
+    fn what_is_not_said_has_its_usual_value() {
+        let options = parsed("-t unix").unwrap();
+        assert_eq!(options.socket_count, 1);
+        assert!(!options.single_process && !options.by_hand && !options.chroot);
     }
 
     #[test]

@@ -20,7 +20,7 @@ use super::{Fatal, Options};
 pub enum Launch {
     /// A launcher, which may have said in the environment who the client is.
     Stdin,
-    /// This program, told by master(8) to accept it.
+    /// The resident process of this program, which master(8) has told to accept it.
     Master,
 }
 
@@ -52,6 +52,25 @@ impl<'a> Server<'a> {
             },
             lists: open_lists(config)?,
         })
+    }
+
+    /// How long a session may last.
+    pub fn daemon_timeout(&self) -> Duration {
+        self.daemon_timeout
+    }
+
+    /// The name of a table that is no longer what it was when the lists were opened.
+    pub fn changed_table(&self) -> Option<&str> {
+        None
+    }
+
+    /// Gives up, in a process that does not serve clients itself, the system calls that its children do not need either.
+    /// A queue method that starts a program needs more than that leaves.
+    pub fn confine_resident(&self) -> Result<(), Fatal> {
+        if self.sandbox && !self.method.starts_a_program() {
+            jail::confine_resident().map_err(Fatal::from_display)?;
+        }
+        Ok(())
     }
 
     /// Goes to queue_directory and gives up root: the owner of the mail takes over, whether or not `-u` asks for it.

@@ -1,0 +1,131 @@
+//! Sockets on which master(8) listens for us.
+
+use std::io;
+use std::net::TcpListener;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixListener;
+
+use nix::errno::Errno;
+use nix::sys::socket::{setsockopt, sockopt};
+
+use crate::service::options::Transport;
+
+use super::pass;
+
+/// One of the service's listening sockets.
+#[derive(Debug)]
+pub enum Listener {
+    Inet(TcpListener),
+    Unix(UnixListener),
+    Pass(UnixListener),
+}
+
+/// An accepted connection.
+#[derive(Debug)]
+pub enum Connection {
+    Client(OwnedFd),
+    /// One on which the client's connection is still to be handed over.
+    Pass(OwnedFd),
+}
+
+impl Listener {
+    /// The listening socket `fd` of a `transport` service.
+    pub fn new(transport: Transport, fd: OwnedFd) -> Listener {
+        match transport {
+            Transport::Inet => Listener::Inet(fd.into()),
+            Transport::Unix => Listener::Unix(fd.into()),
+            Transport::Pass => Listener::Pass(fd.into()),
+        }
+    }
+
+    /// Accepts a connection that is waiting; none if another process was quicker, or the client has gone again.
+    pub fn accept(&self) -> io::Result<Option<Connection>> {
+        let accepted = match self {
+            Listener::Inet(socket) => socket.accept().map(|(s, _)| Connection::Client(s.into())),
+            Listener::Unix(socket) => socket.accept().map(|(s, _)| Connection::Client(s.into())),
+            Listener::Pass(socket) => socket.accept().map(|(s, _)| Connection::Pass(s.into())),
+        };
+        let connection = match accepted {
+            Ok(connection) => connection,
+            Err(error) if is_passing(&error) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        if let (Listener::Inet(_), Connection::Client(fd)) = (self, &connection) {
+            // For a client whose machine vanishes. Without it the deadlines still end the session.
+            setsockopt(fd, sockopt::KeepAlive, &true).unwrap_or_default();
+        }
+        Ok(Some(connection))
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Listener::Inet(socket) => socket.as_fd(),
+            Listener::Unix(socket) | Listener::Pass(socket) => socket.as_fd(),
+        }
+    }
+}
+
+impl Connection {
+    /// The client's own connection. Where it is passed, that waits for whoever passes it; what goes wrong is logged.
+    pub fn into_client(self) -> io::Result<OwnedFd> {
+        match self {
+            Connection::Client(fd) => Ok(fd),
+            Connection::Pass(fd) => pass::receive(fd),
+        }
+    }
+}
+
+/// Whether accept failed for a reason that says nothing about the listening socket: another process took the
+/// connection, or the network took it back.
+fn is_passing(error: &io::Error) -> bool {
+    let errno = error.raw_os_error().map(Errno::from_raw);
+    matches!(
+        errno,
+        Some(
+            Errno::EAGAIN
+                | Errno::ECONNREFUSED
+                | Errno::ECONNRESET
+                | Errno::EHOSTDOWN
+                | Errno::EHOSTUNREACH
+                | Errno::EINTR
+                | Errno::ENETDOWN
+                | Errno::ENETUNREACH
+                | Errno::ENOTCONN
+                | Errno::ENOBUFS
+                | Errno::ECONNABORTED
+                | Errno::EPROTO
+        )
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpStream;
+
+    use super::*;
+
+    #[test]
+    fn nobody_waiting_is_no_error() {
+        let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let address = socket.local_addr().unwrap();
+        let listener = Listener::Inet(socket);
+        assert!(listener.accept().unwrap().is_none());
+        let _client = TcpStream::connect(address).unwrap();
+        let connection = listener.accept().unwrap().unwrap();
+        let client = connection.into_client().unwrap();
+        assert_eq!(
+            nix::sys::socket::getsockopt(&client, sockopt::KeepAlive),
+            Ok(true)
+        );
+    }
+
+    #[test]
+    fn an_error_of_the_socket_itself_is_one() {
+        for (errno, passing) in [(Errno::EMFILE, false), (Errno::EPROTO, true)] {
+            assert_eq!(is_passing(&errno.into()), passing, "{errno}");
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! The lock that lets one idle process at a time wait for connections.
+//!
+//! master(8) starts as many processes as there are clients. Without the lock each idle one would be woken for every
+//! connection. Authority: sections 3 and 4 of the master page of the specification; the file is the one that Postfix's
+//! own processes of the service use.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::fcntl::FlockArg;
+
+use crate::log;
+use crate::service::Fatal;
+use crate::service::options::Transport;
+
+/// The lock file of a service, or nothing where master runs one process only.
+#[derive(Debug)]
+pub struct Lock(Option<File>);
+
+impl Lock {
+    /// For the only process of its service (`-l`).
+    pub const NONE: Lock = Lock(None);
+
+    /// Opens `pid/TRANSPORT.SERVICE` below the working directory, which master has set to queue_directory.
+    pub fn open(transport: Transport, service: &str) -> Result<Lock, Fatal> {
+        let path = Path::new("pid").join(format!("{}.{service}", transport.name()));
+        match open_safely(&path) {
+            Ok(file) => Ok(Lock(Some(file))),
+            Err(error) => Err(Fatal::Text(format!(
+                "open lock file {}: {}",
+                path.display(),
+                log::error_text(&error)
+            ))),
+        }
+    }
+
+    /// Waits until no other process waits for connections.
+    pub fn acquire(&self) -> Result<(), Fatal> {
+        self.flock(FlockArg::LockExclusive, "select lock")
+    }
+
+    /// Lets another process wait for connections.
+    pub fn release(&self) -> Result<(), Fatal> {
+        self.flock(FlockArg::Unlock, "select unlock")
+    }
+
+    fn flock(&self, what: FlockArg, name: &str) -> Result<(), Fatal> {
+        let Some(file) = &self.0 else {
+            return Ok(());
+        };
+        loop {
+            #[allow(
+                deprecated,
+                reason = "nix's Flock owns the file, and is another value locked and unlocked"
+            )]
+            match nix::fcntl::flock(file.as_raw_fd(), what) {
+                Err(Errno::EINTR) => {}
+                Err(errno) => return Err(Fatal::Text(format!("{name}: {}", errno.desc()))),
+                Ok(()) => return Ok(()),
+            }
+        }
+    }
+}
+
+/// Opens the file, or makes it. The directory is root's; should somebody else be able to write there, they must not get
+/// another file opened by a link.
+fn open_safely(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).mode(0o600);
+    options.custom_flags(libc::O_NOFOLLOW);
+    let file = match options.open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            match options.create_new(true).open(path) {
+                // Two processes of a service start at the same time.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    options.create_new(false).open(path)?
+                }
+                result => result?,
+            }
+        }
+        result => result?,
+    };
+    let found = file.metadata()?;
+    if !found.is_file() {
+        return Err(io::Error::other("not a regular file"));
+    }
+    if found.nlink() != 1 {
+        return Err(io::Error::other("file has more than one link"));
+    }
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+
+    #[test]
+    fn only_a_file_of_its_own_is_opened() {
+        let dir = std::env::temp_dir().join(format!("qmqpd-lock-{}", std::process::id()));
+        fs::create_dir(&dir).unwrap();
+        let path = dir.join("inet.628");
+        for _ in 0..2 {
+            open_safely(&path).unwrap();
+        }
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        symlink(&path, dir.join("link")).unwrap();
+        open_safely(&dir.join("link")).unwrap_err();
+        open_safely(&dir).unwrap_err();
+        fs::hard_link(&path, dir.join("second")).unwrap();
+        open_safely(&path).unwrap_err();
+        fs::remove_dir_all(&dir).unwrap();
+    }
+}

@@ -1,0 +1,288 @@
+//! The resident process under Postfix's master(8): it accepts, and forks one process per connection.
+//!
+//! [`Resident::run`] is the loop. This process never reads a byte of a client: the child has the connection on
+//! descriptors 0 and 1, and serves it as under inetd. While a child is at work its parent only waits for it, so that
+//! master's rule of one process, one client holds. Authority: the master page of the specification, sections 1 to 5.
+
+mod channel;
+mod listener;
+mod lock;
+mod pass;
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::wait::WaitStatus;
+use nix::unistd::{Pid, dup2_stdin, dup2_stdout};
+
+use crate::config::Config;
+use crate::log;
+use crate::session::Outcome;
+use crate::sys::child::{self, Fork};
+use crate::sys::start;
+
+use super::options::{Options, Transport};
+use super::server::{Launch, Server};
+use super::{Fatal, log_warnings};
+
+use channel::{Channel, State};
+use listener::{Connection, Listener};
+use lock::Lock;
+
+/// Where master puts what it hands down: the two ends of a pipe for flow control, which only cleanup(8) and the queue
+/// manager use, the status channel, and the listening sockets.
+const FLOW_FDS: [i32; 2] = [3, 4];
+const STATUS_FD: i32 = 5;
+const LISTEN_FD: i32 = 6;
+
+/// How long a child may outlive daemon_timeout before it is killed. It watches that time itself, but for a name lookup,
+/// the error delay, and waits that are already in progress.
+const CHILD_GRACE: Duration = Duration::from_secs(30);
+
+/// The descriptors that master hands down.
+pub struct Inherited {
+    transport: Transport,
+    channel: OwnedFd,
+    listeners: Vec<Listener>,
+}
+
+impl Inherited {
+    /// Takes them over, before anything else can have their numbers.
+    pub fn take(transport: Transport, options: &Options) -> Result<Inherited, Fatal> {
+        let missing = |what: &str, error: &io::Error| {
+            Fatal::Text(format!(
+                "{what}: {}: this is not how master(8) starts a service",
+                log::error_text(error)
+            ))
+        };
+        for number in FLOW_FDS {
+            drop(start::inherited(number));
+        }
+        let channel = start::inherited(STATUS_FD).map_err(|e| missing("status channel", &e))?;
+        let listeners = (LISTEN_FD..LISTEN_FD.saturating_add(options.socket_count))
+            .map(|number| Ok(Listener::new(transport, start::inherited(number)?)))
+            .collect::<io::Result<_>>()
+            .map_err(|e| missing("listening socket", &e))?;
+        Ok(Inherited {
+            transport,
+            channel,
+            listeners,
+        })
+    }
+}
+
+/// Serves connections until master has no more use for this process. In a child it returns when the child's one client
+/// has been served.
+pub fn serve(options: &Options, config: &Config, inherited: Inherited) -> Result<Outcome, Fatal> {
+    let generation = std::env::var_os("GENERATION");
+    let channel = Channel::new(inherited.channel, generation)?;
+    let server = Server::open(config, Launch::Master)?;
+    let max_use = config.max_use()?;
+    let max_idle = config.max_idle()?;
+    let lock = if options.single_process {
+        Lock::NONE
+    } else {
+        Lock::open(inherited.transport, &config.service_name()?)?
+    };
+    server.enter(options)?;
+    server.confine_resident()?;
+    log_warnings(config);
+    let mut resident = Resident {
+        channel,
+        listeners: inherited.listeners,
+        lock,
+        next: 0,
+    };
+    match resident.run(&server, max_use, max_idle)? {
+        None => Ok(Outcome::Served),
+        Some(connection) => {
+            drop(resident);
+            serve_child(&server, options, connection)
+        }
+    }
+}
+
+/// What a process has of master's, and its child must not have.
+struct Resident {
+    channel: Channel,
+    listeners: Vec<Listener>,
+    lock: Lock,
+    /// The listener whose turn it is, so that clients of one do not keep those of another waiting.
+    next: usize,
+}
+
+/// What the process waits for when it is idle.
+enum Event {
+    /// This listener has a connection, or had one that another process took.
+    Connection(usize),
+    /// The master process is gone, or has no more use for this generation of processes.
+    MasterGone,
+    Idle,
+}
+
+/// What comes of a listener that was ready.
+enum Accepted {
+    Client(Connection),
+    Nobody,
+    /// A table is not what it was: a new process shall take the connection.
+    Outdated,
+}
+
+impl Resident {
+    /// The loop. It ends in the parent with nothing, when the process is to leave, and in each child with the
+    /// connection that the child is to serve.
+    fn run(
+        &mut self,
+        server: &Server<'_>,
+        max_use: i32,
+        max_idle: Duration,
+    ) -> Result<Option<Connection>, Fatal> {
+        let mut served = 0;
+        let mut idle_until = Instant::now() + max_idle;
+        while served < max_use {
+            self.lock.acquire()?;
+            let ready = match self.wait(idle_until)? {
+                Event::Connection(ready) => ready,
+                Event::MasterGone => return Ok(leave("master disconnect")),
+                Event::Idle => return Ok(leave("idle timeout")),
+            };
+            let connection = match self.accept(ready, server)? {
+                Accepted::Client(connection) => connection,
+                Accepted::Nobody => continue,
+                Accepted::Outdated => return Ok(None),
+            };
+            log::debug(1, format_args!("connection established"));
+            // Nobody to tell, if this fails; what is accepted is served.
+            self.channel.tell(State::Taken).unwrap_or_default();
+            match child::fork().map_err(|error| system("fork", &error))? {
+                Fork::Child { parent } => {
+                    child::die_with(parent).map_err(|error| system("prctl", &error))?;
+                    return Ok(Some(connection));
+                }
+                Fork::Parent { child } => {
+                    drop(connection);
+                    reap(child, server.daemon_timeout() + CHILD_GRACE);
+                }
+            }
+            if self.channel.tell(State::Available).is_err() {
+                return Ok(leave("master disconnect"));
+            }
+            log::debug(1, format_args!("connection closed"));
+            served += 1;
+            idle_until = Instant::now() + max_idle;
+        }
+        Ok(None)
+    }
+
+    /// Waits for a connection, for the end of the channel to master, or for the end of patience.
+    fn wait(&self, until: Instant) -> Result<Event, Fatal> {
+        let sockets = self.listeners.iter().map(|listener| listener.as_fd());
+        let mut fds: Vec<PollFd<'_>> = [self.channel.as_fd()]
+            .into_iter()
+            .chain(sockets)
+            .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
+            .collect();
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            match poll(&mut fds, milliseconds(left)) {
+                Ok(0) if left.is_zero() => return Ok(Event::Idle),
+                Ok(0) | Err(Errno::EINTR) => {}
+                Ok(_) => break,
+                Err(errno) => return Err(system("poll", &errno.into())),
+            }
+        }
+        let mut ready = fds.iter().map(|fd| fd.any().unwrap_or(true));
+        // Nobody but us writes to the channel: that it can be read from is its end. A connection stays where it is, for
+        // the next process.
+        if ready.next() == Some(true) {
+            return Ok(Event::MasterGone);
+        }
+        let ready: Vec<usize> = (0..)
+            .zip(ready)
+            .filter_map(|(n, r)| r.then_some(n))
+            .collect();
+        let after = ready.iter().find(|&&number| number >= self.next);
+        Ok(match after.or(ready.first()) {
+            Some(&number) => Event::Connection(number),
+            None => Event::Idle,
+        })
+    }
+
+    /// Takes a connection from a listener, and lets another process wait for the next one.
+    fn accept(&mut self, ready: usize, server: &Server<'_>) -> Result<Accepted, Fatal> {
+        if let Some(table) = server.changed_table() {
+            log::info(format_args!("table {table} has changed -- restarting"));
+            return Ok(Accepted::Outdated);
+        }
+        self.next = ready + 1;
+        let accepted = self.listeners.get(ready).map(Listener::accept);
+        self.lock.release()?;
+        match accepted {
+            Some(Ok(Some(connection))) => Ok(Accepted::Client(connection)),
+            Some(Ok(None)) | None => Ok(Accepted::Nobody),
+            Some(Err(error)) => {
+                log::error(format_args!(
+                    "accept connection: {}",
+                    log::error_text(&error)
+                ))?;
+                Ok(Accepted::Nobody)
+            }
+        }
+    }
+}
+
+/// In the child: puts the connection where a launcher would, and serves it.
+fn serve_child(
+    server: &Server<'_>,
+    options: &Options,
+    connection: Connection,
+) -> Result<Outcome, Fatal> {
+    let client = match connection.into_client() {
+        Ok(client) => client,
+        Err(error) => {
+            let text = log::error_text(&error);
+            log::error(format_args!("accept connection: {text}"))?;
+            return Ok(Outcome::Failed);
+        }
+    };
+    dup2_stdin(&client).map_err(|errno| system("dup2", &errno.into()))?;
+    dup2_stdout(&client).map_err(|errno| system("dup2", &errno.into()))?;
+    drop(client);
+    server.serve(options)
+}
+
+/// Waits for the child to be done with its client. It has logged its failures itself, except for a death by a signal.
+fn reap(child: Pid, limit: Duration) {
+    match child::wait(child, limit) {
+        Ok(WaitStatus::Signaled(pid, signal, _)) => log::warning(format_args!(
+            "process {pid} killed by signal {}",
+            signal as i32
+        )),
+        Ok(_) => {}
+        Err(error) => log::warning(format_args!(
+            "wait for process {child}: {}",
+            log::error_text(&error)
+        )),
+    }
+}
+
+fn leave(reason: &str) -> Option<Connection> {
+    log::debug(1, format_args!("{reason} -- exiting"));
+    None
+}
+
+fn system(call: &str, error: &io::Error) -> Fatal {
+    Fatal::Text(format!("{call}: {}", log::error_text(error)))
+}
+
+/// Rounded up: a wait must not end before its time and be made again and again.
+fn milliseconds(left: Duration) -> PollTimeout {
+    let whole = left.as_nanos().div_ceil(1_000_000);
+    i32::try_from(whole)
+        .ok()
+        .and_then(|whole| PollTimeout::try_from(whole).ok())
+        .unwrap_or(PollTimeout::MAX)
+}
