@@ -1,4 +1,4 @@
-//! Services of a real Postfix: master(8) starts our program as it starts Postfix's own.
+//! Services of a real Postfix: master(8) starts our program as it starts Postfix's own, and is as content with it.
 #![forbid(unsafe_code)]
 #![allow(
     clippy::unwrap_used,
@@ -7,18 +7,523 @@
 
 mod harness;
 
-use std::net::TcpStream;
+use std::fs;
+use std::io::{IoSlice, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpStream};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::thread::{self, sleep};
+use std::time::Duration;
 
-use harness::master::{self, Master};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg};
+use nix::unistd::Pid;
+
+use harness::instance::mail_owner;
+use harness::master::{self, Master, queue_id, request, send, until};
+
+const LOCALHOST: Ipv4Addr = Ipv4Addr::LOCALHOST;
+
+/// Longer than anything takes that does not wait for a timeout.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+fn message() -> Vec<u8> {
+    request(
+        b"Subject: t\n\nb\n",
+        "s@client.example",
+        &["r@rcpt.example"],
+    )
+}
+
+fn connect(port: u16) -> TcpStream {
+    let stream = TcpStream::connect((LOCALHOST, port)).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream
+}
+
+fn parent_of(pid: Pid) -> Option<Pid> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, rest) = stat.rsplit_once(") ")?;
+    Some(Pid::from_raw(rest.split(' ').nth(1)?.parse().unwrap()))
+}
+
+/// Our processes that serve a client, apart from those that wait for one, or for such a child.
+fn children(master: &Master) -> (Vec<Pid>, Vec<Pid>) {
+    let ours = master.processes("qmqpd");
+    ours.iter()
+        .partition(|&&pid| parent_of(pid).is_some_and(|parent| ours.contains(&parent)))
+}
+
+/// A client in the middle of its message, and the rest of it. The server has a queue file by then.
+fn half_sent(mut stream: TcpStream, master: &Master) -> (TcpStream, Vec<u8>) {
+    let message = message();
+    let (first, rest) = message.split_at(20);
+    let before = master.incoming().1.len();
+    stream.write_all(first).unwrap();
+    assert!(until(PATIENCE, || master.incoming().1.len() > before));
+    (stream, rest.to_vec())
+}
+
+fn no_trouble(master: &Master) {
+    assert_eq!(master.trouble(), Vec::<String>::new());
+}
+
+/// Messages of which each is special in its way.
+fn messages() -> Vec<Vec<u8>> {
+    let long = [b"x".repeat(5000).as_slice(), b"\n.\n"].concat();
+    let many: Vec<String> = (0..50).map(|n| format!("r{n}@rcpt.example")).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    vec![
+        message(),
+        request(b"", "", &["r@rcpt.example"]),
+        request(b"Subject: t\n\n", "list-@client.example-@[]", &many),
+        request(
+            b"From: f@client.example\nSubject: \xe4\n\n\0\r\n",
+            "s@client.example",
+            &["r@rcpt.example", "\"r r\"@rcpt.example"],
+        ),
+        request(&long, "s@client.example", &["r@rcpt.example"]),
+    ]
+}
+
+/// Sends over one of the ways in; the reply.
+type Way = Box<dyn Fn(&[u8]) -> String>;
+
+fn over_tcp(host: impl Into<IpAddr>, port: u16) -> Way {
+    let host = host.into();
+    Box::new(move |request| send(TcpStream::connect((host, port)).unwrap(), request).unwrap())
+}
+
+fn over_unix(master: &Master, name: &str) -> Way {
+    let path = master.socket(name);
+    Box::new(move |request| send(UnixStream::connect(&path).unwrap(), request).unwrap())
+}
+
+/// Accepts a connection as postscreen(8) does, and hands it on.
+fn over_pass(master: &Master, name: &str) -> Way {
+    let path = master.socket(name);
+    Box::new(move |request| {
+        let listener = std::net::TcpListener::bind((LOCALHOST, 0)).unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (accepted, _) = listener.accept().unwrap();
+        let mut service = UnixStream::connect(&path).unwrap();
+        let fds = [accepted.as_raw_fd()];
+        let control = [ControlMessage::ScmRights(&fds)];
+        let byte = [IoSlice::new(b"\0")];
+        let raw = service.as_raw_fd();
+        sendmsg::<UnixAddr>(raw, &byte, &control, MsgFlags::empty(), None).unwrap();
+        service
+            .write_all(b"client_address\x00192.0.2.9\0\0")
+            .unwrap();
+        drop(accepted);
+        send(client, request).unwrap()
+    })
+}
 
 #[test]
-fn postfix_itself_serves() {
-    if master::is_missing("postfix_itself_serves") {
+fn a_message_is_queued_as_postfix_queues_it_whatever_the_service() {
+    if master::is_missing("a_message_is_queued_as_postfix_queues_it_whatever_the_service") {
+        return;
+    }
+    let [ours, theirs, our_jail, their_jail] = [(); 4].map(|()| master::free_port());
+    let master = Master::start(
+        "",
+        &format!(
+            "{ours} inet n - n - - qmqpd
+{theirs} inet n - n - - qmqpd-postfix
+ours unix n - n - - qmqpd
+theirs unix n - n - - qmqpd-postfix
+our_pass pass n - n - - qmqpd
+their_pass pass n - n - - qmqpd-postfix
+127.0.0.1:{our_jail} inet n - y - - qmqpd
+127.0.0.1:{their_jail} inet n - y - - qmqpd-postfix
+"
+        ),
+    );
+    let pairs: [(&str, Way, Way); 5] = [
+        (
+            "IPv4",
+            over_tcp(LOCALHOST, ours),
+            over_tcp(LOCALHOST, theirs),
+        ),
+        (
+            "IPv6",
+            over_tcp(Ipv6Addr::LOCALHOST, ours),
+            over_tcp(Ipv6Addr::LOCALHOST, theirs),
+        ),
+        (
+            "unix",
+            over_unix(&master, "ours"),
+            over_unix(&master, "theirs"),
+        ),
+        (
+            "pass",
+            over_pass(&master, "our_pass"),
+            over_pass(&master, "their_pass"),
+        ),
+        (
+            "chroot",
+            over_tcp(LOCALHOST, our_jail),
+            over_tcp(LOCALHOST, their_jail),
+        ),
+    ];
+    for (kind, ours, theirs) in pairs {
+        for message in messages() {
+            let [our_reply, their_reply] = [ours(&message), theirs(&message)];
+            let ours = master.postcat(queue_id(&our_reply));
+            let theirs = master.postcat(queue_id(&their_reply));
+            assert_eq!(ours, theirs, "{kind}");
+        }
+    }
+    no_trouble(&master);
+}
+
+/// MailScanner's client on the eFa appliance, which takes the whole of what it reads until EOF for the reply.
+const EFA_CLIENT: &str = r#"
+use IO::Socket::UNIX;
+my ($path, $size) = @ARGV;
+my $sock = IO::Socket::UNIX->new(Peer => $path) or die "connect: $!";
+my $line = ("x" x 76) . "\n";
+my $msg = "Subject: large\n\n" . ($line x int($size / 77));
+sub ns { length($_[0]) . ":" . $_[0] . "," }
+print $sock ns(ns($msg) . ns('s@client.example') . ns('r@rcpt.example')) or die "print: $!";
+$sock->flush;
+my $reply = do { local $/; <$sock> };
+$reply =~ /^(\d+):(\S)(.+),$/ or die "no reply: $reply";
+length("$2$3") == $1 or die "length: $reply";
+print "$2 $3\n";
+"#;
+
+#[test]
+fn mailscanner_sends_a_hundred_megabytes() {
+    if master::is_missing("mailscanner_sends_a_hundred_megabytes") {
+        return;
+    }
+    let master = Master::start(
+        "qmqpd_authorized_clients = 127.0.0.1,::1\nmessage_size_limit = 133169152\n",
+        "qmqp unix n - n - - qmqpd",
+    );
+    let size = 100 * 1024 * 1024;
+    let client = Command::new("perl")
+        .args(["-we", EFA_CLIENT])
+        .arg(master.socket("qmqp"))
+        .arg(size.to_string())
+        .output()
+        .unwrap();
+    assert!(client.status.success(), "{client:?}");
+    let reply = String::from_utf8(client.stdout).unwrap();
+    let id = reply.trim().strip_prefix("K Ok: queued as ").unwrap();
+    let file = master.dir.join("queue/incoming").join(id);
+    assert!(fs::metadata(file).unwrap().len() > size - 1000);
+    // Of this list `::1` is an item in a form that Postfix does not have.
+    let trouble = master.trouble();
+    assert!(
+        trouble.iter().all(|line| line.contains("::1")),
+        "{trouble:?}"
+    );
+}
+
+/// Sends `count` messages with Postfix's own load generator, twenty at a time.
+fn qmqp_source(port: u16, count: u32) -> std::process::Child {
+    let mut command = Command::new("qmqp-source");
+    command.args(["-s", "20", "-m", &count.to_string()]);
+    command.args(["-f", "s@client.example", "-t", "r@rcpt.example"]);
+    command.arg(format!("inet:127.0.0.1:{port}"));
+    command.stdin(Stdio::null()).stdout(Stdio::piped());
+    command.stderr(Stdio::piped()).spawn().unwrap()
+}
+
+fn all_queued(master: &Master, source: std::process::Child, count: usize) {
+    let output = source.wait_with_output().unwrap();
+    assert!(output.status.success(), "{output:?} {}", master.log());
+    let (complete, partial) = master.incoming();
+    assert_eq!((complete.len(), partial.len()), (count, 0), "{output:?}");
+}
+
+#[test]
+fn processes_come_and_go_without_a_word_from_master() {
+    if master::is_missing("processes_come_and_go_without_a_word_from_master") {
+        return;
+    }
+    let [often, once] = [(); 2].map(|()| master::free_port());
+    let master = Master::start(
+        "",
+        &format!("{often} inet n - n - - qmqpd\n{once} inet n - n - - qmqpd -o max_use=1\n"),
+    );
+    all_queued(&master, qmqp_source(often, 2000), 2000);
+    all_queued(&master, qmqp_source(once, 2000), 4000);
+    no_trouble(&master);
+}
+
+#[test]
+fn a_reload_loses_no_connection_and_cuts_no_session() {
+    if master::is_missing("a_reload_loses_no_connection_and_cuts_no_session") {
         return;
     }
     let port = master::free_port();
-    let master = Master::start("", &format!("{port} inet n - n - - qmqpd-postfix"));
-    let request = master::request(b"Subject: t\n\nb\n", "s@x.example", &["r@y.example"]);
-    let reply = master::send(TcpStream::connect(("::1", port)).unwrap(), &request).unwrap();
-    assert_eq!(master.trouble(), Vec::<String>::new());
+    let master = Master::start("", &format!("{port} inet n - n - - qmqpd"));
+    let (mut client, rest) = half_sent(connect(port), &master);
+    let mut source = qmqp_source(port, 3000);
+    let mut reloads = 0;
+    while source.try_wait().unwrap().is_none() {
+        master.reload();
+        reloads += 1;
+        sleep(Duration::from_millis(500));
+    }
+    assert!(reloads > 3, "the run was too short");
+    let reply = send(&mut client, &rest).unwrap();
+    assert!(reply.contains("queued as"), "{reply}");
+    all_queued(&master, source, 3001);
+    // Postfix's own programs have lost each other; they try again.
+    let trouble = master.trouble().into_iter();
+    let trouble = trouble.filter(|line| !line.contains("/cleanup["));
+    assert_eq!(trouble.collect::<Vec<_>>(), Vec::<String>::new());
+}
+
+#[test]
+fn a_stop_in_the_middle_of_slow_sessions_leaves_nothing() {
+    if master::is_missing("a_stop_in_the_middle_of_slow_sessions_leaves_nothing") {
+        return;
+    }
+    let port = master::free_port();
+    let mut master = Master::start("", &format!("{port} inet n - n - - qmqpd"));
+    let mut clients: Vec<TcpStream> = (0..20).map(|_| connect(port)).collect();
+    for client in &mut clients {
+        client.write_all(&message()[..20]).unwrap();
+    }
+    assert!(until(PATIENCE, || master.incoming().1.len() == 20));
+    assert_eq!(children(&master).0.len(), 20);
+    master.stop();
+    for client in &mut clients {
+        let mut reply = Vec::new();
+        drop(client.read_to_end(&mut reply));
+        assert_eq!(reply, b"");
+    }
+    let gone = || master.everything().is_empty();
+    assert!(until(PATIENCE, gone), "{:?}", master.everything());
+    assert_eq!(master.incoming(), (vec![], vec![]));
+    no_trouble(&master);
+}
+
+#[test]
+fn a_process_leaves_when_it_is_idle_and_when_master_is_gone() {
+    if master::is_missing("a_process_leaves_when_it_is_idle_and_when_master_is_gone") {
+        return;
+    }
+    let [short, long] = [(); 2].map(|()| master::free_port());
+    let mut master = Master::start(
+        "",
+        &format!("{short} inet n - n - - qmqpd -v -o max_idle=1\n{long} inet n - n - - qmqpd\n"),
+    );
+    send(connect(short), &message()).unwrap();
+    assert_eq!(master.processes("qmqpd").len(), 1);
+    assert!(until(PATIENCE, || master.processes("qmqpd").is_empty()));
+    master.wait_for_log("idle timeout -- exiting");
+    for line in [
+        "process generation: ",
+        "master_notify: status 0",
+        "connection closed",
+    ] {
+        assert!(master.log_has(line), "{line}");
+    }
+
+    // Three wait for clients, or for the lock; one serves a client, and does so to the end.
+    let started: Vec<_> = (0..3).map(|_| half_sent(connect(long), &master)).collect();
+    let last = half_sent(connect(long), &master);
+    for (client, rest) in started {
+        send(client, &rest).unwrap();
+    }
+    assert!(until(PATIENCE, || children(&master).1.len() == 4));
+    no_trouble(&master);
+    master.end_with(Signal::SIGKILL);
+    assert!(until(PATIENCE, || master.processes("qmqpd").len() == 2));
+    // Without master cleanup cannot queue. That the session goes on shows in the answer to a mistake.
+    let reply = send(last.0, b"and nonsense").unwrap();
+    assert!(reply.contains("Dnetstring format error"), "{reply}");
+    assert!(until(PATIENCE, || master.processes("qmqpd").is_empty()));
+}
+
+/// Puts a shell script before our program.
+fn wrapper(dir: &Path, name: &str, command: &str) {
+    let path = dir.join("daemons").join(name);
+    let program = env!("CARGO_BIN_EXE_qmqpd");
+    fs::write(
+        &path,
+        format!("#!/bin/sh\nexec {command} {program} \"$@\"\n"),
+    )
+    .unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+#[test]
+fn odd_starts_do_not_keep_it_from_serving() {
+    if master::is_missing("odd_starts_do_not_keep_it_from_serving") {
+        return;
+    }
+    let [old, deaf] = [(); 2].map(|()| master::free_port());
+    let master = Master::start_with(
+        "",
+        &format!(
+            "{old} inet n - n - - qmqpd-old\n{deaf} inet n - n - 1 qmqpd-deaf -o daemon_timeout=2\n"
+        ),
+        |dir| {
+            wrapper(dir, "qmqpd-old", "env GENERATION=7777");
+            let signals = "env --ignore-signal=CHLD,ALRM,TERM --block-signal=CHLD,ALRM,TERM";
+            wrapper(dir, "qmqpd-deaf", signals);
+        },
+    );
+    // master does not believe a process of another generation; clients are served one after the other.
+    for _ in 0..3 {
+        let reply = send(connect(old), &message()).unwrap();
+        assert!(reply.contains("queued as"), "{reply}");
+    }
+    master.wait_for_log(&format!("generation {}", 0o7777));
+    let ignored = |line: &String| line.contains("ignoring status update");
+    assert!(
+        master.trouble().iter().all(ignored),
+        "{:?}",
+        master.trouble()
+    );
+
+    // A session that outlives daemon_timeout, where signals came down ignored and blocked.
+    let (mut client, _) = half_sent(connect(deaf), &master);
+    let resident = children(&master).1;
+    let mut reply = Vec::new();
+    client.read_to_end(&mut reply).unwrap();
+    assert_eq!(reply, b"");
+    master.wait_for_log("fatal: watchdog timeout");
+    let reply = send(connect(deaf), &message()).unwrap();
+    assert!(reply.contains("queued as"), "{reply}");
+    assert_eq!(children(&master).1, resident);
+    assert!(!master.log_has("exit status") && !master.log_has("throttling"));
+}
+
+#[test]
+fn clients_that_connect_and_leave_cost_a_line_each() {
+    if master::is_missing("clients_that_connect_and_leave_cost_a_line_each") {
+        return;
+    }
+    let port = master::free_port();
+    let master = Master::start("", &format!("{port} inet n - n - - qmqpd"));
+    drop(connect(port));
+    master.wait_for_log("disconnect from");
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let clients: Vec<TcpStream> = (0..50).map(|_| connect(port)).collect();
+                drop(clients);
+            });
+        }
+    });
+    let lines = |part: &str| master.log().matches(part).count();
+    let all = || lines(": disconnect from") == 201;
+    assert!(until(PATIENCE, all), "{}", lines(": disconnect from"));
+    assert_eq!(
+        lines("lost connection while receiving QMQP packet header"),
+        201
+    );
+    assert_eq!(master.incoming(), (vec![], vec![]));
+    assert!(send(connect(port), &message()).unwrap().contains("queued"));
+    no_trouble(&master);
+}
+
+/// What a process has open: number and what it is.
+fn descriptors(pid: Pid) -> Vec<(i32, String)> {
+    let mut found: Vec<(i32, String)> = fs::read_dir(format!("/proc/{pid}/fd"))
+        .unwrap()
+        .map(|entry| {
+            let entry = entry.unwrap();
+            let number = entry.file_name().to_str().unwrap().parse().unwrap();
+            let target = fs::read_link(entry.path()).unwrap();
+            (number, target.display().to_string())
+        })
+        .collect();
+    found.sort();
+    found
+}
+
+fn status(pid: Pid, field: &str) -> String {
+    let all = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = all.lines().find_map(|line| line.strip_prefix(field));
+    line.unwrap().trim_start_matches(':').trim().to_owned()
+}
+
+#[test]
+fn a_child_has_its_client_the_log_and_the_queue_and_no_rights() {
+    if master::is_missing("a_child_has_its_client_the_log_and_the_queue_and_no_rights") {
+        return;
+    }
+    let port = master::free_port();
+    let master = Master::start("", &format!("{port} inet n - n - - qmqpd"));
+    let (client, rest) = half_sent(connect(port), &master);
+    let (child, resident) = children(&master);
+    let ([child], [resident]) = (child.as_slice(), resident.as_slice()) else {
+        panic!("{child:?} {resident:?}");
+    };
+
+    let open = descriptors(*child);
+    assert_eq!(open.len(), 5, "{open:?}");
+    assert!(open[0].1.starts_with("socket:") && open[0].1 == open[1].1);
+    assert_eq!(open[2], (2, "/dev/null".to_owned()));
+    // The log's socket and cleanup's.
+    assert!(
+        open[3..]
+            .iter()
+            .all(|(_, what)| what.starts_with("socket:"))
+    );
+
+    let kept = descriptors(*resident);
+    let null = || "/dev/null".to_owned();
+    assert_eq!(&kept[..3], [(0, null()), (1, null()), (2, null())]);
+    // Status channel, two listening sockets, log, lock file; not the pipe for flow control, nor the client. Only the log
+    // is the child's as well.
+    assert_eq!(kept.len(), 8, "{kept:?}");
+    let lock = format!("queue/pid/inet.{port}");
+    assert!(kept.iter().any(|(_, what)| what.ends_with(&lock)));
+    assert!(kept.iter().all(|(_, what)| !what.starts_with("pipe:")));
+    let common = kept[3..]
+        .iter()
+        .filter(|(_, what)| open.iter().any(|(_, other)| other == what));
+    assert_eq!(common.count(), 1, "{open:?} {kept:?}");
+
+    let owner = mail_owner().unwrap();
+    for pid in [*child, *resident] {
+        let uid = owner.uid.to_string();
+        assert_eq!(status(pid, "Uid"), [uid.as_str(); 4].join("\t"));
+        assert_eq!(status(pid, "NoNewPrivs"), "1");
+        assert_eq!(status(pid, "Seccomp"), "2");
+        assert_eq!(status(pid, "CapEff"), "0000000000000000");
+    }
+    assert_eq!(status(*child, "Seccomp_filters"), "2");
+    assert_eq!(status(*resident, "Seccomp_filters"), "1");
+    let reply = send(client, &rest).unwrap();
+    assert!(reply.contains("queued as"), "{reply}");
+
+    // A child that is killed is a warning; the service goes on, in the same process.
+    let (mut client, _) = half_sent(connect(port), &master);
+    let (killed, _) = children(&master);
+    kill(killed[0], Signal::SIGKILL).unwrap();
+    let mut reply = Vec::new();
+    client.read_to_end(&mut reply).unwrap();
+    assert_eq!(reply, b"");
+    let warning = format!("warning: process {} killed by signal 9", killed[0]);
+    master.wait_for_log(&warning);
+    assert!(send(connect(port), &message()).unwrap().contains("queued"));
+    assert_eq!(children(&master).1, [*resident]);
+    let trouble = master.trouble();
+    assert!(
+        trouble.len() == 1 && trouble[0].contains(&warning),
+        "{trouble:?}"
+    );
+
+    // And a child dies with its parent.
+    let (mut client, _) = half_sent(connect(port), &master);
+    kill(*resident, Signal::SIGKILL).unwrap();
+    client.read_to_end(&mut reply).unwrap();
+    assert_eq!(reply, b"");
+    assert!(until(PATIENCE, || master.processes("qmqpd").is_empty()));
+    assert!(until(PATIENCE, || master.incoming().1.is_empty()));
 }

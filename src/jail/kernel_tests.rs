@@ -68,6 +68,7 @@ fn in_a_process_of_its_own() {
         "status" => read_own_status(),
         "sleep" => sleep_through_a_stop(),
         "abort" => abort_confined(),
+        "crash" => wait_to_crash(),
         "file" => finish_a_file(),
         "wait" => wait_for_a_child(),
         "postlog" => break_out_under_postlog(),
@@ -195,6 +196,27 @@ fn a_confined_process_can_still_abort() {
         (status.signal(), stderr.as_str()),
         (Some(libc::SIGABRT), "")
     );
+}
+
+#[test]
+fn a_crash_of_a_confined_process_is_seen_as_one() {
+    for signal in [Signal::SIGSEGV, Signal::SIGBUS] {
+        let mut child = program("crash").spawn().unwrap();
+        let pid = Pid::from_raw(i32::try_from(child.id()).unwrap());
+        child.stderr.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+        kill(pid, signal).unwrap();
+        // The first one makes the handler put the default back.
+        sleep(Duration::from_millis(50));
+        drop(kill(pid, signal));
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.signal(), Some(signal as i32), "{output:?}");
+    }
+}
+
+fn wait_to_crash() {
+    jailed(&[]);
+    log::info(format_args!("ready"));
+    sleep(Duration::from_secs(10));
 }
 
 fn abort_confined() {

@@ -61,9 +61,12 @@ use Check::{Is, Null, Positive, Without};
 use Value::{Held, Number, OwnPid};
 use Who::{Connect, Everybody, File, Resident, Unlink, Wait};
 
-/// PROT_EXEC, SIGABRT and F_GETFD as the numbers that arguments are compared with.
+/// PROT_EXEC, signals and F_GETFD as the numbers that arguments are compared with.
 const PROT_EXEC: u32 = 4;
 const SIGABRT: u32 = 6;
+const SIGBUS: u32 = 7;
+const SIGKILL: u32 = 9;
+const SIGSEGV: u32 = 11;
 #[cfg(debug_assertions)]
 const F_GETFD: u32 = 1;
 
@@ -80,8 +83,6 @@ const PR_SET_NO_NEW_PRIVS: u32 = 38;
 /// Requests of ioctl(2): how much can be read, and whether calls wait. Others are for terminals and devices.
 const FIONREAD: u32 = 0x541b;
 const FIONBIO: u32 = 0x5421;
-
-const SIGKILL: u32 = 9;
 
 /// In the order of a session. Numbers differ between architectures, so [`super::filter`] sorts.
 pub const TABLE: &[Row] = &[
@@ -126,6 +127,9 @@ pub const TABLE: &[Row] = &[
         Everybody,
         &[Is(0, OwnPid), Is(2, Number(SIGABRT))],
     ),
+    // A crash: the handler that Rust's start-up code has set puts the default back, and lets it happen again.
+    row(libc::SYS_rt_sigaction, Everybody, &[Is(0, Number(SIGSEGV))]),
+    row(libc::SYS_rt_sigaction, Everybody, &[Is(0, Number(SIGBUS))]),
     // A queue file, from its first record to the commit.
     row(libc::SYS_lseek, File, &[Is(0, Held)]),
     row(libc::SYS_pwrite64, File, &[Is(0, Held)]), // the size record, when all is known

@@ -19,7 +19,9 @@ pub fn early() -> Destination {
     match std::env::var_os("POSTLOG_SERVICE") {
         Some(socket) if !socket.is_empty() => Destination::Postlog {
             socket: PathBuf::from(socket),
-            host: std::env::var("POSTLOG_HOSTNAME").unwrap_or_else(|_| "amnesiac".to_owned()),
+            host: first_label(
+                &std::env::var("POSTLOG_HOSTNAME").unwrap_or_else(|_| "amnesiac".to_owned()),
+            ),
         },
         Some(_) | None => Destination::Syslog {
             facility: FACILITY_MAIL,
@@ -48,7 +50,10 @@ fn destination(config: &Config) -> Result<Destination, config::Error> {
     let mut socket = config.queue_directory()?;
     socket.push("public");
     socket.push(config.postlog_service_name()?);
-    let host = config.myhostname()?;
-    let host = host.split('.').next().unwrap_or_default().to_owned();
+    let host = first_label(&config.myhostname()?);
     Ok(Destination::Postlog { socket, host })
+}
+
+fn first_label(host: &str) -> String {
+    host.split('.').next().unwrap_or_default().to_owned()
 }
