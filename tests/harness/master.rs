@@ -252,7 +252,7 @@ impl Drop for Master {
         self.end_with(Signal::SIGTERM);
         if !until(Duration::from_secs(5), || session(session_id).is_empty()) {
             for (_, pid) in session(session_id) {
-                drop(kill(pid, Signal::SIGKILL));
+                kill(pid, Signal::SIGKILL).unwrap_or_default();
             }
         }
         drop(fs::remove_dir_all(&self.dir));
