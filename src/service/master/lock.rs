@@ -59,7 +59,9 @@ impl Lock {
             )]
             match nix::fcntl::flock(file.as_raw_fd(), what) {
                 Err(Errno::EINTR) => {}
-                Err(errno) => return Err(Fatal::Text(format!("{name}: {}", errno.desc()))),
+                Err(errno) => {
+                    return Err(Fatal::Text(format!("{name}: {}", log::errno_text(errno))));
+                }
                 Ok(()) => return Ok(()),
             }
         }

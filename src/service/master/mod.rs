@@ -74,8 +74,8 @@ impl Inherited {
     }
 }
 
-/// Serves connections until master has no more use for this process. In a child it returns when the child's one client
-/// has been served.
+/// Serves connections until master has no more use for this process. A child ends here when its one client has been
+/// served, and returns only an error, for its client to hear.
 pub fn serve(options: &Options, config: &Config, inherited: Inherited) -> Result<Outcome, Fatal> {
     let generation = std::env::var_os("GENERATION");
     let channel = Channel::new(inherited.channel, generation)?;
@@ -100,7 +100,8 @@ pub fn serve(options: &Options, config: &Config, inherited: Inherited) -> Result
         None => Ok(Outcome::Served),
         Some(connection) => {
             drop(resident);
-            serve_child(&server, options, connection)
+            let outcome = serve_child(&server, options, connection)?;
+            child::exit(u8::from(outcome == Outcome::Failed))
         }
     }
 }
