@@ -63,6 +63,8 @@ pub enum Destination {
     Postlog { socket: PathBuf, host: String },
     /// Standard error, one line a message, for programs that are supervised by their output.
     Stderr,
+    /// Memory, for a command that shows the lines to whoever has called it: [`take_kept`].
+    Kept,
 }
 
 /// An open way out. None of them is ever given up for another: a line that cannot be sent is dropped.
@@ -70,6 +72,7 @@ enum Sink {
     Syslog(Logger<LoggerBackend, Rfc3164>),
     Postlog(UnixDatagram),
     Stderr,
+    Kept(Vec<(Level, String)>),
 }
 
 struct Log {
@@ -138,6 +141,14 @@ pub fn stay_with_connection() {
 /// Everything goes to standard error as well (`-V`).
 pub fn copy_to_stderr() {
     log().copy_to_stderr = true;
+}
+
+/// What has been logged to [`Destination::Kept`] since the last call, without the word for its level.
+pub fn take_kept() -> Vec<(Level, String)> {
+    match &mut log().sink {
+        Some(Sink::Kept(lines)) => std::mem::take(lines),
+        Some(Sink::Syslog(_) | Sink::Postlog(_) | Sink::Stderr) | None => Vec::new(),
+    }
 }
 
 /// How many times `-v` was given, plus debug_peer_level while it applies.
@@ -209,7 +220,7 @@ pub fn raw_fatal() -> Option<(RawFd, Vec<u8>)> {
             let line = postlog_line(&log.destination, &log.tag, "");
             (socket.as_raw_fd(), line)
         }
-        Sink::Stderr => (io::stderr().as_raw_fd(), format!("{}: ", log.tag)),
+        Sink::Stderr | Sink::Kept(_) => (io::stderr().as_raw_fd(), format!("{}: ", log.tag)),
     };
     Some((fd, (prefix + Level::Fatal.word()).into_bytes()))
 }
@@ -253,6 +264,7 @@ impl Log {
             Destination::Syslog { facility } => connect_syslog(*facility).map(Sink::Syslog),
             Destination::Postlog { socket, .. } => connect_postlog(socket).map(Sink::Postlog),
             Destination::Stderr => Some(Sink::Stderr),
+            Destination::Kept => Some(Sink::Kept(Vec::new())),
         };
     }
 
@@ -271,6 +283,15 @@ impl Log {
                 .is_ok(),
             Some(Sink::Stderr) => {
                 write_stderr(&format!("{}: {message}\n", self.tag));
+                true
+            }
+            // Whoever would have shown it does not come to that.
+            Some(Sink::Kept(_)) if level == Level::Panic => {
+                write_stderr(&format!("{}: {message}\n", self.tag));
+                true
+            }
+            Some(Sink::Kept(lines)) => {
+                lines.push((level, message.split_off(level.word().len())));
                 true
             }
         };
@@ -359,7 +380,7 @@ fn send_syslog(
 fn postlog_line(destination: &Destination, tag: &str, message: &str) -> String {
     let host = match destination {
         Destination::Postlog { host, .. } => host,
-        Destination::Syslog { .. } | Destination::Stderr => "",
+        Destination::Syslog { .. } | Destination::Stderr | Destination::Kept => "",
     };
     let (secs, _) = time::now();
     let now = time::local(secs);
