@@ -5,6 +5,7 @@
 //! collected for the caller, and an error has Postfix's text for it. Authority: postconf(5).
 #![forbid(unsafe_code)]
 
+mod accounts;
 mod error;
 mod expand;
 mod hostname;
@@ -16,6 +17,7 @@ mod mynetworks;
 mod owner;
 mod params;
 mod relation;
+mod survey;
 mod table;
 mod trust;
 
@@ -42,6 +44,7 @@ pub use {
     main_cf::read_settled,
     owner::Owner,
     params::Param,
+    survey::{ACTS, Place},
     table::TABLE,
 };
 
@@ -167,7 +170,7 @@ impl Config {
     }
 
     /// The file's name, as messages have it.
-    fn main_cf(&self) -> String {
+    pub fn main_cf(&self) -> String {
         main_cf_in(&self.directory).to_string_lossy().into_owned()
     }
 

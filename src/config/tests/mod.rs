@@ -24,7 +24,7 @@ impl Directory {
         self.0.join("main.cf")
     }
 
-    fn load(&self, overrides: &[&str]) -> Result<Config, Error> {
+    pub(super) fn load(&self, overrides: &[&str]) -> Result<Config, Error> {
         let overrides = overrides
             .iter()
             .map(|argument| Override::parse(argument.as_bytes()).unwrap());
@@ -67,7 +67,7 @@ pub(super) fn directory_with(main_cf: impl AsRef<[u8]>) -> Directory {
     directory
 }
 
-fn config(main_cf: &str) -> Config {
+pub(super) fn config(main_cf: &str) -> Config {
     directory_with(main_cf).load(&[]).unwrap()
 }
 
