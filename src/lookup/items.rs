@@ -39,6 +39,12 @@ pub(super) struct Place {
     line: usize,
 }
 
+impl Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, line {}", self.file, self.line)
+    }
+}
+
 /// The item as a list would have it, and the file that it stands in, if any.
 impl Display for Item {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -48,7 +54,7 @@ impl Display for Item {
             What::Table(table) => write!(f, "{not}{}", table.name())?,
         }
         match &self.place {
-            Some(Place { file, line }) => write!(f, " in {file}, line {line}"),
+            Some(place) => write!(f, " in {place}"),
             None => Ok(()),
         }
     }

@@ -40,6 +40,14 @@ pub struct Decision<'a> {
     pub item: Option<&'a Item>,
 }
 
+/// What is wrong with an item.
+#[derive(Debug, PartialEq, Eq)]
+pub struct ItemProblem {
+    /// `FILE, line N`; none where the item stands in the parameter itself.
+    pub place: Option<String>,
+    pub text: String,
+}
+
 impl MatchList {
     /// Reads the value of the parameter `list`, the files it names included, and opens its tables.
     ///
@@ -109,6 +117,25 @@ impl MatchList {
             listed: false,
             item: None,
         })
+    }
+
+    /// What is wrong with the items, each taken by itself: patterns that are malformed, tables that do not answer.
+    /// Serving notices that only where a client comes to be held against them.
+    pub fn problems(&self) -> Vec<ItemProblem> {
+        let problem = |item: &Item| {
+            let text = match &item.what {
+                What::Literal(pattern) => pattern::check(pattern).err()?.to_string(),
+                What::Table(table) => {
+                    let Problem(text) = table.find("localhost").err()?;
+                    text
+                }
+            };
+            Some(ItemProblem {
+                place: item.place.as_ref().map(ToString::to_string),
+                text: format!("{}: {text}", self.list),
+            })
+        };
+        self.items.iter().filter_map(problem).collect()
     }
 
     fn match_name(&self, item: &Item, name: &str) -> Result<bool, Unavailable> {

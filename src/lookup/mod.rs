@@ -20,8 +20,7 @@ use std::io;
 
 use crate::log;
 
-pub use items::Item;
-pub use match_list::{Decision, MatchList, ParentStyle, parent_style};
+pub use match_list::{MatchList, parent_style};
 
 /// A list that cannot be used at all. The operator's to mend.
 #[derive(Debug)]

@@ -59,6 +59,17 @@ pub(super) fn matches(pattern: &str, addr: &str) -> Result<bool, BadPattern> {
     }
 }
 
+/// Whether the pattern, in lower case, can be held against any address at all. Host names can.
+pub(super) fn check(pattern: &str) -> Result<(), BadPattern> {
+    if ["::", "0.0.0.0"]
+        .iter()
+        .any(|addr| is_candidate(pattern, addr))
+    {
+        parse(pattern)?;
+    }
+    Ok(())
+}
+
 /// Whether the pattern is meant for addresses like `addr`. Host names are not, nor what looks like one.
 fn is_candidate(pattern: &str, addr: &str) -> bool {
     let is_ipv6 = pattern.contains(':');

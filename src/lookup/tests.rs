@@ -2,8 +2,9 @@ use std::fs;
 use std::path::PathBuf;
 use std::rc::Rc;
 
-use super::ParentStyle::{DotOnly, ParentAlso};
 use super::items::{Item, Note, What};
+use super::match_list::ParentStyle::{DotOnly, ParentAlso};
+use super::match_list::{Decision, ItemProblem, ParentStyle};
 use super::table::{Keys, Problem, Table};
 use super::*;
 
@@ -485,4 +486,28 @@ fn a_table_problem_in_parent_domain_matches_subdomains_is_fatal_only_if_it_is_re
         Err("parent_domain_matches_subdomains: foo:bar: table lookup problem".to_owned())
     );
     assert_eq!(style("qmqpd_authorized_clients foo:bar"), Ok(ParentAlso));
+}
+
+#[test]
+fn each_item_is_checked_by_itself_where_nobody_is_held_against_it() {
+    let files = Files::new("problems", &[("list", "a.example\n10.0.0.1/8 [::1]\n")]);
+    let patterns = files.at("127.0.0.1 [::1]/129 @/list xyz/8 foo:bar");
+    let (_, list) = read(&patterns, ParentAlso);
+    let problems = list.expect("list").problems();
+    let text = |text: &str| format!("{LIST}: {text}");
+    let expected = [
+        (None, text("bad mask length in \"::1/129\"")),
+        (
+            Some(files.at("@/list, line 2")),
+            text(
+                "non-null host address bits in \"10.0.0.1/8\", perhaps you should use \"10.0.0.0/8\" instead",
+            ),
+        ),
+        (
+            None,
+            text("foo:bar is unavailable. unsupported dictionary type: foo"),
+        ),
+    ];
+    let expected = expected.map(|(place, text)| ItemProblem { place, text });
+    assert_eq!(problems, expected);
 }

@@ -125,7 +125,8 @@ impl Peer {
         }
     }
 
-    fn remote(address: IpAddr, port: Option<u16>, ask: &Ask) -> Result<Peer, Error> {
+    /// A client on the network.
+    pub fn remote(address: IpAddr, port: Option<u16>, ask: &Ask) -> Result<Peer, Error> {
         let (enabled, family) = match address {
             IpAddr::V4(_) => (ask.protocols.ipv4, "AF_INET"),
             IpAddr::V6(_) => (ask.protocols.ipv6, "AF_INET6"),
