@@ -4,15 +4,20 @@
 //! launched.
 #![forbid(unsafe_code)]
 
+mod check;
 mod destination;
+mod explain;
 mod inetd;
 mod master;
 mod options;
+mod rehearsal;
+mod report;
 mod server;
 
 use std::ffi::OsString;
 use std::fmt::Display;
 use std::io::{IsTerminal, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -23,6 +28,7 @@ use crate::lookup;
 use crate::session::{self, Client, Outcome};
 use crate::sys::{alarm, start};
 
+use explain::Subject;
 use master::Inherited;
 use options::{Command, Options};
 
@@ -33,6 +39,12 @@ const FAILURE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a process that master(8) has started stays after its last line. master starts another one at once, and would
 /// see to nothing else if that failed as fast.
 const FAILURE_PAUSE: Duration = Duration::from_secs(1);
+
+/// sysexits.h: the command line makes no sense.
+const EX_USAGE: u8 = 64;
+
+/// sysexits.h: the configuration is wrong.
+const EX_CONFIG: u8 = 78;
 
 const HELP: &str = "\
 usage: qmqpd [-cSvV] [-n service] [-o parameter=value]
@@ -48,6 +60,9 @@ tcpserver or systemd (Accept=yes); parameters come from Postfix's main.cf, in
   -S           serve standard input and output (the default)
   -v           log more; may be repeated
   -V           log to standard error as well
+  --check      what is set, and everything that is wrong with it
+  --explain ADDRESS [NAME]
+               whether this client may send, and what decides that
   --help       this text
   --version    name and version
 ";
@@ -65,6 +80,16 @@ enum Fatal {
     Config(config::Error),
     /// For a reason that is in the log already.
     Logged,
+}
+
+impl Display for Fatal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Fatal::Text(text) => f.write_str(text),
+            Fatal::Config(error) => error.fmt(f),
+            Fatal::Logged => log::TooManyErrors.fmt(f),
+        }
+    }
 }
 
 impl From<config::Error> for Fatal {
@@ -115,9 +140,12 @@ fn start() -> Result<ExitCode, Fatal> {
         false,
     );
     let arguments: Vec<OsString> = arguments.collect();
-    let options = options::parse(&arguments).map_err(Fatal::from_display)?;
-    if let Some(command) = options.command {
-        return Ok(print(command));
+    let options = match options::parse(&arguments) {
+        Err(error) if by_hand(&arguments) => return Ok(misuse(&error)),
+        parsed => parsed.map_err(Fatal::from_display)?,
+    };
+    if let Some(command) = &options.command {
+        return Ok(obey(command, &options, &process));
     }
     if !options.by_hand && std::io::stdin().is_terminal() {
         return Ok(refuse_terminal());
@@ -196,12 +224,33 @@ fn process_name(argument: Option<OsString>) -> String {
     name.to_string_lossy().into_owned()
 }
 
-/// What people asked for. If their terminal is gone there is nobody to tell.
-fn print(command: Command) -> ExitCode {
-    let text = match command {
-        Command::Help => HELP.to_owned(),
-        Command::Version => format!("qmqpd {}\n", env!("CARGO_PKG_VERSION")),
-    };
+/// Whether somebody has typed this, and should not have to look for the answer in a log.
+fn by_hand(arguments: &[OsString]) -> bool {
+    let long = |argument: &OsString| argument.len() > 2 && argument.as_bytes().starts_with(b"--");
+    std::io::stdin().is_terminal() || arguments.iter().any(long)
+}
+
+fn misuse(error: &options::Error) -> ExitCode {
+    let text = format!("qmqpd: {error}\n\"qmqpd --help\" lists what there is.\n");
+    drop(std::io::stderr().write_all(text.as_bytes()));
+    ExitCode::from(EX_USAGE)
+}
+
+/// What people asked for.
+fn obey(command: &Command, options: &Options, process: &str) -> ExitCode {
+    match command {
+        Command::Help => print(HELP),
+        Command::Version => print(concat!("qmqpd ", env!("CARGO_PKG_VERSION"), "\n")),
+        Command::Check => check::run(options, process),
+        Command::Explain(address, name) => match Subject::parse(address, name.as_deref()) {
+            Some(subject) => explain::run(&subject, options, process),
+            None => explain::refuse(address),
+        },
+    }
+}
+
+/// If the terminal is gone there is nobody to tell.
+fn print(text: &str) -> ExitCode {
     match std::io::stdout().write_all(text.as_bytes()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,

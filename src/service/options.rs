@@ -29,7 +29,7 @@ pub struct Options {
     pub verbose: u32,
     /// `-V`
     pub copy_to_stderr: bool,
-    /// `--help` or `--version`
+    /// `--help` and its like.
     pub command: Option<Command>,
     /// The first argument that is no option. Postfix complains about it when a client is served.
     pub stray: Option<String>,
@@ -55,10 +55,13 @@ impl Transport {
 }
 
 /// What people ask for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
     Help,
     Version,
+    Check,
+    /// With the address, and the name that is the first argument after the options.
+    Explain(String, Option<String>),
 }
 
 /// Why the command line is not understood, in Postfix's words.
@@ -69,6 +72,8 @@ pub enum Error {
     SocketCount(String),
     RetirementTime(String),
     Transport(String),
+    /// One argument more than a command for people takes.
+    Argument(String),
 }
 
 impl std::fmt::Display for Error {
@@ -78,6 +83,7 @@ impl std::fmt::Display for Error {
             Error::Override(error) => error.fmt(f),
             Error::SocketCount(text) => write!(f, "invalid socket_count: {text}"),
             Error::RetirementTime(text) => write!(f, "invalid retirement time: {text}"),
+            Error::Argument(text) => write!(f, "unexpected command-line argument: {text}"),
             Error::Transport(text) => write!(f, "unsupported transport type: {text}"),
         }
     }
@@ -102,7 +108,7 @@ pub fn parse(arguments: &[OsString]) -> Result<Options, Error> {
         by_hand: matches.opt_present("S") || matches.opt_present("d"),
         verbose: u32::try_from(matches.opt_count("v")).unwrap_or(u32::MAX),
         copy_to_stderr: matches.opt_present("V"),
-        command: command(&matches),
+        command: command(&matches)?,
         stray: matches.free.first().cloned(),
     })
 }
@@ -117,6 +123,9 @@ fn grammar() -> getopts::Options {
         grammar.optmulti(option, "", "", "");
     }
     grammar.optflag("", "help", "").optflag("", "version", "");
+    grammar
+        .optflag("", "check", "")
+        .optopt("", "explain", "", "");
     grammar
 }
 
@@ -164,13 +173,22 @@ fn overrides(matches: &Matches) -> Result<Vec<Override>, Error> {
         .collect()
 }
 
-fn command(matches: &Matches) -> Option<Command> {
-    if matches.opt_present("help") {
-        Some(Command::Help)
+fn command(matches: &Matches) -> Result<Option<Command>, Error> {
+    let mut free = matches.free.iter().cloned();
+    let command = if matches.opt_present("help") {
+        Command::Help
     } else if matches.opt_present("version") {
-        Some(Command::Version)
+        Command::Version
+    } else if matches.opt_present("check") {
+        Command::Check
+    } else if let Some(address) = matches.opt_str("explain") {
+        Command::Explain(address, free.next())
     } else {
-        None
+        return Ok(None);
+    };
+    match free.next() {
+        Some(argument) => Err(Error::Argument(argument)),
+        None => Ok(Some(command)),
     }
 }
 
@@ -219,6 +237,24 @@ mod tests {
     }
 
     #[test]
+    fn what_people_ask_for_goes_with_other_options() {
+        let explain = |addr: &str, name: Option<&str>| {
+            Some(Command::Explain(addr.to_owned(), name.map(str::to_owned)))
+        };
+        for (arguments, command) in [
+            ("--check -o a=b", Some(Command::Check)),
+            ("-o a=b --explain ::1", explain("::1", None)),
+            (
+                "--explain ::1 -v a.example",
+                explain("::1", Some("a.example")),
+            ),
+            ("-S", None),
+        ] {
+            assert_eq!(parsed(arguments).unwrap().command, command, "{arguments}");
+        }
+    }
+
+    #[test]
     fn errors_are_in_the_words_of_postfix() {
         for (arguments, text) in [
             ("-x", "invalid option: x"),
@@ -226,6 +262,9 @@ mod tests {
             ("-s x", "invalid socket_count: x"),
             ("-r 0", "invalid retirement time: 0"),
             ("-t fifo", "unsupported transport type: fifo"),
+            ("--check x", "unexpected command-line argument: x"),
+            ("--explain ::1 x -v", "unexpected command-line argument: -v"),
+            ("--explain", "invalid option: explain"),
             (
                 "-o foo",
                 "invalid \"-o foo\" option value: missing '=' after attribute name",

@@ -126,7 +126,8 @@ impl<'a> Server<'a> {
     }
 }
 
-fn open_lists(config: &Config) -> Result<Lists, Fatal> {
+/// Opens the access lists with the rights that the process has now.
+pub(super) fn open_lists(config: &Config) -> Result<Lists, Fatal> {
     let parents = config.parent_domain_matches_subdomains()?;
     let open = |list: &'static str, patterns: &str| {
         let style = lookup::parent_style(&parents, list)?;
@@ -147,7 +148,7 @@ fn open_lists(config: &Config) -> Result<Lists, Fatal> {
 }
 
 /// The queue's sockets are named relative to queue_directory, inside a chroot and outside.
-fn change_directory(queue_directory: &Path) -> Result<(), Fatal> {
+pub(super) fn change_directory(queue_directory: &Path) -> Result<(), Fatal> {
     std::env::set_current_dir(queue_directory).map_err(|error| {
         Fatal::Text(format!(
             "chdir(\"{}\"): {}",

@@ -1,0 +1,224 @@
+//! `qmqpd --check`: everything that can be wrong with the configuration, for people.
+//!
+//! Evaluates all of main.cf and opens the lists as a serving process does, then leaves it to `rehearsal` to go on like
+//! one. So what is reported is what would happen, and not a guess at it. Nothing is logged.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::process::ExitCode;
+
+use nix::errno::Errno;
+use nix::unistd::geteuid;
+
+use crate::config::{self, Config, Place, QueueMethod, TABLE};
+use crate::log::{self, Destination, Level};
+use crate::lookup::MatchList;
+use crate::session::Lists;
+
+use super::report::{Report, place};
+use super::server::open_lists;
+use super::{Fatal, Options, rehearsal};
+
+/// What other programs of Postfix do to a message on its way through cleanup(8), and nobody where it does not go there.
+const BYPASSED: &[&str] = &[
+    "always_bcc",
+    "body_checks",
+    "canonical_maps",
+    "header_checks",
+    "masquerade_domains",
+    "mime_header_checks",
+    "nested_header_checks",
+    "non_smtpd_milters",
+    "recipient_bcc_maps",
+    "recipient_canonical_maps",
+    "sender_bcc_maps",
+    "sender_canonical_maps",
+    "virtual_alias_maps",
+];
+
+/// Addresses that no client has (RFC 5737). A list that has them both has everybody.
+const NOBODY: [Ipv4Addr; 2] = [
+    Ipv4Addr::new(198, 51, 100, 77),
+    Ipv4Addr::new(203, 0, 113, 77),
+];
+
+/// Reads main.cf as it is for serving, with a log that is kept here.
+pub(super) fn load(options: &Options, process: &str) -> Result<Config, config::Error> {
+    log::configure(process, Destination::Kept, true);
+    let names = config::Names {
+        service: options.service.clone().unwrap_or_else(|| process.into()),
+        process: process.to_owned(),
+    };
+    Config::load(&config::directory(), options.overrides.clone(), names)
+}
+
+/// Checks everything, and says how it went: 0, or 78 where there is an error.
+pub fn run(options: &Options, process: &str) -> ExitCode {
+    let mut report = Report::default();
+    match load(options, process) {
+        Ok(config) => check(&mut report, &config, options),
+        Err(error) => {
+            let advice = "main.cf is read from the directory in the environment variable MAIL_CONFIG, \
+                          else from /etc/postfix; options -o stand before other arguments.";
+            report.config_error(None, "", &error, Some(advice));
+        }
+    }
+    report.finish()
+}
+
+fn check(report: &mut Report, config: &Config, options: &Options) {
+    list_settings(report, config);
+    check_parameters(report, config);
+    check_names(report, config);
+    check_accounts(report, config);
+    check_lists(report, config);
+    check_bypassed(report, config);
+    rehearsal::run(report, config, options);
+}
+
+fn list_settings(report: &mut Report, config: &Config) {
+    report.line(&format!("Parameters come from {}.", config.main_cf()));
+    for name in config::ACTS {
+        if let Some(value) = config.changed(name) {
+            let place = match config.place_of(name) {
+                Some(Place::Line(line)) => format!("line {line}"),
+                Some(Place::CommandLine) | None => "-o".to_owned(),
+            };
+            report.line(&format!("  {name} = {value}    ({place})"));
+        }
+    }
+}
+
+/// Every parameter, also those that no client of qmqpd ever makes it evaluate: Postfix's own daemons do.
+fn check_parameters(report: &mut Report, config: &Config) {
+    for warning in config.take_warnings() {
+        report.warning(&warning, None);
+    }
+    for param in TABLE {
+        let result = (param.check)(config);
+        for warning in config.take_warnings() {
+            report.warning(&warning, None);
+        }
+        if let Err(error) = result {
+            let advice = param.advice();
+            report.config_error(Some(config), param.name, &error, Some(&advice));
+        }
+    }
+}
+
+fn check_names(report: &mut Report, config: &Config) {
+    for name in config.unknown_names("qmqpd_") {
+        let place = place(config, &name);
+        let text = format!("{place}: there is no parameter {name}");
+        report.warning(&text, Some("\"man qmqpd\" lists them all."));
+    }
+}
+
+/// Postfix's daemons do not start with accounts that are not in order. Where they are not needed, nobody minds.
+fn check_accounts(report: &mut Report, config: &Config) {
+    let by_postfix = by_cleanup(config);
+    for (name, error) in config.account_problems() {
+        if by_postfix || name == "mail_owner" && geteuid().is_root() {
+            report.config_error(Some(config), name, &error, None);
+        } else {
+            let text = Report::located(Some(config), name, &error);
+            report.warning(&text, Some("No program of Postfix starts here."));
+        }
+    }
+}
+
+fn by_cleanup(config: &Config) -> bool {
+    matches!(config.qmqpd_queue_method(), Ok(QueueMethod::Cleanup))
+}
+
+fn check_lists(report: &mut Report, config: &Config) {
+    let lists = open_lists(config);
+    let kept = log::take_kept();
+    for (level, text) in &kept {
+        let place = place(config, list_in(text));
+        match level {
+            Level::Info => {}
+            Level::Warning => report.warning(&format!("{place}: {text}"), None),
+            Level::Error | Level::Fatal | Level::Panic => {
+                report.error(&format!("{place}: {text}"), advice_for(text));
+            }
+        }
+    }
+    let lists = match lists {
+        Ok(lists) => lists,
+        // Said of its parameter already.
+        Err(Fatal::Config(_) | Fatal::Logged) => return,
+        Err(Fatal::Text(text)) => {
+            let place = place(config, list_in(&text));
+            return report.error(&format!("{place}: {text}"), None);
+        }
+    };
+    let all = [
+        Some(&lists.qmqpd_authorized_clients),
+        lists.debug_peer_list.as_ref(),
+    ];
+    for problem in all.into_iter().flatten().flat_map(MatchList::problems) {
+        // That it could not be opened is why it does not answer.
+        if kept.iter().any(|(_, text)| problem.text.ends_with(text)) {
+            continue;
+        }
+        let place = problem
+            .place
+            .unwrap_or_else(|| place(config, list_in(&problem.text)));
+        let advice = "Serving, a client that is held against this item is answered Z, try later.";
+        report.error(&format!("{place}: {}", problem.text), Some(advice));
+    }
+    check_access(report, config, &lists);
+}
+
+/// The list that a message is about: its first word, if that is one.
+fn list_in(text: &str) -> &'static str {
+    let first = text.split(':').next().unwrap_or_default();
+    ["debug_peer_list", "parent_domain_matches_subdomains"]
+        .into_iter()
+        .find(|list| *list == first)
+        .unwrap_or("qmqpd_authorized_clients")
+}
+
+fn check_access(report: &mut Report, config: &Config, lists: &Lists) {
+    let name = "qmqpd_authorized_clients";
+    let place = place(config, name);
+    if config.is_empty_list(name) {
+        let advice = "To let this machine in: qmqpd_authorized_clients = 127.0.0.1, [::1]";
+        return report.warning(
+            &format!("{place}: {name} is empty: nobody may send"),
+            Some(advice),
+        );
+    }
+    let listed = |addr: &Ipv4Addr| {
+        let decision = lists
+            .qmqpd_authorized_clients
+            .decide("unknown", &IpAddr::V4(*addr).to_string());
+        decision.is_ok_and(|decision| decision.listed)
+    };
+    if NOBODY.iter().all(listed) {
+        let advice = "QMQP has no password: list the addresses that are to send.";
+        let text = format!("{place}: {name} lets everybody in, from anywhere");
+        report.warning(&text, Some(advice));
+    }
+}
+
+fn check_bypassed(report: &mut Report, config: &Config) {
+    let Ok(method) = config.qmqpd_queue_method() else {
+        return;
+    };
+    if method == QueueMethod::Cleanup {
+        return;
+    }
+    for name in BYPASSED.iter().chain(&["receive_override_options"]) {
+        if config.is_set(name) {
+            let place = place(config, name);
+            let text = format!("{place}: {name} does not apply: messages do not pass cleanup(8)");
+            report.warning(&text, Some("qmqpd_queue_method = cleanup makes it apply."));
+        }
+    }
+}
+
+fn advice_for(text: &str) -> Option<&'static str> {
+    let denied = text.contains(&log::errno_text(Errno::EACCES));
+    denied.then_some("Lists are read as the user who starts qmqpd: start it as root, or let that user read them.")
+}

@@ -1,0 +1,171 @@
+//! `qmqpd --explain ADDRESS [NAME]`: would this client be let in, and what decides it.
+//!
+//! Asks what a serving process asks, in its order: inet_protocols, the client's name, debug_peer_list,
+//! qmqpd_authorized_clients. Nothing is logged.
+
+use std::io::Write;
+use std::net::IpAddr;
+use std::process::ExitCode;
+
+use crate::config::Config;
+use crate::log;
+use crate::lookup::{MatchList, Unavailable};
+use crate::peer::{Ask, LOOKUP_LIMIT, Peer};
+use crate::queue::Method;
+use crate::session::Settings;
+use crate::sys::alarm;
+
+use super::check::load;
+use super::report::place;
+use super::server::open_lists;
+use super::{EX_CONFIG, EX_USAGE, Fatal, Options};
+
+/// Somebody to ask about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subject {
+    pub address: IpAddr,
+    /// The name to go by; the resolver's where none is given.
+    pub name: Option<String>,
+}
+
+impl Subject {
+    /// Takes an address as lists and log lines have it, with brackets or without.
+    pub fn parse(address: &str, name: Option<&str>) -> Option<Subject> {
+        let inside = address.strip_prefix('[').and_then(|a| a.strip_suffix(']'));
+        let address = inside.unwrap_or(address).parse().ok()?;
+        let name = name.map(str::to_owned);
+        Some(Subject { address, name })
+    }
+}
+
+/// Answers 0 where the client is let in, 1 where it is not, 78 where that cannot be told, 64 where nobody can be meant.
+pub fn run(subject: &Subject, options: &Options, process: &str) -> ExitCode {
+    let explained = load(options, process)
+        .map_err(Fatal::from)
+        .and_then(|config| explain(subject, &config));
+    let (mut text, code) = match explained {
+        Ok(Explained { text, let_in }) => (text, u8::from(!let_in)),
+        Err(fatal) => {
+            let mut text = format!("cannot tell: {fatal}\n");
+            if let Fatal::Config(error) = &fatal {
+                for warning in error.warnings() {
+                    text.push_str(&format!("    {warning}\n"));
+                }
+            }
+            (text, EX_CONFIG)
+        }
+    };
+    for (_, line) in log::take_kept() {
+        text.push_str(&format!("note: {line}\n"));
+    }
+    if code == EX_CONFIG {
+        text.push_str("Such a client is answered Z, try later. \"qmqpd --check\" says more.\n");
+    }
+    say(&text);
+    ExitCode::from(code)
+}
+
+/// Says that `address` is none.
+pub fn refuse(address: &str) -> ExitCode {
+    say(&format!(
+        "qmqpd: \"{address}\" is no address: say, for example, --explain 192.0.2.1\n"
+    ));
+    ExitCode::from(EX_USAGE)
+}
+
+fn say(text: &str) {
+    // Where nobody reads there is nobody to tell.
+    drop(std::io::stdout().write_all(text.as_bytes()));
+}
+
+struct Explained {
+    text: String,
+    let_in: bool,
+}
+
+fn explain(subject: &Subject, config: &Config) -> Result<Explained, Fatal> {
+    // What is evaluated for every client can be wrong for every client.
+    let settings = Settings::from_config(config)?;
+    Method::from_config(config)?;
+    let lists = open_lists(config)?;
+    let peer = client(subject, config)?;
+    let mut text = format!("client {}\n", peer.namaddr());
+    if let Some(list) = &lists.debug_peer_list {
+        verdict(list, "debug_peer_list", config, &peer, &mut text)?;
+    }
+    let list = &lists.qmqpd_authorized_clients;
+    let let_in = verdict(list, "qmqpd_authorized_clients", config, &peer, &mut text)?;
+    if let_in {
+        text.push_str("The client is let in.\n");
+    } else {
+        text.push_str(&refusal(config, &settings, &peer));
+    }
+    Ok(Explained { text, let_in })
+}
+
+/// The client as a session would know it.
+fn client(subject: &Subject, config: &Config) -> Result<Peer, Fatal> {
+    alarm::init().map_err(Fatal::from_display)?;
+    let ask = Ask {
+        protocols: config.inet_protocols()?,
+        names: subject.name.is_none() && config.qmqpd_peername_lookup()?,
+        environment: false,
+        lookup_limit: LOOKUP_LIMIT,
+    };
+    let mut peer = Peer::remote(subject.address, None, &ask).map_err(Fatal::from_display)?;
+    if let Some(name) = &subject.name {
+        peer.name.clone_from(name);
+    }
+    Ok(peer)
+}
+
+/// Whether the list has the client, and says which item decides.
+fn verdict(
+    list: &MatchList,
+    name: &str,
+    config: &Config,
+    peer: &Peer,
+    text: &mut String,
+) -> Result<bool, Fatal> {
+    let place = place(config, name);
+    let decision = list
+        .decide(&peer.name, &peer.addr)
+        .map_err(|Unavailable { warnings }| Fatal::Text(warnings.join("\n    ")))?;
+    let listed = if decision.listed {
+        "listed"
+    } else {
+        "not listed"
+    };
+    let line = match decision.item {
+        Some(item) => format!("{name}: {listed}, because of {item}\n    ({place})\n"),
+        None => format!("{name}: {listed}, no item has it\n    ({place})\n"),
+    };
+    text.push_str(&line);
+    Ok(decision.listed)
+}
+
+/// What the client hears, and what would change it.
+fn refusal(config: &Config, settings: &Settings, peer: &Peer) -> String {
+    let status = if settings.soft_bounce { 'Z' } else { 'D' };
+    let mut text = format!(
+        "The client is refused: {status}Error: {} is not authorized to use this service\n",
+        peer.namaddr()
+    );
+    let item = if peer.addr.contains(':') {
+        format!("[{}]", peer.addr)
+    } else {
+        peer.addr.clone()
+    };
+    text.push_str(&format!(
+        "To let it in, put {item} before what excludes it, or anywhere if nothing does, in\n\
+         qmqpd_authorized_clients in {}.\n",
+        config.main_cf()
+    ));
+    if peer.name == "unknown" {
+        text.push_str(
+            "Names in the list do not count for it: it has no name that leads back to its address,\n\
+             or none was asked for (qmqpd_peername_lookup).\n",
+        );
+    }
+    text
+}

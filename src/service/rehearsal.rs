@@ -1,0 +1,174 @@
+//! What a serving process does after it has read its configuration, done once for `--check`.
+//!
+//! The process becomes mail_owner, goes to queue_directory, looks for the queue, and takes the system calls from
+//! itself. No daemon is talked to: whether somebody listens on a socket is seen from how connecting to it fails.
+
+use std::io::ErrorKind;
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::unistd::{AccessFlags, Uid, User, access, geteuid};
+
+use crate::config::{Config, QueueMethod};
+use crate::jail;
+use crate::log;
+
+use super::Options;
+use super::report::{Report, place};
+use super::server::change_directory;
+
+/// Whether somebody listens where log lines go.
+fn check_log(report: &mut Report, config: &Config) {
+    let (Ok(file), Ok(queue), Ok(service)) = (
+        config.maillog_file(),
+        config.queue_directory(),
+        config.postlog_service_name(),
+    ) else {
+        return;
+    };
+    let socket = if file.as_os_str().is_empty() {
+        "/dev/log".into()
+    } else {
+        queue.join("public").join(service)
+    };
+    let Err(error) = UnixDatagram::unbound().and_then(|probe| probe.connect(&socket)) else {
+        return;
+    };
+    let why = log::error_text(&error);
+    let advice = "Log lines are lost. \"qmqpd_log_stderr = yes\" writes them to standard error.";
+    report.warning(
+        &format!("the log is out of reach: {}: {why}", socket.display()),
+        Some(advice),
+    );
+}
+
+/// Does what a start does, as far as that can be known.
+pub fn run(report: &mut Report, config: &Config, options: &Options) {
+    if matches!(config.qmqpd_log_stderr(), Ok(false)) {
+        check_log(report, config);
+    }
+    if let Some(directory) = become_owner(report, config, options) {
+        check_queue(report, config, directory);
+        check_sandbox(report, config);
+    }
+}
+
+/// The working directory.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Where {
+    Outside,
+    /// queue_directory, which a chroot has made the root.
+    InQueue,
+}
+
+/// Becomes whom a launcher makes the process, as far as that can be known.
+fn become_owner(report: &mut Report, config: &Config, options: &Options) -> Option<Where> {
+    if !geteuid().is_root() {
+        let user = user_name(geteuid());
+        report.note(&format!(
+            "You are not root: the queue and the files were checked as user {user}. \
+             What qmqpd can reach if it is started as root or as mail_owner was not checked."
+        ));
+        return Some(Where::Outside);
+    }
+    let (Ok(owner), Ok(queue)) = (config.mail_owner_ids(), config.queue_directory()) else {
+        report.note("The queue and the confinement were not checked, for want of a mail_owner.");
+        return None;
+    };
+    let root = options.chroot.then_some(queue.as_path());
+    if root.is_some() && !enter_queue(report, config) {
+        return None;
+    }
+    match jail::drop_privileges(&owner, root) {
+        Ok(()) if root.is_some() => Some(Where::InQueue),
+        Ok(()) => Some(Where::Outside),
+        Err(error) => {
+            report.error(&error.to_string(), None);
+            None
+        }
+    }
+}
+
+fn user_name(uid: Uid) -> String {
+    let user = User::from_uid(uid).ok().flatten();
+    user.map_or_else(|| uid.to_string(), |user| user.name)
+}
+
+/// The queue's sockets are named relative to this directory.
+fn enter_queue(report: &mut Report, config: &Config) -> bool {
+    let Ok(queue) = config.queue_directory() else {
+        return false;
+    };
+    let Err(fatal) = change_directory(&queue) else {
+        return true;
+    };
+    let place = place(config, "queue_directory");
+    let user = user_name(geteuid());
+    let advice = format!("queue_directory must be there, and user {user} allowed to enter it.");
+    report.error(&format!("{place}: {fatal}"), Some(&advice));
+    false
+}
+
+fn check_queue(report: &mut Report, config: &Config, directory: Where) {
+    let (Ok(queue), true) = (
+        config.queue_directory(),
+        directory == Where::InQueue || enter_queue(report, config),
+    ) else {
+        return;
+    };
+    let user = user_name(geteuid());
+    if matches!(config.qmqpd_queue_method(), Ok(QueueMethod::Cleanup)) {
+        check_cleanup(report, config, &queue, &user);
+    } else if let Err(errno) = access("incoming", AccessFlags::W_OK | AccessFlags::X_OK) {
+        let why = log::errno_text(errno);
+        let advice = format!("User {user} must be allowed to write there.");
+        let text = format!("{}: {why}", queue.join("incoming").display());
+        report.error(&text, Some(&advice));
+    }
+}
+
+/// Whether somebody listens on cleanup's socket, without connecting: that would make it open a queue file. A datagram
+/// socket is refused because of its type where there is a listener and the permissions allow it, else for other reasons.
+fn check_cleanup(report: &mut Report, config: &Config, queue: &Path, user: &str) {
+    let Ok(service) = config.cleanup_service_name() else {
+        return;
+    };
+    let socket = Path::new("public").join(service);
+    let probed = UnixDatagram::unbound().and_then(|probe| probe.connect(&socket));
+    let Err(error) = probed else {
+        return;
+    };
+    if error.raw_os_error() == Some(Errno::EPROTOTYPE as i32) {
+        return;
+    }
+    let advice = if error.kind() == ErrorKind::PermissionDenied {
+        format!("User {user} must be mail_owner, or in the group of that directory (setgid_group).")
+    } else if error.kind() == ErrorKind::ConnectionRefused {
+        "Start Postfix: its socket is there, nobody listens.".to_owned()
+    } else {
+        "Start Postfix (postfix start); its master makes the socket.".to_owned()
+    };
+    let (socket, why) = (queue.join(socket), log::error_text(&error));
+    let text = format!("cleanup is out of reach: {}: {why}", socket.display());
+    report.error(&text, Some(&advice));
+}
+
+/// Last, because nothing can be opened after it.
+fn check_sandbox(report: &mut Report, config: &Config) {
+    if !matches!(config.qmqpd_sandbox(), Ok(true)) {
+        return;
+    }
+    if !jail::SUPPORTED {
+        let advice = "qmqpd_sandbox = no says that you know.";
+        return report.warning(
+            "there is no filter of system calls for this architecture: sessions are not confined",
+            Some(advice),
+        );
+    }
+    if let Err(error) = jail::confine(&[]) {
+        let advice = "The kernel, or the container around, allows no seccomp filter; qmqpd refuses to serve. \
+                      Allow it, or set qmqpd_sandbox = no.";
+        report.error(&error.to_string(), Some(advice));
+    }
+}

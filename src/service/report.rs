@@ -1,0 +1,102 @@
+//! What `--check` writes: findings, each behind its place and before what to do about it.
+
+use std::collections::BTreeSet;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use crate::config::{self, Config, Place};
+
+use super::EX_CONFIG;
+
+/// What has been found, written out as it is found: the rehearsal can end the process.
+#[derive(Default)]
+pub struct Report {
+    errors: u32,
+    warnings: u32,
+    /// What has been said already. One mistake can be in the way of several parameters.
+    said: BTreeSet<String>,
+}
+
+/// `FILE, line N`, or the option, where the parameter was set; the file, where it was not.
+pub fn place(config: &Config, name: &str) -> String {
+    match config.place_of(name) {
+        Some(Place::Line(line)) => format!("{}, line {line}", config.main_cf()),
+        Some(Place::CommandLine) => "option -o".to_owned(),
+        None => config.main_cf(),
+    }
+}
+
+impl Report {
+    /// Writes a line that is no finding.
+    pub fn line(&mut self, text: &str) {
+        // Where nobody reads there is nobody to tell.
+        drop(writeln!(io::stdout(), "{text}"));
+    }
+
+    fn finding(&mut self, level: &str, text: &str, advice: Option<&str>) -> u32 {
+        self.line(&format!("{level}: {text}"));
+        if let Some(advice) = advice {
+            self.line(&format!("    {advice}"));
+        }
+        1
+    }
+
+    /// Something that keeps qmqpd from serving, some clients at least.
+    pub fn error(&mut self, text: &str, advice: Option<&str>) {
+        self.errors += self.finding("error", text, advice);
+    }
+
+    /// Something that is likely a mistake.
+    pub fn warning(&mut self, text: &str, advice: Option<&str>) {
+        self.warnings += self.finding("warning", text, advice);
+    }
+
+    /// What could not be found out.
+    pub fn note(&mut self, text: &str) {
+        self.line(&format!("note: {text}"));
+    }
+
+    /// An error about the parameter `name`.
+    pub fn config_error(
+        &mut self,
+        config: Option<&Config>,
+        name: &str,
+        error: &config::Error,
+        advice: Option<&str>,
+    ) {
+        if self.said.insert(error.to_string()) {
+            self.error(&Report::located(config, name, error), advice);
+        }
+    }
+
+    /// The text of an error, behind the place where its parameter was set.
+    pub fn located(config: Option<&Config>, name: &str, error: &config::Error) -> String {
+        let mut text = error.to_string();
+        for warning in error.warnings() {
+            text.push_str(": ");
+            text.push_str(warning);
+        }
+        let Some(config) = config else {
+            return text;
+        };
+        let file = format!("file {}: ", config.main_cf());
+        let text = text.strip_prefix(&file).unwrap_or(&text);
+        format!("{}: {text}", place(config, name))
+    }
+
+    /// Counts what was found; 78 if there were errors.
+    pub fn finish(&mut self) -> ExitCode {
+        let count = |n: u32, what: &str| match n {
+            0 => format!("no {what}s"),
+            1 => format!("1 {what}"),
+            n => format!("{n} {what}s"),
+        };
+        let (errors, warnings) = (count(self.errors, "error"), count(self.warnings, "warning"));
+        self.line(&format!("{errors}, {warnings}"));
+        if self.errors == 0 {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::from(EX_CONFIG)
+        }
+    }
+}

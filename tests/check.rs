@@ -1,0 +1,400 @@
+//! `--check` and `--explain`, as people call them: real files, a real queue directory, the whole output.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test fails by panicking, wherever it is written"
+)]
+
+mod harness;
+
+use std::fs::{self, Permissions};
+use std::io::ErrorKind;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+
+use harness::instance::{Instance, mail_owner};
+use harness::maillog::MailLog;
+use harness::peers::Act;
+
+const OURS: &str = env!("CARGO_BIN_EXE_qmqpd");
+
+/// What was written to standard output, with the instance's directory as DIR, and the exit code.
+fn said(instance: &Instance, arguments: &[&str]) -> (String, Option<i32>) {
+    said_by(Command::new(OURS), instance, arguments)
+}
+
+fn said_by(mut ours: Command, instance: &Instance, arguments: &[&str]) -> (String, Option<i32>) {
+    let output = ours
+        .args(arguments)
+        .env_clear()
+        .env("MAIL_CONFIG", instance.config_directory())
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    let text = String::from_utf8(output.stdout).unwrap();
+    let directory = instance.dir.to_string_lossy();
+    (text.replace(&*directory, "DIR"), output.status.code())
+}
+
+fn instance(conf: &[&str]) -> Instance {
+    let conf: Vec<String> = conf.iter().map(ToString::to_string).collect();
+    Instance::new(&conf)
+}
+
+/// As master(8) leaves cleanup's socket.
+fn cleanup(instance: &Instance) -> UnixListener {
+    let path = instance.socket("cleanup");
+    let listener = UnixListener::bind(&path).unwrap();
+    fs::set_permissions(&path, Permissions::from_mode(0o666)).unwrap();
+    listener.set_nonblocking(true).unwrap();
+    listener
+}
+
+fn can_run(test: &str) -> bool {
+    if mail_owner().is_none() {
+        harness::skip(test, "not root, or no postfix user");
+    }
+    mail_owner().is_some()
+}
+
+#[test]
+fn a_configuration_in_order_is_said_to_be() {
+    if !can_run("a_configuration_in_order_is_said_to_be") {
+        return;
+    }
+    let instance = instance(&["message_size_limit = 0", "qmqpd_timeout = 300s"]);
+    let cleanup = cleanup(&instance);
+    let log = MailLog::listen(&instance.socket("postlog"));
+    let (report, code) = said(&instance, &["--check", "-o", "soft_bounce=yes"]);
+    assert_eq!(
+        report,
+        "Parameters come from DIR/conf/main.cf.\n\
+         \x20 compatibility_level = 3.6    (line 3)\n\
+         \x20 maillog_file = /var/log/x    (line 6)\n\
+         \x20 myhostname = mail.spec.example    (line 4)\n\
+         \x20 queue_directory = DIR/queue    (line 1)\n\
+         \x20 message_size_limit = 0    (line 9)\n\
+         \x20 soft_bounce = yes    (-o)\n\
+         \x20 mynetworks = 127.0.0.0/8 [::1]/128    (line 5)\n\
+         \x20 qmqpd_error_delay = 0    (line 8)\n\
+         \x20 qmqpd_authorized_clients = 127.0.0.1 [::1]    (line 7)\n\
+         no errors, no warnings\n"
+    );
+    assert_eq!(code, Some(0));
+    let connected = cleanup.accept().map(drop).unwrap_err();
+    assert_eq!(
+        connected.kind(),
+        ErrorKind::WouldBlock,
+        "cleanup was disturbed"
+    );
+    assert_eq!(log.finish().len(), 0);
+}
+
+#[test]
+fn every_mistake_is_found_in_one_run() {
+    if !can_run("every_mistake_is_found_in_one_run") {
+        return;
+    }
+    let instance = instance(&[
+        "qmqpd_timeout = 1s",
+        "qmqpd_timeout = 5x",
+        "qmqpd_authorised_clients = 192.0.2.1",
+        "qmqpd_authorized_clients = 10.0.0.1/8 ::1 DIR/list DIR/nosuch foo:bar",
+        "mydestination = ${f",
+        "inet_interfaces = 192.0.2.1",
+        "mail_owner = postfix",
+        "default_privs = postfix",
+        "setgid_group = nosuch",
+    ]);
+    instance.write("list", b"# our own\n!a.example\n[::1]/129\n");
+    let (report, code) = said(&instance, &["--check"]);
+    let start = report.find("warning: ").unwrap();
+    assert_eq!(
+        &report[start..],
+        "warning: DIR/conf/main.cf, line 9: overriding earlier entry: qmqpd_timeout=1s\n\
+         error: DIR/conf/main.cf, line 12: dictionary mail_dict: macro processing error: truncated macro reference: \"${f\"\n\
+         \x20   The domains that are delivered on this machine. mydestination takes text; its default is \
+         $myhostname, localhost.$mydomain, localhost\n\
+         error: DIR/conf/main.cf, line 9: parameter qmqpd_timeout: bad time value or unit: 5x\n\
+         \x20   The limit of each wait for the client. qmqpd_timeout takes a time (30s, 5m, 2h, 1d, 1w) of at least 1s; \
+         its default is 300s\n\
+         warning: DIR/conf/main.cf, line 10: there is no parameter qmqpd_authorised_clients\n\
+         \x20   \"man qmqpd\" lists them all.\n\
+         error: DIR/conf/main.cf, line 16: parameter setgid_group: unknown group name: nosuch\n\
+         error: DIR/conf/main.cf, line 15: parameters default_privs and mail_owner specify the same user postfix\n\
+         warning: DIR/conf/main.cf, line 11: qmqpd_authorized_clients: IPv6 pattern \"::1\" without brackets, perhaps you \
+         should use \"[::1]\" instead\n\
+         error: DIR/conf/main.cf, line 11: open file DIR/nosuch: No such file or directory\n\
+         error: DIR/conf/main.cf, line 11: unsupported dictionary type: foo\n\
+         error: DIR/conf/main.cf, line 11: qmqpd_authorized_clients: non-null host address bits in \"10.0.0.1/8\", perhaps you \
+         should use \"10.0.0.0/8\" instead\n\
+         \x20   Serving, a client that is held against this item is answered Z, try later.\n\
+         error: DIR/list, line 3: qmqpd_authorized_clients: bad mask length in \"::1/129\"\n\
+         \x20   Serving, a client that is held against this item is answered Z, try later.\n\
+         warning: the log is out of reach: DIR/queue/public/postlog: No such file or directory\n\
+         \x20   Log lines are lost. \"qmqpd_log_stderr = yes\" writes them to standard error.\n\
+         error: cleanup is out of reach: DIR/queue/public/cleanup: No such file or directory\n\
+         \x20   Start Postfix (postfix start); its master makes the socket.\n\
+         9 errors, 4 warnings\n"
+    );
+    assert_eq!(code, Some(78));
+}
+
+#[test]
+fn the_queue_is_looked_for_as_mail_owner() {
+    if !can_run("the_queue_is_looked_for_as_mail_owner") {
+        return;
+    }
+    let instance = instance(&["qmqpd_log_stderr = yes"]);
+    let socket = instance.socket("cleanup");
+    let findings = || {
+        let (report, code) = said(&instance, &["--check"]);
+        let start = report.find("error: ").unwrap();
+        assert_eq!(code, Some(78));
+        report[start..].to_owned()
+    };
+    drop(cleanup(&instance));
+    assert_eq!(
+        findings(),
+        "error: cleanup is out of reach: DIR/queue/public/cleanup: Connection refused\n\
+         \x20   Start Postfix: its socket is there, nobody listens.\n\
+         1 error, no warnings\n"
+    );
+    let public = socket.parent().unwrap();
+    nix::unistd::chown(public, Some(0.into()), Some(0.into())).unwrap();
+    fs::set_permissions(public, Permissions::from_mode(0o700)).unwrap();
+    assert_eq!(
+        findings(),
+        "error: cleanup is out of reach: DIR/queue/public/cleanup: Permission denied\n\
+         \x20   User postfix must be mail_owner, or in the group of that directory (setgid_group).\n\
+         1 error, no warnings\n"
+    );
+    let (report, code) = said(
+        &instance,
+        &["--check", "-o", "queue_directory=/nonexistent"],
+    );
+    let start = report.find("error: ").unwrap();
+    assert_eq!(
+        &report[start..],
+        "error: option -o: chdir(\"/nonexistent\"): No such file or directory\n\
+         \x20   queue_directory must be there, and user postfix allowed to enter it.\n\
+         1 error, no warnings\n"
+    );
+    assert_eq!(code, Some(78));
+}
+
+#[test]
+fn who_is_not_root_hears_what_was_not_checked() {
+    if !can_run("who_is_not_root_hears_what_was_not_checked") {
+        return;
+    }
+    let instance = instance(&[
+        "qmqpd_log_stderr = yes",
+        "qmqpd_authorized_clients = DIR/list",
+    ]);
+    instance.write("list", b"127.0.0.1\n");
+    fs::set_permissions(instance.dir.join("list"), Permissions::from_mode(0o600)).unwrap();
+    let _cleanup = cleanup(&instance);
+    // The build directory may be nobody's business.
+    let copy = instance.dir.join("qmqpd");
+    fs::copy(OURS, &copy).unwrap();
+    let mut as_nobody = Command::new(&copy);
+    as_nobody.uid(65534).gid(65534);
+    let (report, code) = said_by(as_nobody, &instance, &["--check"]);
+    let start = report.find("error: ").unwrap();
+    assert_eq!(
+        &report[start..],
+        "error: DIR/conf/main.cf, line 9: open file DIR/list: Permission denied\n\
+         \x20   Lists are read as the user who starts qmqpd: start it as root, or let that user read them.\n\
+         note: You are not root: the queue and the files were checked as user nobody. What qmqpd can reach if it is \
+         started as root or as mail_owner was not checked.\n\
+         1 error, no warnings\n"
+    );
+    assert_eq!(code, Some(78));
+}
+
+#[test]
+fn a_list_that_lets_in_nobody_or_everybody_is_a_warning() {
+    let instance = instance(&["qmqpd_log_stderr = yes"]);
+    let line = |list: &str| {
+        let list = format!("qmqpd_authorized_clients={list}");
+        let (report, _) = said(&instance, &["--check", "-o", &list]);
+        let found = report.lines().find(|line| line.starts_with("warning: "));
+        found.map(str::to_owned)
+    };
+    assert_eq!(
+        line(" ,").as_deref(),
+        Some("warning: option -o: qmqpd_authorized_clients is empty: nobody may send")
+    );
+    for everybody in ["0.0.0.0/0", "!192.0.2.1 unknown", "static:all"] {
+        // Only where there are such tables.
+        let (report, _) = said(
+            &instance,
+            &[
+                "--check",
+                "-o",
+                &format!("qmqpd_authorized_clients={everybody}"),
+            ],
+        );
+        if report.contains("unsupported dictionary type") {
+            continue;
+        }
+        assert_eq!(
+            line(everybody).as_deref(),
+            Some("warning: option -o: qmqpd_authorized_clients lets everybody in, from anywhere"),
+            "{everybody}"
+        );
+    }
+    assert_eq!(line("10.0.0.0/8 127.0.0.1"), None);
+}
+
+#[test]
+fn a_client_is_explained_by_the_item_that_decides() {
+    let instance = instance(&[
+        "qmqpd_peername_lookup = no",
+        "debug_peer_list = 10.0.0.1",
+        "qmqpd_authorized_clients = !10.0.0.9 DIR/list",
+    ]);
+    instance.write("list", b"10.0.0.0/8\nexample.com\n");
+    for (client, code, report) in [
+        (
+            &["10.0.0.1"][..],
+            0,
+            "client unknown[10.0.0.1]\n\
+             debug_peer_list: listed, because of 10.0.0.1\n    (DIR/conf/main.cf, line 9)\n\
+             qmqpd_authorized_clients: listed, because of 10.0.0.0/8 in DIR/list, line 1\n    (DIR/conf/main.cf, line 10)\n\
+             The client is let in.\n",
+        ),
+        (
+            &["[2001:db8::1]", "mx.Example.com"],
+            0,
+            "client mx.Example.com[2001:db8::1]\n\
+             debug_peer_list: not listed, no item has it\n    (DIR/conf/main.cf, line 9)\n\
+             qmqpd_authorized_clients: listed, because of example.com in DIR/list, line 2\n    (DIR/conf/main.cf, line 10)\n\
+             The client is let in.\n",
+        ),
+        (
+            &["10.0.0.9", "mx.example.com"],
+            1,
+            "client mx.example.com[10.0.0.9]\n\
+             debug_peer_list: not listed, no item has it\n    (DIR/conf/main.cf, line 9)\n\
+             qmqpd_authorized_clients: not listed, because of !10.0.0.9\n    (DIR/conf/main.cf, line 10)\n\
+             The client is refused: DError: mx.example.com[10.0.0.9] is not authorized to use this service\n\
+             To let it in, put 10.0.0.9 before what excludes it, or anywhere if nothing does, in\n\
+             qmqpd_authorized_clients in DIR/conf/main.cf.\n",
+        ),
+        (
+            &["::ffff:192.0.2.1"],
+            1,
+            "client unknown[192.0.2.1]\n\
+             debug_peer_list: not listed, no item has it\n    (DIR/conf/main.cf, line 9)\n\
+             qmqpd_authorized_clients: not listed, no item has it\n    (DIR/conf/main.cf, line 10)\n\
+             The client is refused: DError: unknown[192.0.2.1] is not authorized to use this service\n\
+             To let it in, put 192.0.2.1 before what excludes it, or anywhere if nothing does, in\n\
+             qmqpd_authorized_clients in DIR/conf/main.cf.\n\
+             Names in the list do not count for it: it has no name that leads back to its address,\n\
+             or none was asked for (qmqpd_peername_lookup).\n",
+        ),
+    ] {
+        let arguments = [&["--explain"][..], client].concat();
+        assert_eq!(said(&instance, &arguments), (report.to_owned(), Some(code)));
+    }
+}
+
+#[test]
+fn what_cannot_be_told_about_a_client_has_a_code_of_its_own() {
+    let instance = instance(&["qmqpd_peername_lookup = no"]);
+    for (arguments, report) in [
+        (
+            &[
+                "-o",
+                "qmqpd_authorized_clients=127.0.0.0/33 127.0.0.1",
+                "--explain",
+                "127.0.0.1",
+            ][..],
+            "cannot tell: qmqpd_authorized_clients: bad mask length in \"127.0.0.0/33\"\n",
+        ),
+        (
+            &["-o", "inet_protocols=ipv4", "--explain", "::1"],
+            "cannot tell: cannot handle socket type AF_INET6 with \"inet_protocols = ipv4\"\n",
+        ),
+        (
+            &["-o", "soft_bounce=maybe", "--explain", "127.0.0.1"],
+            "cannot tell: bad boolean configuration: soft_bounce = maybe\n",
+        ),
+    ] {
+        let rest = "Such a client is answered Z, try later. \"qmqpd --check\" says more.\n";
+        let report = format!("{report}{rest}");
+        assert_eq!(said(&instance, arguments), (report, Some(78)));
+    }
+    let (report, code) = said(&instance, &["--explain", "mx.example.com"]);
+    assert_eq!(code, Some(64), "{report}");
+}
+
+#[test]
+fn an_explanation_agrees_with_what_happens() {
+    use harness::server::{Server, Setting, run};
+    let lists = [
+        "127.0.0.1",
+        "!127.0.0.1",
+        "[::1]",
+        "127.0.0.0/33",
+        "DIR/nosuch",
+        "127.0.0.0/8",
+    ];
+    for list in lists {
+        let conf = vec![
+            format!("qmqpd_authorized_clients = {list}"),
+            "qmqpd_peername_lookup = no".to_owned(),
+        ];
+        let instance = Instance::new(&conf);
+        let (_, code) = said(&instance, &["--explain", "127.0.0.1", "localhost"]);
+        let seen = run(
+            Server::Ours,
+            &Setting {
+                conf,
+                client: vec![Act::Eof],
+                ..Setting::default()
+            },
+        );
+        let reply = String::from_utf8_lossy(&seen.reply).into_owned();
+        let expected = match reply.split(':').nth(1).and_then(|text| text.chars().next()) {
+            None => 0,
+            Some('D') => 1,
+            Some(_) => 78,
+        };
+        assert_eq!(code, Some(expected), "{list}: {reply}");
+    }
+}
+
+#[test]
+fn a_slip_of_the_keyboard_is_answered_where_it_was_made() {
+    let output = Command::new(OURS)
+        .args(["--chekc"])
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    assert_eq!(output.stdout, b"");
+    assert_eq!(
+        String::from_utf8_lossy(&output.stderr),
+        "qmqpd: invalid option: chekc\n\"qmqpd --help\" lists what there is.\n"
+    );
+    assert_eq!(output.status.code(), Some(64));
+}
+
+#[test]
+fn a_main_cf_that_cannot_be_read_is_all_there_is_to_say() {
+    let instance = instance(&["no equals sign"]);
+    let (report, code) = said(&instance, &["--check"]);
+    assert!(
+        report.starts_with(
+            "error: DIR/conf/main.cf, line 9: missing '=' after attribute name: \"no equals sign\"\n"
+        ),
+        "{report}"
+    );
+    assert!(report.ends_with("\n1 error, no warnings\n"), "{report}");
+    assert_eq!(code, Some(78));
+}
