@@ -5,15 +5,15 @@
 //! may have left something, and counts as not queued. The content is held back to the end, because the envelope has to be in front
 //! of it, and our own header depends on the envelope. Authority: the cleanup page of the specification.
 
-use std::io;
-use std::os::fd::OwnedFd;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::config::{self, Config, ReceiveOverrides};
 use crate::jail::Need;
 use crate::log;
-use crate::sys::alarm::Bounded;
+use crate::sys::alarm::{self, Bounded};
 use crate::sys::socket;
 use crate::wire::attr;
 use crate::wire::record::{DATA_LIMIT, Type, Writer};
@@ -95,12 +95,13 @@ pub fn open<'a>(
     let fd = connect(&settings.socket)?;
     let mut stream = Bounded {
         fd,
-        limit: GREETING_LIMIT
-            .saturating_sub(begin.elapsed())
-            .min(settings.ipc_timeout),
+        limit: settings.ipc_timeout,
     };
-    let queue_id = answers::greeting(&mut stream, &socket_name(&settings.socket))?;
-    stream.limit = settings.ipc_timeout;
+    let mut greeting = Whole {
+        stream: &mut stream,
+        begin,
+    };
+    let queue_id = answers::greeting(&mut greeting, &socket_name(&settings.socket))?;
 
     log::debug(1, format_args!("send attr flags = {flags}"));
     let mut preamble = Vec::with_capacity(4096);
@@ -122,6 +123,23 @@ pub fn open<'a>(
         recipients: 0,
         first_recipient: Vec::new(),
     })
+}
+
+/// A greeting, in however many pieces it comes: all of them have to be there [`GREETING_LIMIT`] after `begin`.
+struct Whole<'a> {
+    stream: &'a mut Bounded,
+    begin: Instant,
+}
+
+impl Read for Whole<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = GREETING_LIMIT.saturating_sub(self.begin.elapsed());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        let limit = left.min(self.stream.limit);
+        alarm::bounded(limit, || nix::unistd::read(self.stream.fd.as_fd(), buffer))
+    }
 }
 
 impl Queue for Cleanup<'_> {
