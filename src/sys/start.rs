@@ -1,6 +1,6 @@
 //! The first act of the process: what a launcher may have handed down is put into the state the program counts on.
 //!
-//! Signals, core dumps, the umask, descriptors 0 to 2. Comes before the options are read, and takes thirteen system
+//! Signals, core dumps, the umask, descriptors 0 to 2. Comes before the options are read, and takes fourteen system
 //! calls, three more under inetd. Authority: inetd(8), tcpserver(1), systemd.exec(5), signal(7), core(5). Does not
 //! know who the launcher is, nor what passes over 0 and 1.
 
@@ -57,10 +57,11 @@ pub fn first_act() -> Result<(), Error> {
     umask(Mode::from_bits_truncate(0o077));
     make_blocking(STDIN)?;
     make_blocking(STDOUT)?;
-    let input = ask(STDIN, fstat)?;
+    let (input, output) = (ask(STDIN, fstat)?, ask(STDOUT, fstat)?);
     let diagnostics = ask(STDERR, fstat)?;
-    // inetd, xinetd, spawn(8), and systemd by default, put the client on all three.
-    if is_socket(&input) && same_file(&input, &diagnostics) {
+    // inetd, xinetd, spawn(8), and systemd by default, put the client on all three; behind two pipes, `2>&1` leads to it.
+    let is_client = |file| is_stream(file) && same_file(file, &diagnostics);
+    if is_client(&input) || is_stream(&input) && is_client(&output) {
         dup2_stderr(dev_null()?).map_err(at("dup2"))?;
     }
     Ok(())
@@ -128,8 +129,10 @@ fn dev_null() -> Result<OwnedFd, Error> {
     open("/dev/null", OFlag::O_RDWR, Mode::empty()).map_err(at("open /dev/null"))
 }
 
-fn is_socket(file: &FileStat) -> bool {
-    file.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFSOCK.bits()
+/// A socket or a pipe: a client can be at the other end.
+fn is_stream(file: &FileStat) -> bool {
+    let kind = file.st_mode & SFlag::S_IFMT.bits();
+    [SFlag::S_IFSOCK.bits(), SFlag::S_IFIFO.bits()].contains(&kind)
 }
 
 fn same_file(one: &FileStat, other: &FileStat) -> bool {
