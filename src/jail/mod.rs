@@ -26,6 +26,7 @@ use nix::unistd::{Gid, Pid, Uid, chdir, chroot, initgroups, setgid, setuid};
 
 use crate::config::Owner;
 use crate::log;
+use crate::sys::capability;
 
 /// Whether there is a filter of system calls for this architecture.
 pub const SUPPORTED: bool = cfg!(any(target_arch = "x86_64", target_arch = "aarch64"));
@@ -53,6 +54,7 @@ pub enum Error {
     SetUid(Uid, Errno),
     /// All calls succeeded, and root can still be had back: the owner is root, or secure bits keep capabilities.
     StillRoot(Uid),
+    Capabilities(Errno),
     Dumpable(Errno),
     NoNewPrivs(Errno),
     /// The kernel has no filters, or whoever started the process keeps it from having one.
@@ -70,6 +72,7 @@ impl Display for Error {
             Error::Chdir(errno) => write!(f, "chdir(/): {}", log::errno_text(*errno)),
             Error::SetUid(uid, errno) => write!(f, "setuid({uid}): {}", log::errno_text(*errno)),
             Error::StillRoot(uid) => write!(f, "setuid({uid}): root privileges can be regained"),
+            Error::Capabilities(errno) => write!(f, "capset: {}", errno.desc()),
             Error::Dumpable(errno) => {
                 write!(f, "prctl(PR_SET_DUMPABLE): {}", log::errno_text(*errno))
             }
@@ -97,8 +100,15 @@ pub fn drop_privileges(owner: &Owner, root: Option<&Path>) -> Result<(), Error> 
     if setuid(Uid::from_raw(0)).is_ok() || setgid(Gid::from_raw(0)).is_ok() {
         return Err(Error::StillRoot(owner.uid));
     }
+    drop_capabilities()?;
     // A change of user has put it back to what fs.suid_dumpable says.
     prctl::set_dumpable(false).map_err(Error::Dumpable)
+}
+
+/// Gives up what the launcher may have left to a user who is not root: ambient capabilities outlive a change of user
+/// made by the launcher, and inheritable ones any.
+pub fn drop_capabilities() -> Result<(), Error> {
+    capability::drop_all().map_err(Error::Capabilities)
 }
 
 /// Gives up, for a process and all its children, the system calls that none of them needs: those that start programs,

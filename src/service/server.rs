@@ -90,7 +90,7 @@ impl<'a> Server<'a> {
                 "chroot({}): Operation not permitted",
                 root.display()
             ))),
-            None => Ok(()),
+            None => jail::drop_capabilities().map_err(Fatal::from_display),
         }
     }
 
