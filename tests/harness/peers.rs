@@ -118,7 +118,8 @@ fn pipes() -> Connection {
     }
 }
 
-fn tcp(from: IpAddr, mapped: bool) -> (TcpStream, TcpStream) {
+/// Both ends of a TCP connection from this address: the client's and the server's.
+pub fn tcp(from: IpAddr, mapped: bool) -> (TcpStream, TcpStream) {
     let at = match from {
         IpAddr::V4(_) if !mapped => "127.0.0.1:0",
         IpAddr::V4(_) => "[::]:0",

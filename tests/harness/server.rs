@@ -15,7 +15,7 @@ use super::outcome::{Ending, Seen};
 use super::peers::{self, Act, Client, Launch};
 
 /// Postfix's program, as Debian and most others install it.
-const POSTFIX_QMQPD: &str = "/usr/lib/postfix/sbin/qmqpd";
+pub const POSTFIX_QMQPD: &str = "/usr/lib/postfix/sbin/qmqpd";
 
 /// How long a run may take before it is ended. The slowest dialogues are those with a timeout, of one second each.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -191,7 +191,7 @@ fn command(server: Server, instance: &Instance, env: &[(String, String)]) -> Com
 }
 
 /// Where our program can be run from by any user: a copy, if it was built below a directory that is closed to others.
-fn our_program(instance: &Instance) -> PathBuf {
+pub fn our_program(instance: &Instance) -> PathBuf {
     let built = Path::new(env!("CARGO_BIN_EXE_qmqpd"));
     let open =
         |dir: &Path| fs::metadata(dir).is_ok_and(|dir| dir.permissions().mode() & 0o001 != 0);

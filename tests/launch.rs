@@ -1,0 +1,29 @@
+//! The program as its users meet it: launchers, clients, administrators, the machine it runs on.
+//!
+//! What it says and hands over is for the dialogues to show. Here it is started as it will be, and watched: what it
+//! may still do, what it costs, how long it lets others wait, where its lines go, and what a real Postfix has in its
+//! queue afterwards.
+#![forbid(unsafe_code)]
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test fails by panicking, wherever it is written"
+)]
+
+mod harness;
+
+#[path = "launch/confined.rs"]
+mod confined;
+#[path = "launch/deadline.rs"]
+mod deadline;
+#[path = "launch/destination.rs"]
+mod destination;
+#[path = "launch/launcher.rs"]
+mod launcher;
+#[path = "launch/machine.rs"]
+mod machine;
+#[path = "launch/memory.rs"]
+mod memory;
+#[path = "launch/queue.rs"]
+mod queue;
+#[path = "launch/reply.rs"]
+mod reply;

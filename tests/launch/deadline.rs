@@ -1,0 +1,402 @@
+//! How long others can keep a process: a client, cleanup, the DNS. Nearly all of it is waiting, so it is done together.
+
+use std::fs;
+use std::io::Write;
+use std::net::UdpSocket;
+use std::os::unix::net::{UnixDatagram, UnixListener};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::thread;
+use std::time::Duration;
+
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket,
+};
+
+use crate::harness::cleanup::Cleanup;
+use crate::harness::instance::mail_owner;
+use crate::machine::{ACCEPTED, How, Machine, REQUEST, Session, greeting, tell};
+
+/// Longer than every limit of the program.
+const LIMIT: Duration = Duration::from_secs(60);
+
+const UNAVAILABLE: &str = "33:ZError: queue service unavailable,";
+const WRITE_ERROR: &str = "30:ZError: queue file write error,";
+
+/// A wait, and what is to come of it.
+type Case = (&'static str, fn() -> Waited);
+
+/// What came of it.
+struct Waited {
+    reply: String,
+    exit: String,
+    took: Duration,
+    log: Vec<String>,
+}
+
+impl Waited {
+    fn of(machine: Machine, mut session: Session, cleanup: Option<Cleanup>) -> Waited {
+        let reply = session.reply(LIMIT);
+        let took = session.started.elapsed();
+        let exit = session.exit();
+        cleanup.map(Cleanup::finish);
+        let log = machine.finish(&session);
+        Waited {
+            reply,
+            exit,
+            took,
+            log,
+        }
+    }
+
+    /// Fails unless it was answered so, logged so, and after so many seconds, a second more for a busy machine.
+    fn check(&self, reply: &str, part: &str, seconds: std::ops::RangeInclusive<u64>) {
+        assert_eq!(self.reply, reply, "{:?}", self.log);
+        assert!(
+            self.log.iter().any(|line| line.contains(part)),
+            "no {part:?} in {:?}",
+            self.log
+        );
+        let took = self.took.as_secs_f64();
+        let (from, to) = (*seconds.start() as f64, *seconds.end() as f64);
+        assert!(
+            from - 0.1 < took && took < to + 1.0,
+            "after {took:.1} s: {:?}",
+            self.log
+        );
+        let exit = if part.starts_with("fatal: ") {
+            "1"
+        } else {
+            "0"
+        };
+        assert_eq!(self.exit, exit, "{:?}", self.log);
+    }
+}
+
+const CASES: &[Case] = &[
+    ("cleanup is not there", absent_cleanup),
+    ("cleanup's backlog is full", full_backlog),
+    ("cleanup never greets", silent_cleanup),
+    ("cleanup greets a byte a second", dripping_cleanup),
+    ("cleanup dies before it has accepted", dying_cleanup),
+    ("cleanup does not answer", unanswering_cleanup),
+    ("cleanup does not read", unreading_cleanup),
+    ("a client sends nothing", silent_client),
+    ("a client sends one byte", client_after_a_byte),
+    ("a client sends a byte now and then", dripping_client),
+    (
+        "daemon_timeout during a wait for cleanup",
+        daemon_timeout_at_cleanup,
+    ),
+    ("a refused client does not go", staying_client),
+    ("a DNS server does not answer", silent_dns),
+    ("a log daemon does not take lines", deaf_log),
+];
+
+#[test]
+fn every_wait_ends() {
+    let failures: Vec<&str> = thread::scope(|scope| {
+        let runs: Vec<_> = CASES
+            .iter()
+            .map(|(name, case)| {
+                scope.spawn(move || match catch_unwind(AssertUnwindSafe(case)) {
+                    Ok(waited) => {
+                        tell(&format!(
+                            "{name}: {:?} after {:.1} s",
+                            waited.reply,
+                            waited.took.as_secs_f64()
+                        ));
+                        None
+                    }
+                    Err(_) => Some(*name),
+                })
+            })
+            .collect();
+        runs.into_iter()
+            .filter_map(|run| run.join().unwrap())
+            .collect()
+    });
+    assert!(failures.is_empty(), "{failures:?}");
+}
+
+/// A session that has sent a whole request.
+fn requested(machine: &Machine) -> Session {
+    let mut session = machine.start(&How::default());
+    session.send(REQUEST);
+    session
+}
+
+fn absent_cleanup() -> Waited {
+    let machine = Machine::new(&["qmqpd_error_delay = 1s"]);
+    let session = requested(&machine);
+    let waited = Waited::of(machine, session, None);
+    waited.check(
+        UNAVAILABLE,
+        "to subsystem public/cleanup: No such file or directory",
+        12..=19,
+    );
+    waited
+}
+
+fn full_backlog() -> Waited {
+    let machine = Machine::new(&["qmqpd_error_delay = 1s"]);
+    let path = machine.instance.socket("cleanup");
+    let address = UnixAddr::new(&path).unwrap();
+    let make = |flags| socket(AddressFamily::Unix, SockType::Stream, flags, None).unwrap();
+    let listener = make(SockFlag::SOCK_CLOEXEC);
+    bind(std::os::fd::AsRawFd::as_raw_fd(&listener), &address).unwrap();
+    listen(&listener, Backlog::new(0).unwrap()).unwrap();
+    machine.open_to_all("cleanup");
+    let mut waiting = Vec::new();
+    loop {
+        let client = make(SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK);
+        if connect(std::os::fd::AsRawFd::as_raw_fd(&client), &address).is_err() {
+            break;
+        }
+        waiting.push(client);
+    }
+    let session = requested(&machine);
+    let waited = Waited::of(machine, session, None);
+    waited.check(
+        UNAVAILABLE,
+        "warning: connect #1 to subsystem public/cleanup: ",
+        14..=19,
+    );
+    waited
+}
+
+fn silent_cleanup() -> Waited {
+    let machine = Machine::new(&[]);
+    let mut held = Vec::new();
+    machine.cleanup_that(move |stream| held.push(stream));
+    let session = requested(&machine);
+    let waited = Waited::of(machine, session, None);
+    waited.check(
+        UNAVAILABLE,
+        "warning: timeout on public/cleanup socket",
+        44..=45,
+    );
+    waited
+}
+
+/// Each byte comes in time; all of them together do not.
+fn dripping_cleanup() -> Waited {
+    let machine = Machine::new(&[]);
+    machine.cleanup_that(|mut stream| {
+        for byte in greeting() {
+            thread::sleep(Duration::from_secs(1));
+            if stream.write_all(&[byte]).is_err() {
+                return;
+            }
+        }
+    });
+    let session = requested(&machine);
+    let waited = Waited::of(machine, session, None);
+    waited.check(
+        UNAVAILABLE,
+        "warning: timeout on public/cleanup socket",
+        44..=45,
+    );
+    waited
+}
+
+fn dying_cleanup() -> Waited {
+    let machine = Machine::new(&[]);
+    let listener = UnixListener::bind(machine.instance.socket("cleanup")).unwrap();
+    machine.open_to_all("cleanup");
+    let session = requested(&machine);
+    session.wait_until_it_waits();
+    drop(listener);
+    let waited = Waited::of(machine, session, None);
+    waited.check(
+        UNAVAILABLE,
+        "warning: NOQUEUE: localhost[127.0.0.1]: Error: ",
+        0..=2,
+    );
+    waited
+}
+
+fn unanswering_cleanup() -> Waited {
+    let machine = Machine::new(&["ipc_timeout = 2s"]);
+    let cleanup = machine.cleanup(&["answers <nothing>"]);
+    let session = requested(&machine);
+    let waited = Waited::of(machine, session, Some(cleanup));
+    waited.check(
+        WRITE_ERROR,
+        "warning: mail_stream_cleanup: close error",
+        2..=3,
+    );
+    waited
+}
+
+/// A write that has got rid of a part is not interrupted: it takes a second wait to find out.
+fn unreading_cleanup() -> Waited {
+    let machine = Machine::new(&["ipc_timeout = 2s"]);
+    let mut held = Vec::new();
+    machine.cleanup_that(move |mut stream| {
+        stream.write_all(&greeting()).unwrap();
+        held.push(stream);
+    });
+    let mut session = machine.start(&How::default());
+    let message = vec![b'x'; 4_000_000];
+    let rest = b",11:s@x.example,11:r@y.example,";
+    session.send(format!("{}:{}:", 8 + message.len() + rest.len(), message.len()).as_bytes());
+    session.send(&message);
+    session.send(&[rest.as_slice(), b","].concat());
+    let waited = Waited::of(machine, session, None);
+    waited.check(
+        WRITE_ERROR,
+        "warning: mail_stream_cleanup: close error",
+        2..=4,
+    );
+    waited
+}
+
+fn silent_client() -> Waited {
+    let machine = Machine::new(&["qmqpd_timeout = 2s"]);
+    let session = machine.start_tcp(&How::default(), "127.0.0.1");
+    let waited = Waited::of(machine, session, None);
+    waited.check(
+        "",
+        "NOQUEUE: localhost[127.0.0.1]: read/write timeout while receiving QMQP packet header",
+        2..=3,
+    );
+    waited
+}
+
+fn client_after_a_byte() -> Waited {
+    let machine = Machine::new(&["qmqpd_timeout = 2s"]);
+    let cleanup = machine.cleanup(&[]);
+    let mut session = machine.start_tcp(&How::default(), "127.0.0.1");
+    session.send(&REQUEST[..1]);
+    let waited = Waited::of(machine, session, Some(cleanup));
+    waited.check(
+        "",
+        "read/write timeout while receiving QMQP packet header",
+        2..=3,
+    );
+    waited
+}
+
+/// Never silent for as long as qmqpd_timeout; the session ends all the same.
+fn dripping_client() -> Waited {
+    let machine = Machine::new(&["daemon_timeout = 4s", "qmqpd_timeout = 2s"]);
+    let cleanup = machine.cleanup(&[]);
+    let session = machine.start(&How::default());
+    let mut output = session.client.try_clone().unwrap();
+    let dripping = thread::spawn(move || {
+        for byte in REQUEST {
+            if output.write_all(&[*byte]).is_err() {
+                return;
+            }
+            thread::sleep(Duration::from_millis(300));
+        }
+    });
+    let waited = Waited::of(machine, session, Some(cleanup));
+    dripping.join().unwrap();
+    waited.check("", "fatal: watchdog timeout", 4..=5);
+    waited
+}
+
+fn daemon_timeout_at_cleanup() -> Waited {
+    let machine = Machine::new(&["daemon_timeout = 3s"]);
+    let cleanup = machine.cleanup(&["answers <nothing>"]);
+    let session = requested(&machine);
+    let waited = Waited::of(machine, session, Some(cleanup));
+    waited.check(
+        WRITE_ERROR,
+        "warning: mail_stream_cleanup: close error",
+        3..=4,
+    );
+    waited
+}
+
+/// A client that has its reply and stays, with a byte now and then, is left after ten seconds.
+fn staying_client() -> Waited {
+    let machine = Machine::new(&["qmqpd_authorized_clients ="]);
+    let mut session = machine.start(&How::default());
+    let mut output = session.client.try_clone().unwrap();
+    let staying = thread::spawn(move || {
+        while output.write_all(b"x").is_ok() {
+            thread::sleep(Duration::from_millis(500));
+        }
+    });
+    let reply = session.reply(LIMIT);
+    let exit = session.end();
+    let took = session.started.elapsed();
+    staying.join().unwrap();
+    let waited = Waited {
+        reply,
+        exit,
+        took,
+        log: machine.finish(&session),
+    };
+    let text = "DError: localhost[127.0.0.1] is not authorized to use this service";
+    waited.check(
+        &format!("{}:{text},", text.len()),
+        "NOQUEUE: reject: CONNECT from ",
+        10..=11,
+    );
+    waited
+}
+
+/// A DNS server that takes questions and says nothing. Nobody but the server under test is told to ask it.
+fn silent_dns() -> Waited {
+    let machine = Machine::new(&["qmqpd_authorized_clients = 127.0.0.0/8"]);
+    let Ok(_server) = UdpSocket::bind("127.53.53.53:53") else {
+        assert!(mail_owner().is_none(), "127.53.53.53:53 is not to be had");
+        return Waited {
+            reply: "not run: not root".into(),
+            exit: "0".into(),
+            took: Duration::ZERO,
+            log: Vec::new(),
+        };
+    };
+    let dir = &machine.instance.dir;
+    fs::write(
+        dir.join("resolv.conf"),
+        "nameserver 127.53.53.53\noptions timeout:30 attempts:5\n",
+    )
+    .unwrap();
+    fs::write(dir.join("nsswitch.conf"), "hosts: dns\n").unwrap();
+    let script = "for file in resolv.conf nsswitch.conf; do mount --bind DIR/$file /etc/$file || exit 1; done; exec \"$@\"";
+    let how = How {
+        through: &["unshare", "--mount", "sh", "-c", script, "sh"],
+        ..How::default()
+    };
+    let cleanup = machine.cleanup(&[]);
+    let mut session = machine.start_tcp(&how, "127.0.0.77");
+    session.send(REQUEST);
+    let waited = Waited::of(machine, session, Some(cleanup));
+    let warning =
+        "warning: the name lookup of 127.0.0.77 took longer than 15 seconds, its name is unknown";
+    waited.check(ACCEPTED, warning, 15..=16);
+    assert_eq!(waited.log[1], "connect from unknown[127.0.0.77]");
+    waited
+}
+
+/// With -v there are dozens of lines, and only the first is waited for. The line at which that is seen is lost.
+fn deaf_log() -> Waited {
+    let machine = Machine::new(&["postlog_service_name = deaf"]);
+    let path = machine.instance.socket("deaf");
+    let _deaf = UnixDatagram::bind(&path).unwrap();
+    machine.open_to_all("deaf");
+    // Each sender has room of its own; what is full in the end is the daemon's.
+    let fill = || {
+        let sender = UnixDatagram::unbound().unwrap();
+        sender.connect(&path).unwrap();
+        sender.set_nonblocking(true).unwrap();
+        sender.send(b"x").is_ok()
+    };
+    while fill() {}
+    let cleanup = machine.cleanup(&[]);
+    let how = How {
+        arguments: &["-v", "-v"],
+        ..How::default()
+    };
+    let mut session = machine.start(&how);
+    session.send(REQUEST);
+    let mut waited = Waited::of(machine, session, Some(cleanup));
+    waited.log.push("not a line".into());
+    waited.check(ACCEPTED, "not a line", 5..=6);
+    waited
+}
