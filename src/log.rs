@@ -12,7 +12,7 @@ use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use syslog::{LogFormat, Logger, LoggerBackend, Severity};
@@ -27,6 +27,9 @@ pub const ERROR_LIMIT: u32 = 13;
 
 /// How long a log daemon that does not take messages may hold the session up, for one message.
 const SEND_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long such a daemon is left alone then: clients wait 60 seconds for their reply, and `-v` makes hundreds of lines.
+const DEAF_TIME: Duration = Duration::from_secs(60);
 
 /// LOG_MAIL of syslog(3), the facility until main.cf has been read.
 pub const FACILITY_MAIL: u32 = 2;
@@ -85,6 +88,8 @@ struct Log {
     /// smtputf8_enable: UTF-8 stays as it is.
     utf8: bool,
     errors: u32,
+    /// Until then lines are dropped: one could not be sent within [`SEND_LIMIT`].
+    deaf_until: Option<Instant>,
     /// After confinement a lost connection to the log cannot be made again.
     may_connect: bool,
 }
@@ -98,6 +103,7 @@ static LOG: Mutex<Log> = Mutex::new(Log {
     copy_to_stderr: false,
     utf8: false,
     errors: 0,
+    deaf_until: None,
     may_connect: true,
 });
 
@@ -274,6 +280,10 @@ impl Log {
         if self.copy_to_stderr && !matches!(self.sink, Some(Sink::Stderr)) {
             write_stderr(&format!("{}: {message}\n", self.tag));
         }
+        let begin = Instant::now();
+        if self.deaf_until.is_some_and(|end| begin < end) {
+            return;
+        }
         self.connect();
         let sent = match &mut self.sink {
             None => return,
@@ -295,6 +305,9 @@ impl Log {
                 true
             }
         };
+        if !sent && begin.elapsed() >= SEND_LIMIT {
+            self.deaf_until = begin.checked_add(DEAF_TIME);
+        }
         // A restarted daemon has a new socket. The next message looks for it, while that is allowed.
         if !sent && self.may_connect {
             self.sink = None;
