@@ -19,7 +19,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::sys::socket::{AddressFamily, SockaddrStorage, getpeername};
+use nix::sys::socket::{AddressFamily, SockaddrStorage, getpeername, getsockopt, sockopt};
 use nix::sys::stat::{SFlag, fstat};
 
 use crate::config::{Protocols, valid_hostname};
@@ -68,6 +68,8 @@ pub enum Error {
         family: &'static str,
         inet_protocols: Protocols,
     },
+    /// There is no connection: the launcher leaves it to the program to accept one, and would start it again and again.
+    Listening,
 }
 
 impl Display for Error {
@@ -79,6 +81,10 @@ impl Display for Error {
             } => write!(
                 f,
                 "cannot handle socket type {family} with \"inet_protocols = {inet_protocols}\""
+            ),
+            Error::Listening => f.write_str(
+                "standard input is a listening socket: the launcher has to accept connections \
+                 (inetd: nowait, xinetd: wait = no, systemd: Accept=yes)",
             ),
         }
     }
@@ -100,6 +106,7 @@ impl Peer {
         match client_on(fd, ask, environment) {
             Client::Local => Ok(Peer::local()),
             Client::Gone => Ok(Peer::unknown()),
+            Client::None => Err(Error::Listening),
             Client::Remote { address, port } => Peer::remote(address, port, ask),
         }
     }
@@ -180,6 +187,8 @@ enum Client {
     Local,
     /// An Internet connection that is no longer one, or a launcher that has not said whose it is.
     Gone,
+    /// A socket that clients are still to be accepted from.
+    None,
     Remote {
         address: IpAddr,
         port: Option<u16>,
@@ -205,6 +214,7 @@ fn client_on(fd: BorrowedFd<'_>, ask: &Ask, environment: Environment<'_>) -> Cli
         }
         Err(Errno::ENOTSOCK) if is_pipe(fd) => client_named(ask, PIPE_VARIABLES, environment),
         Err(Errno::ENOTSOCK) => Client::Local,
+        Err(Errno::ENOTCONN) if getsockopt(&fd, sockopt::AcceptConn) == Ok(true) => Client::None,
         Err(_) => Client::Gone,
     }
 }
@@ -281,7 +291,10 @@ fn confirmed_name(address: IpAddr, addr: &str, limit: Duration) -> Option<String
                 "the name lookup of {addr} took longer than {seconds} seconds, its name is unknown"
             ))
         }
-        Err(e) => Answer::warn(format!("the name of {addr} cannot be looked up: {e}")),
+        Err(e) => Answer::warn(format!(
+            "the name of {addr} cannot be looked up: {}",
+            log::error_text(&e)
+        )),
     };
     if let Some(warning) = answer.warning {
         log::warning(format_args!("{warning}"));
