@@ -72,7 +72,7 @@ impl Display for Error {
             Error::Chdir(errno) => write!(f, "chdir(/): {}", log::errno_text(*errno)),
             Error::SetUid(uid, errno) => write!(f, "setuid({uid}): {}", log::errno_text(*errno)),
             Error::StillRoot(uid) => write!(f, "setuid({uid}): root privileges can be regained"),
-            Error::Capabilities(errno) => write!(f, "capset: {}", errno.desc()),
+            Error::Capabilities(errno) => write!(f, "capset: {}", log::errno_text(*errno)),
             Error::Dumpable(errno) => {
                 write!(f, "prctl(PR_SET_DUMPABLE): {}", log::errno_text(*errno))
             }
