@@ -373,14 +373,14 @@ fn an_explanation_agrees_with_what_happens() {
 #[test]
 fn a_slip_of_the_keyboard_is_answered_where_it_was_made() {
     let output = Command::new(OURS)
-        .args(["--chekc"])
+        .args(["--check", "--verbos"])
         .stdin(Stdio::null())
         .output()
         .unwrap();
     assert_eq!(output.stdout, b"");
     assert_eq!(
         String::from_utf8_lossy(&output.stderr),
-        "qmqpd: invalid option: chekc\n\"qmqpd --help\" lists what there is.\n"
+        "qmqpd: invalid option: verbos\n\"qmqpd --help\" lists what there is.\n"
     );
     assert_eq!(output.status.code(), Some(64));
 }

@@ -17,7 +17,6 @@ mod server;
 use std::ffi::OsString;
 use std::fmt::Display;
 use std::io::{IsTerminal, Write};
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -224,10 +223,10 @@ fn process_name(argument: Option<OsString>) -> String {
     name.to_string_lossy().into_owned()
 }
 
-/// Whether somebody has typed this, and should not have to look for the answer in a log.
+/// Whether somebody has typed this, and should not have to look for the answer in a log. Launchers ask for no command.
 fn by_hand(arguments: &[OsString]) -> bool {
-    let long = |argument: &OsString| argument.len() > 2 && argument.as_bytes().starts_with(b"--");
-    std::io::stdin().is_terminal() || arguments.iter().any(long)
+    let is_command = |argument: &OsString| options::COMMANDS.iter().any(|name| argument == name);
+    std::io::stdin().is_terminal() || arguments.iter().any(is_command)
 }
 
 fn misuse(error: &options::Error) -> ExitCode {

@@ -89,6 +89,9 @@ impl std::fmt::Display for Error {
     }
 }
 
+/// The options that ask for something else than to serve.
+pub const COMMANDS: [&str; 4] = ["--help", "--version", "--check", "--explain"];
+
 /// Reads the arguments after the program's name.
 pub fn parse(arguments: &[OsString]) -> Result<Options, Error> {
     let matches = grammar().parse(arguments).map_err(invalid)?;
