@@ -138,6 +138,17 @@ impl MatchList {
         self.items.iter().filter_map(problem).collect()
     }
 
+    /// A table that has changed since the list was opened, as messages show it. A process that serves many clients asks
+    /// before each, and lets a new process open the list.
+    pub fn changed_table(&self) -> Option<String> {
+        self.items.iter().find_map(|item| match &item.what {
+            What::Table(table) if table.has_changed() => {
+                Some(format!("{}{TABLE_FLAGS}", table.name()))
+            }
+            What::Table(_) | What::Literal(_) => None,
+        })
+    }
+
     fn match_name(&self, item: &Item, name: &str) -> Result<bool, Unavailable> {
         self.trace("match_hostname", name, item);
         match &item.what {

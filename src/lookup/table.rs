@@ -28,6 +28,11 @@ pub(super) trait Table: Debug {
 
     /// The value of `key`, which is in lower case; `None` when the table does not have it.
     fn find(&self, key: &str) -> Result<Option<Vec<u8>>, Problem>;
+
+    /// Whether what was opened is no longer what would be opened now. Only tables that Postfix watches say so.
+    fn has_changed(&self) -> bool {
+        false
+    }
 }
 
 /// Opens `type:name` for reading, or says why it cannot be.

@@ -390,6 +390,37 @@ impl Table for Asked {
         self.asked.borrow_mut().push(key.to_owned());
         Ok((key == self.has).then(Vec::new))
     }
+
+    fn has_changed(&self) -> bool {
+        self.has == "changed"
+    }
+}
+
+/// A list of one table.
+fn list_of(table: &Rc<Asked>, parents: ParentStyle) -> MatchList {
+    let mut list = MatchList::read(LIST, "", parents).1.expect("list");
+    list.items.push(Item {
+        negated: false,
+        what: What::Table(Rc::clone(table) as Rc<dyn Table>),
+        place: None,
+    });
+    list
+}
+
+#[test]
+fn a_list_names_a_table_that_has_changed() {
+    for (has, named) in [
+        ("changed", Some("test:asked(0,lock|utf8_request)")),
+        ("", None),
+    ] {
+        let table = Rc::new(Asked {
+            keys: Keys::Fixed,
+            has,
+            asked: std::cell::RefCell::default(),
+        });
+        let changed = list_of(&table, ParentAlso).changed_table();
+        assert_eq!(changed.as_deref(), named);
+    }
 }
 
 /// Which keys a table is asked for, and whether the client is listed.
@@ -399,12 +430,7 @@ fn asked(keys: Keys, parents: ParentStyle, has: &'static str) -> (Vec<String>, b
         has,
         asked: std::cell::RefCell::default(),
     });
-    let mut list = MatchList::read(LIST, "", parents).1.expect("list");
-    list.items.push(Item {
-        negated: false,
-        what: What::Table(Rc::clone(&table) as Rc<dyn Table>),
-        place: None,
-    });
+    let list = list_of(&table, parents);
     let decision = list
         .decide("A.b.example.COM", "127.0.0.5")
         .expect("decision");

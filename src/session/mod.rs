@@ -65,6 +65,19 @@ pub struct Lists {
     pub debug_peer_list: Option<MatchList>,
 }
 
+impl Lists {
+    /// A table of theirs that has changed on disk since they were opened.
+    pub fn changed_table(&self) -> Option<String> {
+        [
+            Some(&self.qmqpd_authorized_clients),
+            self.debug_peer_list.as_ref(),
+        ]
+        .into_iter()
+        .flatten()
+        .find_map(MatchList::changed_table)
+    }
+}
+
 /// Everything that a transaction needs besides the client's bytes.
 pub struct Session<'a> {
     pub settings: &'a Settings,
