@@ -50,8 +50,9 @@ usage: qmqpd [-cSvV] [-n service] [-o parameter=value]
 
 Receives one message by QMQP on standard input and output, puts it into the
 mail queue, and answers. It is started for each connection by inetd, xinetd,
-tcpserver or systemd (Accept=yes); parameters come from Postfix's main.cf, in
-/etc/postfix or the directory that the environment variable MAIL_CONFIG names.
+tcpserver or systemd (Accept=yes), or as a service by Postfix's master(8);
+parameters come from Postfix's main.cf, in /etc/postfix or the directory that
+the environment variable MAIL_CONFIG names.
 
   -c           chroot to $queue_directory
   -n SERVICE   what $service_name stands for
@@ -146,7 +147,7 @@ fn start() -> Result<ExitCode, Fatal> {
     if let Some(command) = &options.command {
         return Ok(obey(command, &options, &process));
     }
-    if !options.by_hand && std::io::stdin().is_terminal() {
+    if !options.terminal_allowed && std::io::stdin().is_terminal() {
         return Ok(refuse_terminal());
     }
     let inherited = match options.transport {

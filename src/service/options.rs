@@ -24,7 +24,7 @@ pub struct Options {
     /// `-s`: how many listening sockets there are.
     pub socket_count: i32,
     /// `-S`, or `-d`: a terminal on standard input is no mistake.
-    pub by_hand: bool,
+    pub terminal_allowed: bool,
     /// How many `-v`.
     pub verbose: u32,
     /// `-V`
@@ -108,7 +108,7 @@ pub fn parse(arguments: &[OsString]) -> Result<Options, Error> {
         transport,
         single_process: matches.opt_present("l"),
         socket_count: socket_count.unwrap_or(1),
-        by_hand: matches.opt_present("S") || matches.opt_present("d"),
+        terminal_allowed: matches.opt_present("S") || matches.opt_present("d"),
         verbose: u32::try_from(matches.opt_count("v")).unwrap_or(u32::MAX),
         copy_to_stderr: matches.opt_present("V"),
         command: command(&matches)?,
@@ -211,7 +211,7 @@ mod tests {
         assert_eq!(options.transport, Some(Transport::Inet));
         assert_eq!(options.service.as_deref(), Some("628"));
         assert_eq!(options.verbose, 2);
-        assert!(options.chroot && options.single_process && options.by_hand);
+        assert!(options.chroot && options.single_process && options.terminal_allowed);
         assert_eq!((options.socket_count, options.overrides.len()), (2, 3));
     }
 
@@ -231,7 +231,7 @@ mod tests {
     fn what_is_not_said_has_its_usual_value() {
         let options = parsed("-t unix").unwrap();
         assert_eq!(options.socket_count, 1);
-        assert!(!options.single_process && !options.by_hand && !options.chroot);
+        assert!(!options.single_process && !options.terminal_allowed && !options.chroot);
     }
 
     #[test]

@@ -59,9 +59,9 @@ impl<'a> Server<'a> {
         self.daemon_timeout
     }
 
-    /// The name of a table that is no longer what it was when the lists were opened.
-    pub fn changed_table(&self) -> Option<&str> {
-        None
+    /// A table that has changed on disk since the lists were opened.
+    pub fn changed_table(&self) -> Option<String> {
+        self.lists.changed_table()
     }
 
     /// Gives up, in a process that does not serve clients itself, the system calls that its children do not need either.

@@ -158,15 +158,17 @@ impl Resident {
             log::debug(1, format_args!("connection established"));
             // Nobody to tell, if this fails; what is accepted is served.
             self.channel.tell(State::Taken).unwrap_or_default();
-            match child::fork().map_err(|error| system("fork", &error))? {
-                Fork::Child { parent } => {
+            match child::fork() {
+                Ok(Fork::Child { parent }) => {
                     child::die_with(parent).map_err(|error| system("prctl", &error))?;
                     return Ok(Some(connection));
                 }
-                Fork::Parent { child } => {
+                Ok(Fork::Parent { child }) => {
                     drop(connection);
                     reap(child, server.daemon_timeout() + CHILD_GRACE);
                 }
+                // The client keeps its mail, and finds the connection closed.
+                Err(error) => log::error(format_args!("fork: {}", log::error_text(&error)))?,
             }
             if self.channel.tell(State::Available).is_err() {
                 return Ok(leave("master disconnect"));
