@@ -16,7 +16,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread::{self, sleep};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg};
@@ -321,10 +321,10 @@ fn a_process_leaves_when_it_is_idle_and_when_master_is_gone() {
     let [short, long] = [(); 2].map(|()| master::free_port());
     let mut master = Master::start(
         "",
-        &format!("{short} inet n - n - - qmqpd -v -o max_idle=1\n{long} inet n - n - - qmqpd\n"),
+        &format!("{short} inet n - n - - qmqpd -v -o max_idle=1\n{long} inet n - n - - qmqpd -v\n"),
     );
     send(connect(short), &message()).unwrap();
-    assert_eq!(master.processes("qmqpd").len(), 1);
+    assert_eq!(children(&master).1.len(), 1);
     assert!(until(PATIENCE, || master.processes("qmqpd").is_empty()));
     master.wait_for_log("idle timeout -- exiting");
     for line in [
@@ -334,6 +334,11 @@ fn a_process_leaves_when_it_is_idle_and_when_master_is_gone() {
     ] {
         assert!(master.log_has(line), "{line}");
     }
+
+    send(connect(long), &message()).unwrap();
+    master.reload();
+    master.wait_for_log("master disconnect -- exiting");
+    assert!(until(PATIENCE, || master.processes("qmqpd").is_empty()));
 
     // Three wait for clients, or for the lock; one serves a client, and does so to the end.
     let started: Vec<_> = (0..3).map(|_| half_sent(connect(long), &master)).collect();
@@ -402,6 +407,35 @@ fn odd_starts_do_not_keep_it_from_serving() {
     assert!(reply.contains("queued as"), "{reply}");
     assert_eq!(children(&master).1, resident);
     assert!(!master.log_has("exit status") && !master.log_has("throttling"));
+}
+
+#[test]
+fn a_mistake_in_the_configuration_is_answered_at_once_and_costs_no_process() {
+    if master::is_missing("a_mistake_in_the_configuration_is_answered_at_once") {
+        return;
+    }
+    let port = master::free_port();
+    let master = Master::start("", &format!("{port} inet n - n - 1 qmqpd stray"));
+    let mut residents = Vec::new();
+    for _ in 0..2 {
+        let start = Instant::now();
+        let reply = send(connect(port), &message()).unwrap();
+        assert!(
+            reply.contains("ZError: server configuration error"),
+            "{reply}"
+        );
+        // The first child stays for a second after its answer, and there is one process only.
+        assert!(residents.is_empty() || start.elapsed() > Duration::from_millis(500));
+        residents.extend(children(&master).1);
+    }
+    assert_eq!(residents.len(), 2);
+    assert_eq!(residents[0], residents[1]);
+    let trouble = master.trouble();
+    let fatal = "fatal: unexpected command-line argument: stray";
+    assert!(
+        trouble.iter().all(|line| line.contains(fatal)) && trouble.len() == 2,
+        "{trouble:?}"
+    );
 }
 
 #[test]
