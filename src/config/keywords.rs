@@ -138,6 +138,8 @@ impl Kind for Protocols {
 pub enum QueueMethod {
     /// Through Postfix's cleanup(8).
     Cleanup,
+    /// Into a queue file of our own.
+    File,
 }
 
 impl Kind for QueueMethod {
@@ -147,6 +149,7 @@ impl Kind for QueueMethod {
     fn read(config: &Config, param: &Param, value: Vec<u8>) -> Result<QueueMethod, Fault> {
         match value.as_slice() {
             b"cleanup" => Ok(QueueMethod::Cleanup),
+            b"file" => Ok(QueueMethod::File),
             _ => Err(config.in_file(format_args!(
                 "parameter {}: unknown queue method: {}",
                 param.name,

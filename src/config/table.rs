@@ -318,7 +318,7 @@ parameters! {
 
     // Not in Postfix.
 
-    /// Where messages go: `cleanup`, which is Postfix's cleanup(8).
+    /// Where messages go: `cleanup`, which is Postfix's cleanup(8), or `file`, a queue file that we write.
     qmqpd_queue_method: QueueMethod = "cleanup";
     /// Whether to serve only in a process that has given up what it does not need.
     qmqpd_sandbox: Bool = "yes";
@@ -329,6 +329,8 @@ parameters! {
 
     // cleanup(8)'s, for the queue method that does its work.
 
+    /// Whether CR and LF within a line become blanks.
+    cleanup_replace_stray_cr_lf: Bool = "yes";
     /// How many recipients are compared to find duplicates.
     duplicate_filter_limit: Int = "1000", min 1;
     /// Who receives mail for the empty address.

@@ -36,7 +36,7 @@ pub const SUPPORTED: bool = cfg!(any(target_arch = "x86_64", target_arch = "aarc
 pub enum Need<'fd> {
     /// Write this file to its end, go back in it, cut it, change its mode, fsync it.
     File(BorrowedFd<'fd>),
-    /// Remove a file of this directory.
+    /// Remove a file of this directory, and fsync the directory.
     Unlink(BorrowedFd<'fd>),
     /// Connect this socket, which is made already.
     Connect(BorrowedFd<'fd>),

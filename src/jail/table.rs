@@ -138,6 +138,7 @@ pub const TABLE: &[Row] = &[
     row(libc::SYS_fsync, File, &[Is(0, Held)]),
     // An absolute path passes as well: the filter sees a pointer. It reaches what mail_owner may remove.
     row(libc::SYS_unlinkat, Unlink, &[Is(0, Held)]),
+    row(libc::SYS_fsync, Unlink, &[Is(0, Held)]), // the name of a queue file is in its directory
     row(libc::SYS_connect, Connect, &[Is(0, Held)]),
     row(libc::SYS_wait4, Wait, &[Is(0, Held)]),
     // The resident process: lock, sockets, status channel. Whatever row there is above for one descriptor is for any

@@ -20,7 +20,7 @@ use crate::wire::record::{DATA_LIMIT, Type, Writer};
 use crate::wire::verp::Sender;
 
 use super::received::Received;
-use super::{Origin, Queue, Unavailable, Verdict, answers, content};
+use super::{Committed, Origin, Queue, Unavailable, Verdict, answers, attributes, content};
 
 /// How long connecting is tried. Unlike Postfix, which tries for 100 s: QMQP clients wait 60 s for their answer.
 const CONNECT_LIMIT: Duration = Duration::from_secs(15);
@@ -169,19 +169,7 @@ impl Queue for Cleanup<'_> {
         if let Some(delimiters) = &sender.verp {
             self.out.put(Type::Verp, &[delimiters]);
         }
-        let peer = self.origin.peer;
-        for (name, value) in [
-            ("log_client_name", peer.name.as_str()),
-            ("log_client_address", &peer.rfc_addr),
-            ("log_client_port", &peer.port),
-            ("log_message_origin", self.origin.namaddr),
-            ("log_protocol_name", "QMQP"),
-            ("client_name", &peer.name),
-            ("client_address", &peer.addr),
-            ("client_port", &peer.port),
-            ("client_address_type", &peer.family.to_string()),
-            ("protocol_name", "QMQP"),
-        ] {
+        for (name, value) in attributes(self.origin) {
             self.out
                 .put(Type::Attr, &[name.as_bytes(), b"=", value.as_bytes()]);
         }
@@ -195,17 +183,17 @@ impl Queue for Cleanup<'_> {
         self.recipients = self.recipients.saturating_add(1);
     }
 
-    fn commit(mut self: Box<Self>) -> Verdict {
+    fn commit(mut self: Box<Self>) -> Committed {
         if self.out_of_memory {
-            return Verdict::OutOfMemory;
+            return Verdict::OutOfMemory.into();
         }
         self.send_content();
         let socket = socket_name(&self.settings.socket);
         if let Err(error) = self.out.finish() {
             answers::log_close_error(&error, &socket);
-            return Verdict::WriteError;
+            return Verdict::WriteError.into();
         }
-        answers::status(self.out.sink(), &socket)
+        answers::status(self.out.sink(), &socket).into()
     }
 }
 
@@ -222,11 +210,10 @@ impl Cleanup<'_> {
         for line in header.lines() {
             self.out.put(Type::Norm, &[&line]);
         }
-        content::put(
-            &mut self.out,
-            &self.content,
-            self.settings.line_length_limit,
-        );
+        let limit = self.settings.line_length_limit;
+        content::records(&self.content, limit, |kind, pieces| {
+            self.out.put(kind, pieces);
+        });
         self.out.put(Type::Xtra, &[]);
         self.out.put(Type::End, &[]);
     }

@@ -2,29 +2,29 @@
 //!
 //! Authority: section 12 of the QMQP page of the specification.
 
-use std::io::{BufRead, Write};
+use std::io::BufRead;
 
-use crate::wire::record::{Type, Writer};
+use crate::wire::record::Type;
 
-/// Writes `content` line by line; a line of more than `line_limit` bytes becomes several records.
+/// Hands `content` to `put` line by line; a line of more than `line_limit` bytes becomes several records.
 ///
 /// Envelope lines of a mailbox ("From ") at the top are made header lines. If what follows begins with a blank it
 /// would continue the header in front of it, so an empty line is put between.
-pub fn put<W: Write>(out: &mut Writer<W>, content: &[u8], line_limit: usize) {
+pub fn records(content: &[u8], line_limit: usize, mut put: impl FnMut(Type, &[&[u8]])) {
     let mut rest = content;
     let mut at_top = true;
     while !rest.is_empty() {
         let (line, kind) = next_line(&mut rest, line_limit);
         if at_top && is_mailbox_line(line) {
             let text = line.split(|&b| b == 0).next().unwrap_or_default();
-            out.put(kind, &[b"X-Mailbox-Line: ", text]);
+            put(kind, &[b"X-Mailbox-Line: ", text]);
             continue;
         }
         if at_top && line.first().is_some_and(|b| matches!(b, b' ' | b'\t')) {
-            out.put(Type::Norm, &[]);
+            put(Type::Norm, &[]);
         }
         at_top = false;
-        out.put(kind, &[line]);
+        put(kind, &[line]);
     }
 }
 
@@ -51,24 +51,24 @@ fn is_mailbox_line(line: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::record::tests::get;
+    use crate::wire::record::{Writer, get};
     use proptest::prelude::*;
 
-    fn records(content: &[u8], limit: usize) -> Vec<(char, Vec<u8>)> {
+    fn put(content: &[u8], limit: usize) -> Vec<(char, Vec<u8>)> {
         let mut writer = Writer::new(Vec::new(), Vec::new());
-        put(&mut writer, content, limit);
+        records(content, limit, |kind, pieces| writer.put(kind, pieces));
         writer.finish().unwrap();
         let mut bytes = writer.sink().as_slice();
-        let mut records = Vec::new();
+        let mut found = Vec::new();
         while let Some((kind, data, rest)) = get(bytes) {
-            records.push((char::from(kind), data.to_vec()));
+            found.push((char::from(kind), data.to_vec()));
             bytes = rest;
         }
-        records
+        found
     }
 
     fn shown(content: &str, limit: usize) -> String {
-        records(content.as_bytes(), limit)
+        put(content.as_bytes(), limit)
             .into_iter()
             .map(|(kind, data)| format!("{kind}({})", String::from_utf8(data).unwrap()))
             .collect()
@@ -116,7 +116,7 @@ mod tests {
         fn records_joined_are_the_content(content in "[a-z \n]{0,200}", limit in 1usize..30) {
             let mut joined = Vec::new();
             let at_top = content.starts_with([' ', '\t']);
-            for (kind, data) in records(content.as_bytes(), limit).into_iter().skip(usize::from(at_top)) {
+            for (kind, data) in put(content.as_bytes(), limit).into_iter().skip(usize::from(at_top)) {
                 prop_assert!(data.len() <= limit);
                 joined.extend(data);
                 if kind == 'N' {

@@ -9,11 +9,14 @@
 mod answers;
 mod cleanup;
 mod content;
+mod file;
 mod received;
 
 use crate::config::{self, Config, QueueMethod};
 use crate::jail::Need;
+use crate::log::Shown;
 use crate::peer::Peer;
+use crate::wire::address;
 use crate::wire::verp::Sender;
 
 /// Where a message comes from and when it came.
@@ -44,7 +47,26 @@ pub trait Queue {
     fn recipient(&mut self, recipient: &[u8]);
 
     /// Puts the message into the queue for good, or not at all.
-    fn commit(self: Box<Self>) -> Verdict;
+    fn commit(self: Box<Self>) -> Committed;
+}
+
+/// What has come of [`Queue::commit`].
+pub struct Committed {
+    pub verdict: Verdict,
+    pub after_reply: Option<AfterReply>,
+}
+
+/// What is done only once the client has its answer, because it may be slow and can no longer change anything: log
+/// lines, waking others.
+pub type AfterReply = Box<dyn FnOnce()>;
+
+impl From<Verdict> for Committed {
+    fn from(verdict: Verdict) -> Self {
+        Committed {
+            verdict,
+            after_reply: None,
+        }
+    }
 }
 
 /// What has become of a message.
@@ -78,6 +100,7 @@ pub struct Unavailable;
 #[derive(Debug)]
 pub enum Method {
     Cleanup(cleanup::Settings),
+    File(file::Settings),
 }
 
 impl Method {
@@ -85,13 +108,14 @@ impl Method {
     pub fn from_config(config: &Config) -> Result<Method, config::Error> {
         match config.qmqpd_queue_method()? {
             QueueMethod::Cleanup => Ok(Method::Cleanup(cleanup::Settings::from_config(config)?)),
+            QueueMethod::File => Ok(Method::File(file::Settings::from_config(config)?)),
         }
     }
 
     /// Whether a message is opened by starting another program, whose rights must not be less than its own.
     pub fn starts_a_program(&self) -> bool {
         match self {
-            Method::Cleanup(_) => false,
+            Method::Cleanup(_) | Method::File(_) => false,
         }
     }
 
@@ -99,6 +123,37 @@ impl Method {
     pub fn open<'a>(&'a self, origin: &'a Origin<'a>) -> Result<Box<dyn Queue + 'a>, Unavailable> {
         match self {
             Method::Cleanup(settings) => Ok(Box::new(cleanup::open(settings, origin)?)),
+            Method::File(settings) => Ok(Box::new(file::open(settings, origin)?)),
         }
     }
+}
+
+/// What the queue keeps about the client: names and values, in Postfix's order.
+fn attributes(origin: &Origin<'_>) -> [(&'static str, String); 10] {
+    let peer = origin.peer;
+    [
+        ("log_client_name", peer.name.clone()),
+        ("log_client_address", peer.rfc_addr.clone()),
+        ("log_client_port", peer.port.clone()),
+        ("log_message_origin", origin.namaddr.to_owned()),
+        ("log_protocol_name", "QMQP".to_owned()),
+        ("client_name", peer.name.clone()),
+        ("client_address", peer.addr.clone()),
+        ("client_port", peer.port.clone()),
+        ("client_address_type", peer.family.to_string()),
+        ("protocol_name", "QMQP".to_owned()),
+    ]
+}
+
+/// The one line about a message that no cleanup and perhaps no queue manager logs anything about.
+fn queued_line(queue_id: &str, sender: &[u8], size: u64, recipients: u64) -> String {
+    let sender = if sender.is_empty() {
+        Vec::new()
+    } else {
+        address::quote(sender)
+    };
+    format!(
+        "{queue_id}: from=<{}>, size={size}, nrcpt={recipients} (queued)",
+        Shown(&sender)
+    )
 }

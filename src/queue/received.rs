@@ -42,7 +42,7 @@ impl Received<'_> {
 }
 
 /// `Sun, 22 Nov 2026 13:50:19 +0000 (UTC)`.
-fn date(at: &LocalTime) -> String {
+pub fn date(at: &LocalTime) -> String {
     let minutes = at.offset_secs / 60;
     // An offset between -59 and -1 minutes loses its sign, here as in Postfix: the hours carry it.
     format!(

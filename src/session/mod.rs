@@ -18,7 +18,7 @@ use crate::jail::{self, Need};
 use crate::log::{self, Shown};
 use crate::lookup::MatchList;
 use crate::peer::Peer;
-use crate::queue::{Method, Origin, Queue, Verdict};
+use crate::queue::{Committed, Method, Origin, Queue};
 use crate::sys::alarm;
 use crate::wire::netstring::{self, Seen};
 use crate::wire::qmqp::{self, Limits, Request};
@@ -160,7 +160,7 @@ impl Session<'_> {
         }
         let who = format!("{id}: {namaddr}");
         let answer = match &result {
-            Ok(verdict) => to_verdict(verdict, &id, &who),
+            Ok(committed) => to_verdict(&committed.verdict, &id, &who),
             Err(fault) => to_fault(fault, namaddr, &who),
         };
         log_all(&answer.before);
@@ -172,6 +172,9 @@ impl Session<'_> {
             trace_reply(&reply);
             if let Err(error) = client.send(&reply) {
                 log::info(format_args!("{who}: {error} while {}", answer.phase));
+            }
+            if let Some(after_reply) = result.ok().and_then(|committed| committed.after_reply) {
+                after_reply();
             }
             log_all(&answer.after);
             client.finish(&reply);
@@ -187,7 +190,7 @@ impl Session<'_> {
         client: &mut Client,
         origin: &Origin<'_>,
         id: &mut String,
-    ) -> Result<Verdict, Fault> {
+    ) -> Result<Committed, Fault> {
         self.authorize()?;
         client.wait_for_first_byte()?;
         let mut queue = self.open_queue(origin, id)?;
@@ -300,7 +303,7 @@ fn trace_reply(reply: &Reply) {
     ));
 }
 
-fn timed_out(result: &Result<Verdict, Fault>) -> bool {
+fn timed_out(result: &Result<Committed, Fault>) -> bool {
     matches!(
         result,
         Err(Fault::Request(qmqp::Fault::Netstring(

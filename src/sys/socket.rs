@@ -9,24 +9,30 @@ use nix::cmsg_space;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
-    AddressFamily, ControlMessageOwned, MsgFlags, Shutdown, SockFlag, SockType, UnixAddr, connect,
+    self, AddressFamily, ControlMessageOwned, MsgFlags, Shutdown, SockFlag, SockType, UnixAddr,
     recv, recvmsg, shutdown, socket,
 };
 
 use crate::sys::alarm;
 
-/// Connects a stream to `path`. A listener whose queue is full holds the caller up, for `limit` at most (`TimedOut`).
+/// Connects a stream to `path`, as [`connect`] does.
 pub fn connect_stream(path: &Path, limit: Duration) -> io::Result<OwnedFd> {
-    let address = UnixAddr::new(path)?;
-    let stream = socket(
-        AddressFamily::Unix,
-        SockType::Stream,
-        SockFlag::SOCK_CLOEXEC,
-        None,
-    )?;
-    // An interrupted connect to a UNIX-domain socket has left nothing behind and can be made again.
-    alarm::bounded(limit, || connect(stream.as_raw_fd(), &address))?;
+    let stream = unconnected_stream()?;
+    connect(&stream, path, limit)?;
     Ok(stream)
+}
+
+/// A UNIX-domain stream socket, for a process that may soon make none.
+pub fn unconnected_stream() -> io::Result<OwnedFd> {
+    let flags = SockFlag::SOCK_CLOEXEC;
+    Ok(socket(AddressFamily::Unix, SockType::Stream, flags, None)?)
+}
+
+/// Connects to `path`. A listener whose queue is full holds the caller up, for `limit` at most (`TimedOut`).
+pub fn connect(stream: &OwnedFd, path: &Path, limit: Duration) -> io::Result<()> {
+    let address = UnixAddr::new(path)?;
+    // An interrupted connect to a UNIX-domain socket has left nothing behind and can be made again.
+    alarm::bounded(limit, || socket::connect(stream.as_raw_fd(), &address))
 }
 
 /// Waits until `fd` has something to read (true) or has come to its end (false), and reads nothing.

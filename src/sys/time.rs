@@ -15,7 +15,7 @@ pub const MONTHS: [&str; 12] = [
 ];
 pub const WEEKDAYS: [&str; 7] = ["Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"];
 
-/// A moment broken down in the local zone.
+/// A moment broken down in some zone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LocalTime {
     pub year: i32,
@@ -42,10 +42,23 @@ pub fn init() {
 
 /// Breaks `secs` since the epoch down in the zone loaded by [`init`], touching no file.
 pub fn local(secs: i64) -> LocalTime {
+    broken_down(secs, libc::localtime_r)
+}
+
+/// Breaks `secs` since the epoch down as a clock in Greenwich has them.
+pub fn utc(secs: i64) -> LocalTime {
+    broken_down(secs, libc::gmtime_r)
+}
+
+/// localtime_r and gmtime_r have this form, and take two pointers to live values.
+type Convert = unsafe extern "C" fn(*const libc::time_t, *mut libc::tm) -> *mut libc::tm;
+
+fn broken_down(secs: i64, convert: Convert) -> LocalTime {
     // SAFETY: `tm` is plain numbers and a pointer, for which all zeros is a valid value.
     let mut tm: libc::tm = unsafe { std::mem::zeroed() };
-    // SAFETY: both pointers are to live values of the right type, and the result is written to `tm` alone.
-    let done = unsafe { libc::localtime_r(&secs, &mut tm) };
+    // SAFETY: both pointers are to live values of the right type, and the result is written to `tm` alone, by either of the
+    // functions that the callers above pass.
+    let done = unsafe { convert(&secs, &mut tm) };
     if done.is_null() {
         // Years beyond an int: no clock that the program reads gets there.
         return LocalTime {

@@ -12,6 +12,8 @@ pub const DATA_LIMIT: usize = (1 << 28) - 1;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Type {
+    /// REC_TYPE_SIZE: what a queue file holds, its first record.
+    Size = b'C',
     /// REC_TYPE_TIME: arrival, seconds and microseconds.
     Time = b'T',
     /// REC_TYPE_FILT: content_filter; in content the same byte is [`Type::Cont`].
@@ -22,6 +24,10 @@ pub enum Type {
     Verp = b'V',
     /// REC_TYPE_ATTR: name=value.
     Attr = b'A',
+    /// REC_TYPE_WARN: when the sender is to be told that the message is late.
+    Warn = b'W',
+    /// REC_TYPE_ORCP: the recipient as it was received.
+    Orcp = b'O',
     /// REC_TYPE_RCPT: envelope recipient.
     Rcpt = b'R',
     /// REC_TYPE_MESG: the content begins.
@@ -67,6 +73,23 @@ fn put_length(out: &mut Vec<u8>, mut length: usize) {
     }
 }
 
+/// Takes the first record off `bytes`: its type byte, its data, and what follows; nothing where it is cut off, or longer than
+/// [`DATA_LIMIT`].
+pub fn get(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
+    let (&kind, mut rest) = bytes.split_first()?;
+    let mut length = 0;
+    for shift in [0, 7, 14, 21] {
+        let (&byte, after) = rest.split_first()?;
+        rest = after;
+        length |= usize::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            let (data, rest) = rest.split_at_checked(length)?;
+            return Some((kind, data, rest));
+        }
+    }
+    None
+}
+
 /// How many bytes of records are kept back before they are written, at least.
 pub const WRITE_SIZE: usize = 64 * 1024;
 
@@ -80,6 +103,8 @@ pub const WRITE_SIZE: usize = 64 * 1024;
 pub struct Writer<W> {
     sink: W,
     buffer: Vec<u8>,
+    /// Bytes that have left the buffer, whether or not they could be written.
+    passed: u64,
     failure: Option<io::Error>,
 }
 
@@ -89,6 +114,7 @@ impl<W: Write> Writer<W> {
         Writer {
             sink,
             buffer: preamble,
+            passed: 0,
             failure: None,
         }
     }
@@ -107,6 +133,21 @@ impl<W: Write> Writer<W> {
         self.failure.take().map_or(Ok(()), Err)
     }
 
+    /// Where the next record begins, in bytes from the start.
+    pub fn position(&self) -> u64 {
+        self.passed.saturating_add(count(&self.buffer))
+    }
+
+    /// Where the records go, to look at.
+    pub fn sink_ref(&self) -> &W {
+        &self.sink
+    }
+
+    /// Where the records went.
+    pub fn into_sink(self) -> W {
+        self.sink
+    }
+
     /// Where the records go.
     pub fn sink(&mut self) -> &mut W {
         &mut self.sink
@@ -116,30 +157,19 @@ impl<W: Write> Writer<W> {
         if self.failure.is_none() {
             self.failure = self.sink.write_all(&self.buffer).err();
         }
+        self.passed = self.position();
         self.buffer.clear();
     }
 }
 
+fn count(bytes: &[u8]) -> u64 {
+    u64::try_from(bytes.len()).unwrap_or(u64::MAX)
+}
+
 #[cfg(test)]
-pub mod tests {
+mod tests {
     use super::*;
     use proptest::prelude::*;
-
-    /// Reads one record: its type byte, its data, and what follows.
-    pub fn get(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
-        let (&kind, mut rest) = bytes.split_first()?;
-        let mut length = 0;
-        for shift in [0, 7, 14, 21] {
-            let (&byte, after) = rest.split_first()?;
-            rest = after;
-            length |= usize::from(byte & 0x7f) << shift;
-            if byte & 0x80 == 0 {
-                let (data, rest) = rest.split_at_checked(length)?;
-                return Some((kind, data, rest));
-            }
-        }
-        None
-    }
 
     fn length_bytes(length: usize) -> Vec<u8> {
         let mut out = Vec::new();

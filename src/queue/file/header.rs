@@ -1,0 +1,486 @@
+//! What becomes of the message's content on its way into a queue file: headers read, dropped, completed.
+//!
+//! Records go in as the client's lines, and come out as the queue has them. Unlike Postfix's cleanup, addresses in
+//! headers are left as they are, nothing is checked against tables, and the headers of the parts of a MIME message are
+//! body. Authority: section 6 of the queue file page of the specification, and RFC 822.
+
+use crate::wire::record::Type;
+
+/// What main.cf says about content.
+#[derive(Debug)]
+pub struct Settings {
+    pub message_drop_headers: Vec<String>,
+    /// In bytes; what goes beyond it is cut off.
+    pub header_size_limit: usize,
+    pub hopcount_limit: usize,
+    /// The longest record, in bytes.
+    pub line_length_limit: usize,
+    /// CR and LF inside a line become blanks.
+    pub cleanup_replace_stray_cr_lf: bool,
+    /// A header for messages that show no recipients; empty is none.
+    pub undisclosed_recipients_header: String,
+}
+
+/// What is put where the message has no header of that name.
+pub struct Missing {
+    /// `<...>`
+    pub message_id: String,
+    pub date: String,
+    pub from: Vec<u8>,
+}
+
+/// What was found on the way.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// How many Received: headers there are.
+    pub hops: usize,
+    /// A header has bytes beyond ASCII. Those that were dropped or added do not count.
+    pub non_ascii: bool,
+    /// The message says that it has such bytes (Content-Transfer-Encoding).
+    pub eight_bit: bool,
+    /// The end of the log lines that name the message: `message-id=<...>`.
+    pub message_ids: Vec<String>,
+    date: bool,
+    from: bool,
+    message_id: bool,
+    resent_date: bool,
+    resent_from: bool,
+    resent_message_id: bool,
+    /// Any header of a message that was sent on.
+    resent: bool,
+    /// To, Cc, or what they are called when a message is sent on.
+    recipients: bool,
+}
+
+/// The headers that tell that a message was sent on.
+const RESENT: [&str; 8] = [
+    "resent-bcc",
+    "resent-cc",
+    "resent-date",
+    "resent-from",
+    "resent-message-id",
+    "resent-reply-to",
+    "resent-sender",
+    "resent-to",
+];
+
+/// Headers that message_drop_headers does not reach, in Postfix neither.
+const MIME: [&str; 6] = [
+    "content-description",
+    "content-disposition",
+    "content-id",
+    "content-transfer-encoding",
+    "content-type",
+    "mime-version",
+];
+
+/// The content on its way to `put`.
+pub struct Content<'a, P> {
+    settings: &'a Settings,
+    missing: Missing,
+    put: P,
+    /// The header that is being read, its lines joined by LF. Empty before the first and in the body.
+    header: Vec<u8>,
+    in_body: bool,
+    /// The last record of the header or body goes on in the next.
+    unfinished: bool,
+    found: Found,
+}
+
+impl<'a, P: FnMut(Type, &[&[u8]])> Content<'a, P> {
+    pub fn new(settings: &'a Settings, missing: Missing, put: P) -> Self {
+        Content {
+            settings,
+            missing,
+            put,
+            header: Vec::new(),
+            in_body: false,
+            unfinished: false,
+            found: Found::default(),
+        }
+    }
+
+    /// Takes the next record, of type Norm or Cont.
+    pub fn record(&mut self, kind: Type, data: &[u8]) {
+        if self.settings.cleanup_replace_stray_cr_lf
+            && (data.contains(&b'\r') || data.contains(&b'\n'))
+        {
+            let blank = |&byte: &u8| match byte {
+                b'\r' | b'\n' => b' ',
+                byte => byte,
+            };
+            let data: Vec<u8> = data.iter().map(blank).collect();
+            self.line(kind, &data);
+        } else {
+            self.line(kind, data);
+        }
+    }
+
+    /// Ends the content, and says what was in it.
+    pub fn finish(mut self) -> Found {
+        if !self.in_body {
+            self.end_headers();
+        } else if self.unfinished {
+            (self.put)(Type::Norm, &[]);
+        }
+        self.found
+    }
+
+    fn line(&mut self, kind: Type, data: &[u8]) {
+        let unfinished = std::mem::replace(&mut self.unfinished, kind == Type::Cont);
+        if self.in_body {
+            (self.put)(kind, &[data]);
+            return;
+        }
+        // A NUL ends what is read of a header, but it does not make a line empty.
+        let text = data.split(|&b| b == 0).next().unwrap_or_default();
+        if unfinished && !self.header.is_empty() {
+            self.append(text);
+        } else if !self.header.is_empty() && matches!(data.first(), Some(b' ' | b'\t')) {
+            self.append(b"\n");
+            self.append(text);
+        } else if let Some((name, value)) = header_name(text) {
+            self.end_header();
+            // Not yet cut: what kind of header it is depends on all of its first line.
+            self.header = [name, b":", value].concat();
+        } else {
+            self.end_headers();
+            if !data.is_empty() {
+                (self.put)(Type::Norm, &[]);
+            }
+            (self.put)(kind, &[data]);
+        }
+    }
+
+    fn append(&mut self, text: &[u8]) {
+        let room = self
+            .settings
+            .header_size_limit
+            .saturating_sub(self.header.len());
+        let fits = text.get(..room).unwrap_or(text);
+        self.header.extend_from_slice(fits);
+    }
+
+    /// Deals with the header that has been read.
+    fn end_header(&mut self) {
+        let header = std::mem::take(&mut self.header);
+        if header.is_empty() {
+            return;
+        }
+        let (name, value) = header_name(&header).unwrap_or_default();
+        let name_text = String::from_utf8_lossy(name).to_ascii_lowercase();
+        self.note(&name_text, value);
+        if self.settings.drops(&name_text) {
+            return;
+        }
+        self.found.non_ascii |= !header.is_ascii();
+        let fits = header.get(..self.settings.header_size_limit);
+        self.put_header(fits.unwrap_or(&header));
+    }
+
+    fn note(&mut self, name: &str, value: &[u8]) {
+        let found = &mut self.found;
+        found.resent |= RESENT.contains(&name);
+        match name {
+            "received" => found.hops += 1,
+            "date" => found.date = true,
+            "from" => found.from = true,
+            "to" | "cc" | "resent-cc" | "resent-to" => found.recipients = true,
+            "resent-date" => found.resent_date = true,
+            "resent-from" => found.resent_from = true,
+            "message-id" => found.message_id = true,
+            "resent-message-id" => found.resent_message_id = true,
+            "content-transfer-encoding" => {
+                let value = value.trim_ascii();
+                found.eight_bit |=
+                    value.eq_ignore_ascii_case(b"8bit") || value.eq_ignore_ascii_case(b"binary");
+            }
+            _ => {}
+        }
+        if matches!(name, "message-id" | "resent-message-id") {
+            let value = String::from_utf8_lossy(value.trim_ascii_start());
+            found.message_ids.push(format!("{name}={value}"));
+        }
+    }
+
+    /// Ends the headers: adds those that are missing.
+    ///
+    /// That a message was sent on is told by any of the headers for it, those of Bcc: too, which do not stay.
+    fn end_headers(&mut self) {
+        self.end_header();
+        self.in_body = true;
+        let found = &self.found;
+        let (prefix, message_id, date, from) = if found.resent {
+            (
+                "Resent-",
+                found.resent_message_id,
+                found.resent_date,
+                found.resent_from,
+            )
+        } else {
+            ("", found.message_id, found.date, found.from)
+        };
+        if !message_id {
+            let id = std::mem::take(&mut self.missing.message_id);
+            self.put_header(format!("{prefix}Message-Id: {id}").as_bytes());
+            let name = prefix.to_ascii_lowercase();
+            self.found
+                .message_ids
+                .push(format!("{name}message-id={id}"));
+        }
+        if !date {
+            self.put_header(format!("{prefix}Date: {}", self.missing.date).as_bytes());
+        }
+        if !from {
+            let text = [prefix.as_bytes(), b"From: ", &self.missing.from].concat();
+            self.put_header(&text);
+        }
+        let settings = self.settings;
+        let undisclosed = &settings.undisclosed_recipients_header;
+        if !self.found.recipients && !undisclosed.is_empty() {
+            self.put_header(undisclosed.as_bytes());
+        }
+        if prefix == "Resent-" && !self.found.message_id {
+            self.found.message_ids.push("message-id=<>".to_owned());
+        }
+    }
+
+    /// Writes a header line by line. What is longer than a record goes on in the next.
+    fn put_header(&mut self, header: &[u8]) {
+        for line in header.split(|&b| b == b'\n') {
+            // An empty line would end the headers: one that the limit has left of a longer line.
+            let mut pieces = line.chunks(self.settings.line_length_limit).peekable();
+            while let Some(piece) = pieces.next() {
+                let last = pieces.peek().is_none();
+                let kind = if last { Type::Norm } else { Type::Cont };
+                (self.put)(kind, &[piece]);
+            }
+        }
+    }
+}
+
+impl Settings {
+    fn drops(&self, name: &str) -> bool {
+        let listed = |other: &String| other.eq_ignore_ascii_case(name);
+        self.message_drop_headers.iter().any(listed) && !MIME.contains(&name)
+    }
+}
+
+/// The name of a header and what follows its colon. Blanks between name and colon belong to neither: an obsolete form.
+fn header_name(text: &[u8]) -> Option<(&[u8], &[u8])> {
+    let length = text
+        .iter()
+        .take_while(|&&b| b.is_ascii_graphic() && b != b':')
+        .count();
+    let (name, rest) = text.split_at_checked(length)?;
+    let blanks = rest
+        .iter()
+        .take_while(|b| matches!(b, b' ' | b'\t'))
+        .count();
+    let value = rest.get(blanks..)?.strip_prefix(b":")?;
+    (!name.is_empty()).then_some((name, value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn settings() -> Settings {
+        Settings {
+            message_drop_headers: ["bcc", "content-length", "resent-bcc", "return-path"]
+                .map(str::to_owned)
+                .to_vec(),
+            header_size_limit: 102_400,
+            hopcount_limit: 50,
+            line_length_limit: 16,
+            cleanup_replace_stray_cr_lf: true,
+            undisclosed_recipients_header: String::new(),
+        }
+    }
+
+    /// `N(..)` and `L(..)` as they come out, added headers in lower case.
+    fn edited(settings: &Settings, records: &[(Type, &[u8])]) -> (String, Found) {
+        let missing = Missing {
+            message_id: "<m>".to_owned(),
+            date: "d".to_owned(),
+            from: b"f".to_vec(),
+        };
+        let mut out = String::new();
+        let mut content = Content::new(settings, missing, |kind, pieces| {
+            let data = pieces.concat();
+            out += &format!(
+                "{}({})",
+                char::from(kind as u8),
+                String::from_utf8_lossy(&data)
+            );
+        });
+        for (kind, data) in records {
+            content.record(*kind, data);
+        }
+        let found = content.finish();
+        (out, found)
+    }
+
+    /// The same for lines, the last of which has no end if it ends in `\`.
+    fn lines(settings: &Settings, text: &str) -> (String, Found) {
+        let records: Vec<(Type, &[u8])> = text
+            .split('|')
+            .map(|line| match line.strip_suffix('\\') {
+                Some(line) => (Type::Cont, line.as_bytes()),
+                None => (Type::Norm, line.as_bytes()),
+            })
+            .collect();
+        edited(settings, &records)
+    }
+
+    const COMPLETE: &str = "Message-Id: <x>|Date: y|From: z|";
+
+    #[test]
+    fn headers_end_where_postfix_ends_them() {
+        for (text, expected) in [
+            ("A: b", "N(A: b)"),
+            ("A: b\\", "N(A: b)"),
+            ("A: b||c", "N(A: b)N()N(c)"),
+            ("A: b|c", "N(A: b)N()N(c)"),
+            ("A: b|| c", "N(A: b)N()N( c)"),
+            ("A: b| ||c\\", "N(A: b)N( )N()L(c)N()"),
+            ("A: b|\r|B: c\r", "N(A: b)N( )N(B: c )"),
+            ("A:|:x", "N(A:)N()N(:x)"),
+            ("a b: c", "N()N(a b: c)"),
+            ("caf\u{e9}: c", "N()N(caf\u{e9}: c)"),
+            ("a(b;: c", "N(a(b;: c)"),
+        ] {
+            let (out, _) = lines(&settings(), &format!("{COMPLETE}{text}"));
+            let rest = out.strip_prefix("N(Message-Id: <x>)N(Date: y)N(From: z)");
+            assert_eq!(rest, Some(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn obsolete_blanks_before_the_colon_go() {
+        let (out, _) = lines(&settings(), &format!("{COMPLETE}A \t : b| c"));
+        assert!(out.ends_with("N(A: b)N( c)"), "{out}");
+    }
+
+    #[test]
+    fn long_lines_are_cut_into_records_again() {
+        let (out, _) = lines(
+            &settings(),
+            &format!("{COMPLETE}A: bcdefghijklmn\\|opq\\|r| stu"),
+        );
+        assert!(out.ends_with("L(A: bcdefghijklmn)N(opqr)N( stu)"), "{out}");
+    }
+
+    #[test]
+    fn a_nul_ends_a_header_line_and_leaves_a_body_alone() {
+        let (out, _) = lines(&settings(), &format!("{COMPLETE}A: b\0c| d\0e||\0"));
+        assert!(out.ends_with("N(A: b)N( d)N()N(\0)"), "{out:?}");
+    }
+
+    #[test]
+    fn what_is_missing_is_added_behind_the_last_header() {
+        for (text, expected) in [
+            (
+                "A: b||c",
+                "N(A: b)N(Message-Id: <m>)N(Date: d)N(From: f)N()N(c)",
+            ),
+            (
+                "date:|MESSAGE-ID: <x>",
+                "N(date:)N(MESSAGE-ID: <x>)N(From: f)",
+            ),
+            (
+                "Resent-To: x|From: y",
+                "N(Resent-To: x)N(From: y)N(Resent-Message-I)",
+            ),
+        ] {
+            let mut settings = settings();
+            settings.line_length_limit = if text.starts_with('R') { 16 } else { 99 };
+            let out = lines(&settings, text).0.replace('L', "N");
+            assert!(out.starts_with(expected), "{text}: {out}");
+        }
+    }
+
+    #[test]
+    fn headers_for_resending_make_the_missing_ones_such_even_when_dropped() {
+        let mut settings = settings();
+        settings.line_length_limit = 99;
+        let (out, found) = lines(&settings, "Resent-Bcc: x|Resent-From: y|Message-Id: <z>");
+        assert_eq!(
+            out,
+            "N(Resent-From: y)N(Message-Id: <z>)N(Resent-Message-Id: <m>)N(Resent-Date: d)"
+        );
+        assert_eq!(
+            found.message_ids,
+            ["message-id=<z>", "resent-message-id=<m>"]
+        );
+        let (_, found) = lines(&settings, "Resent-To: x");
+        assert_eq!(
+            found.message_ids,
+            ["resent-message-id=<m>", "message-id=<>"]
+        );
+    }
+
+    #[test]
+    fn dropped_headers_take_their_folded_lines_with_them() {
+        let (out, found) = lines(&settings(), &format!("{COMPLETE}BCC : a,|\tb|\u{e9}: c"));
+        assert!(out.ends_with("N(From: z)N()N(\u{e9}: c)"), "{out}");
+        assert!(!found.non_ascii);
+    }
+
+    #[test]
+    fn a_header_for_messages_that_show_no_recipients() {
+        let mut settings = settings();
+        settings.undisclosed_recipients_header = "To: none:;".to_owned();
+        let added = |text: &str| lines(&settings, text).0.contains("N(To: none:;)");
+        assert!(added("Bcc: x") && added("Apparently-To: x"));
+        assert!(!added("to:") && !added("Resent-Cc: x"));
+    }
+
+    #[test]
+    fn a_long_header_is_cut_and_does_not_end_the_others() {
+        let mut settings = settings();
+        settings.header_size_limit = 10;
+        let (out, _) = lines(
+            &settings,
+            "A: b| c| defgh|B: cdefgh|C: def| ghi|D: defghi| j",
+        );
+        assert!(
+            out.starts_with("N(A: b)N( c)N( d)N(B: cdefgh)N(C: def)N( gh)N(D: defghi)N(Message-Id"),
+            "{out}"
+        );
+    }
+
+    #[test]
+    fn hops_and_encodings_are_those_of_the_first_headers_alone() {
+        let (_, found) = lines(
+            &settings(),
+            "Received: x|received :y|A: \u{e9}|Content-Transfer-Encoding:| 8BIT||Received: z",
+        );
+        assert!(found.eight_bit && found.non_ascii);
+        assert_eq!(found.hops, 2);
+        let (_, found) = lines(
+            &settings(),
+            "A: b|Content-Transfer-Encoding: 8bit (x)||\u{e9}",
+        );
+        assert!(!found.eight_bit && !found.non_ascii);
+    }
+
+    proptest! {
+        #[test]
+        fn any_records_leave_headers_then_a_body(
+            records in proptest::collection::vec(("[a-z :\\t\\r\0-]{0,20}", any::<bool>()), 0..20)
+        ) {
+            let records: Vec<(Type, &[u8])> = records
+                .iter()
+                .map(|(data, whole)| (if *whole { Type::Norm } else { Type::Cont }, data.as_bytes()))
+                .collect();
+            let mut settings = settings();
+            settings.line_length_limit = 20;
+            let (out, _) = edited(&settings, &records);
+            prop_assert!(!out.contains('\r'));
+            let headers = out.split("N()").next().unwrap_or_default();
+            prop_assert!(headers.ends_with(')') && headers.contains("N(From: f)"), "{}", out);
+        }
+    }
+}

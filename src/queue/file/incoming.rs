@@ -1,0 +1,312 @@
+//! The file itself: how it comes into the incoming queue, when it counts as mail, and how it goes.
+//!
+//! It has mode 0600 until its message is complete, and nobody looks at it; mode 0700 makes it mail. Dropped before that,
+//! it is removed. Everything after [`create`] is relative to descriptors that are held open, for a process that can no
+//! longer open any. Authority: section 2 of the queue file page of the specification.
+
+use std::fmt::{self, Display};
+use std::fs::Permissions;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{FileExt, PermissionsExt};
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open, openat, renameat};
+use nix::sys::stat::{Mode, fstat, mkdirat};
+use nix::sys::statvfs::fstatvfs;
+use nix::unistd::{UnlinkatFlags, fsync, geteuid, unlink, unlinkat};
+
+use crate::log;
+use crate::sys::time;
+
+use super::id::Id;
+
+/// What main.cf says about the file.
+#[derive(Debug)]
+pub struct Settings {
+    pub enable_long_queue_ids: bool,
+    pub hash_queue_names: Vec<String>,
+    pub hash_queue_depth: usize,
+    /// In bytes, of the file system.
+    pub queue_minfree: u64,
+    /// Of the whole file, in bytes.
+    pub message_size_limit: Option<u64>,
+}
+
+/// The queue that new files are in, relative to queue_directory.
+const INCOMING: &str = "incoming";
+
+/// The mode of a file that is complete, which tells the queue manager so.
+const COMPLETE: u32 = 0o700;
+
+/// How many times a name is tried. Names collide where the clock stands still, and even that ends.
+const TRIES: u32 = 1000;
+
+/// A step that failed: the disk, its administrator, or a limit is at fault.
+#[derive(Debug)]
+pub struct Error {
+    step: &'static str,
+    path: String,
+    pub error: io::Error,
+}
+
+impl Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let why = log::error_text(&self.error);
+        write!(f, "{} {}: {why}", self.step, self.path)
+    }
+}
+
+impl std::error::Error for Error {}
+
+fn at(step: &'static str, path: &str) -> impl FnOnce(Errno) -> Error {
+    move |errno| Error {
+        step,
+        path: path.to_owned(),
+        error: errno.into(),
+    }
+}
+
+/// A file that is no mail yet.
+#[derive(Debug)]
+pub struct Incoming {
+    file: std::fs::File,
+    /// Where its name is.
+    directory: OwnedFd,
+    name: String,
+    /// The same for people, relative to queue_directory.
+    path: String,
+    written: u64,
+    limit: Option<u64>,
+    is_mail: bool,
+}
+
+/// Makes a file. Its id has the time that is returned as well.
+///
+/// Unlike Postfix, which tries for ever: a client is waiting, and can come back.
+pub fn create(settings: &Settings) -> Result<(Incoming, Id, (i64, u32)), Error> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let incoming = open(INCOMING, flags, Mode::empty()).map_err(at("open", INCOMING))?;
+    check_directory(&incoming, settings)?;
+    let mut file = create_temporary(incoming, settings)?;
+    let inode = fstat(&file.file).map_err(at("fstat", &file.path))?.st_ino;
+    let depth = settings.depth(INCOMING);
+    for _ in 0..TRIES {
+        let now = time::now();
+        let id = Id::new(now, inode, settings.enable_long_queue_ids);
+        match file.rename(&id.path(depth)) {
+            Ok(()) => {
+                file.enter_subdirectory(flags)?;
+                remove_leftovers(settings, &id);
+                return Ok((file, id, now));
+            }
+            // The name is a directory, or belongs to somebody else: a later time makes another one.
+            Err(Errno::EPERM | Errno::EISDIR) => {}
+            Err(errno) => return Err(at("rename", &file.path)(errno)),
+        }
+    }
+    Err(at("rename", &file.path)(Errno::EEXIST))
+}
+
+/// The queue manager must be able to take the file, and the disk to hold it.
+fn check_directory(incoming: &OwnedFd, settings: &Settings) -> Result<(), Error> {
+    let owner = fstat(incoming).map_err(at("fstat", INCOMING))?.st_uid;
+    if owner != geteuid().as_raw() {
+        let error = io::Error::other(format!(
+            "the directory belongs to uid {owner}, and this process has uid {}",
+            geteuid()
+        ));
+        return Err(Error {
+            step: "open",
+            path: INCOMING.to_owned(),
+            error,
+        });
+    }
+    if settings.queue_minfree > 0 {
+        let disk = fstatvfs(incoming).map_err(at("statvfs", INCOMING))?;
+        let free = disk.blocks_available().saturating_mul(disk.fragment_size());
+        if free < settings.queue_minfree {
+            let error = io::Error::other(format!(
+                "insufficient system storage: {free} bytes free, queue_minfree is {}",
+                settings.queue_minfree
+            ));
+            return Err(Error {
+                step: "statvfs",
+                path: INCOMING.to_owned(),
+                error,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Makes the file, under a name that is no queue id.
+fn create_temporary(incoming: OwnedFd, settings: &Settings) -> Result<Incoming, Error> {
+    let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
+    let mode = Mode::S_IRUSR | Mode::S_IWUSR;
+    let mut tries = 0;
+    loop {
+        let name = format!("{}.{}", time::now().1, std::process::id());
+        tries += 1;
+        match openat(&incoming, name.as_str(), flags, mode) {
+            Ok(fd) => {
+                return Ok(Incoming {
+                    file: fd.into(),
+                    directory: incoming,
+                    path: format!("{INCOMING}/{name}"),
+                    name,
+                    written: 0,
+                    limit: settings.message_size_limit,
+                    is_mail: false,
+                });
+            }
+            Err(Errno::EEXIST) if tries < TRIES => {}
+            Err(errno) => return Err(at("create file", &format!("{INCOMING}/{name}"))(errno)),
+        }
+    }
+}
+
+/// Removes what is left of another message that once had the same id: its bounce and delay logs would be taken for ours.
+fn remove_leftovers(settings: &Settings, id: &Id) {
+    for queue in ["defer", "bounce", "trace"] {
+        let path = format!("{queue}/{}", id.path(settings.depth(queue)));
+        // As good as always there is none.
+        unlink(path.as_str()).unwrap_or_default();
+    }
+}
+
+impl Settings {
+    /// How many levels of subdirectories `queue` has.
+    fn depth(&self, queue: &str) -> usize {
+        if self.hash_queue_names.iter().any(|name| name == queue) {
+            self.hash_queue_depth
+        } else {
+            0
+        }
+    }
+}
+
+impl Incoming {
+    pub fn file(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+
+    pub fn directory(&self) -> BorrowedFd<'_> {
+        self.directory.as_fd()
+    }
+
+    /// Gives the file its name, in a subdirectory that is made if it has to be.
+    fn rename(&mut self, name: &str) -> nix::Result<()> {
+        let rename = || renameat(&self.directory, self.name.as_str(), &self.directory, name);
+        match rename() {
+            Err(Errno::ENOENT) if name.contains('/') => {
+                make_subdirectories(&self.directory, name)?;
+                rename()?;
+            }
+            result => result?,
+        }
+        self.path = format!("{INCOMING}/{name}");
+        name.clone_into(&mut self.name);
+        Ok(())
+    }
+
+    /// Takes hold of the directory that the name is in, if that is a subdirectory.
+    fn enter_subdirectory(&mut self, flags: OFlag) -> Result<(), Error> {
+        let Some((directory, name)) = self.name.rsplit_once('/') else {
+            return Ok(());
+        };
+        let opened = openat(&self.directory, directory, flags, Mode::empty());
+        let name = name.to_owned();
+        self.directory = opened.map_err(at("open", &format!("{INCOMING}/{directory}")))?;
+        self.name = name;
+        Ok(())
+    }
+
+    /// Makes mail of it: `first` is written over its beginning, the mode tells that it is complete, and then the disk
+    /// has to have it, and its name.
+    ///
+    /// After a failure the file is gone, unless the queue manager took it first: somebody may get the message twice.
+    pub fn commit(mut self, first: &[u8]) -> Result<(), Error> {
+        self.put_first(first)?;
+        let step = |step, result: io::Result<()>| {
+            result.map_err(|error| Error {
+                step,
+                path: self.path.clone(),
+                error,
+            })
+        };
+        let complete = Permissions::from_mode(COMPLETE);
+        step("fchmod", self.file.set_permissions(complete))?;
+        step("fsync", self.file.sync_all())?;
+        let directory = fsync(&self.directory).map_err(io::Error::from);
+        step("fsync directory of", directory)?;
+        self.is_mail = true;
+        Ok(())
+    }
+
+    fn put_first(&self, first: &[u8]) -> Result<(), Error> {
+        let written = self.file.write_all_at(first, 0);
+        written.map_err(|error| self.write_error(error))
+    }
+
+    pub fn write_error(&self, error: io::Error) -> Error {
+        Error {
+            step: "write",
+            path: self.path.clone(),
+            error,
+        }
+    }
+}
+
+/// `a/b/name` takes the directories `a` and `a/b`. That they exist is made certain at once, since only the last one is
+/// held on to.
+fn make_subdirectories(incoming: &OwnedFd, name: &str) -> nix::Result<()> {
+    for (end, _) in name.match_indices('/') {
+        let directory = name.get(..end).unwrap_or_default();
+        match mkdirat(incoming, directory, Mode::S_IRWXU) {
+            Ok(()) => {
+                let above = directory.rsplit_once('/').map_or(".", |(above, _)| above);
+                let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+                fsync(openat(incoming, above, flags, Mode::empty())?)?;
+            }
+            Err(Errno::EEXIST) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
+}
+
+/// Fails as the kernel does at a limit of file sizes, before anything goes beyond it.
+impl Write for Incoming {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        let end = self.written.saturating_add(length);
+        if self.limit.is_some_and(|limit| end > limit) {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        let written = self.file.write(bytes)?;
+        self.written += u64::try_from(written).unwrap_or(length);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for Incoming {
+    fn drop(&mut self) {
+        if self.is_mail {
+            return;
+        }
+        let gone = unlinkat(
+            &self.directory,
+            self.name.as_str(),
+            UnlinkatFlags::NoRemoveDir,
+        );
+        if let Err(errno) = gone {
+            // With mode 0600 it is no mail, and postsuper removes it some day; with 0700 the queue manager has it.
+            log::warning(format_args!("remove {}: {}", self.path, errno.desc()));
+        }
+    }
+}

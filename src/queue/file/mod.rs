@@ -1,0 +1,422 @@
+//! The queue of Postfix, without its cleanup(8) daemon: we write the queue file.
+//!
+//! The fast way in where addresses need no rewriting, and the one for machines on which no Postfix runs. What is
+//! written is what cleanup writes for the same message, but for what takes tables or other programs: no address is
+//! rewritten or mapped, no milter asked, no header checked. The envelope goes to the file as it comes; the content is
+//! held back to the end, as its place is behind. Authority: the queue file page of the specification.
+//!
+//! [`Queue::commit`] is the order that nothing may change: content, size record, mode, file and directory on disk.
+//! Only after the client has its answer the queue manager is woken: it takes no other connection for ten seconds if one
+//! is made and then left alone.
+
+mod header;
+mod id;
+mod incoming;
+mod recipients;
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::config::{self, Config};
+use crate::jail::Need;
+use crate::log;
+use crate::sys::{socket, time};
+use crate::wire::address;
+use crate::wire::record::{self, DATA_LIMIT, Type, Writer};
+use crate::wire::verp::Sender;
+
+use super::received::{self, Received};
+use super::{AfterReply, Committed, Origin, Queue, Unavailable, Verdict, content};
+
+use incoming::Incoming;
+
+/// How long the queue manager may take to hear of a message. It finds it by itself within minutes.
+const WAKE_LIMIT: Duration = Duration::from_secs(2);
+
+/// TRIGGER_REQ_WAKEUP: what tells the queue manager to look into the incoming queue.
+const WAKE_UP: &[u8] = b"W";
+
+/// The sender in the From: header of a message that has none.
+const MAILER_DAEMON: &[u8] = b"MAILER-DAEMON";
+
+/// Bits of the size record's last number.
+mod flag {
+    /// SMTPUTF8 was asked for, or the message looks as if it should have been.
+    pub const REQUESTED: u32 = 1;
+    /// A header is not ASCII.
+    pub const HEADER: u32 = 1 << 1;
+    /// The sender is UTF-8, and not ASCII.
+    pub const SENDER: u32 = 1 << 2;
+}
+
+/// What main.cf says about queue files.
+#[derive(Debug)]
+pub struct Settings {
+    /// Relative to queue_directory: `public/qmgr`.
+    trigger: PathBuf,
+    incoming: incoming::Settings,
+    addresses: recipients::Settings,
+    content: header::Settings,
+    content_filter: Vec<u8>,
+    delay_warning_time: Duration,
+    myhostname: String,
+    mail_name: Vec<u8>,
+    smtputf8_enable: bool,
+    autodetect_utf8: bool,
+}
+
+impl Settings {
+    pub fn from_config(config: &Config) -> Result<Settings, config::Error> {
+        Ok(Settings {
+            trigger: Path::new("public").join(config.queue_service_name()?),
+            incoming: incoming::Settings {
+                enable_long_queue_ids: config.enable_long_queue_ids()?,
+                hash_queue_names: words(&config.hash_queue_names()?),
+                hash_queue_depth: number(config.hash_queue_depth()?),
+                queue_minfree: u64::try_from(config.queue_minfree()?).unwrap_or(0),
+                message_size_limit: u64::try_from(config.message_size_limit()?)
+                    .ok()
+                    .filter(|&limit| limit > 0),
+            },
+            addresses: recipients::Settings {
+                myorigin: config.myorigin()?,
+                empty_address_recipient: config.empty_address_recipient()?,
+                enable_original_recipient: config.enable_original_recipient()?,
+                duplicate_filter_limit: number(config.duplicate_filter_limit()?),
+            },
+            content: header::Settings {
+                message_drop_headers: words(&config.message_drop_headers()?),
+                header_size_limit: number(config.header_size_limit()?),
+                hopcount_limit: number(config.hopcount_limit()?),
+                line_length_limit: number(config.line_length_limit()?).clamp(1, DATA_LIMIT),
+                cleanup_replace_stray_cr_lf: config.cleanup_replace_stray_cr_lf()?,
+                undisclosed_recipients_header: config.undisclosed_recipients_header()?,
+            },
+            content_filter: config.content_filter()?,
+            delay_warning_time: config.delay_warning_time()?,
+            myhostname: config.myhostname()?,
+            mail_name: config.mail_name()?,
+            smtputf8_enable: config.smtputf8_enable()?,
+            autodetect_utf8: config.smtputf8_autodetect_classes()?.qmqpd,
+        })
+    }
+}
+
+fn words(list: &str) -> Vec<String> {
+    config::lines::items(list.as_bytes())
+        .map(|word| String::from_utf8_lossy(word).into_owned())
+        .collect()
+}
+
+fn number(value: i32) -> usize {
+    usize::try_from(value).unwrap_or(0)
+}
+
+/// A message that has a file.
+pub struct QueueFile<'a> {
+    settings: &'a Settings,
+    origin: &'a Origin<'a>,
+    queue_id: String,
+    /// When the file got its name, which is the time in Message-Id.
+    created: (i64, u32),
+    out: Writer<Incoming>,
+    /// Not connected. None where there is no socket to be had: the queue manager finds the message by itself.
+    trigger: Option<OwnedFd>,
+    content: Vec<u8>,
+    out_of_memory: bool,
+    sender: Vec<u8>,
+    seen: recipients::Seen,
+    /// How many the client has named, and the first of them.
+    named: u64,
+    first_recipient: Vec<u8>,
+    /// How many are in the file.
+    written: u64,
+    utf8: u32,
+}
+
+/// Makes the file and writes the records that come before the sender.
+pub fn open<'a>(
+    settings: &'a Settings,
+    origin: &'a Origin<'a>,
+) -> Result<QueueFile<'a>, Unavailable> {
+    let (file, id, created) = match incoming::create(&settings.incoming) {
+        Ok(created) => created,
+        Err(error) => {
+            log::warning(format_args!("{error}"));
+            return Err(Unavailable);
+        }
+    };
+    let mut out = Writer::new(file, Vec::with_capacity(4096));
+    out.put(Type::Size, &[size_record([0; 6]).as_bytes()]);
+    let (secs, usecs) = origin.arrival;
+    out.put(Type::Time, &[format!("{secs} {usecs}").as_bytes()]);
+    out.put(
+        Type::Attr,
+        &[format!("create_time={}", created.0).as_bytes()],
+    );
+    if !settings.content_filter.is_empty() {
+        out.put(Type::Filt, &[&settings.content_filter]);
+    }
+    Ok(QueueFile {
+        settings,
+        origin,
+        queue_id: id.text,
+        created,
+        out,
+        trigger: socket::unconnected_stream().ok(),
+        content: Vec::new(),
+        out_of_memory: false,
+        sender: Vec::new(),
+        seen: recipients::Seen::default(),
+        named: 0,
+        first_recipient: Vec::new(),
+        written: 0,
+        utf8: 0,
+    })
+}
+
+impl Queue for QueueFile<'_> {
+    fn queue_id(&self) -> &str {
+        &self.queue_id
+    }
+
+    fn needs(&self) -> Vec<Need<'_>> {
+        let file = self.out.sink_ref();
+        let mut needs = vec![Need::File(file.file()), Need::Unlink(file.directory())];
+        needs.extend(self.trigger.iter().map(|fd| Need::Connect(fd.as_fd())));
+        needs
+    }
+
+    fn content(&mut self, piece: &[u8]) {
+        if self.out_of_memory {
+            return;
+        }
+        if self.content.try_reserve(piece.len()).is_err() {
+            self.out_of_memory = true;
+            self.content = Vec::new();
+            return;
+        }
+        self.content.extend_from_slice(piece);
+    }
+
+    fn sender(&mut self, sender: &Sender) {
+        self.sender = self.settings.addresses.sender(&sender.address);
+        if is_utf8(&self.sender) {
+            self.utf8 |= flag::SENDER | self.requested();
+        }
+        self.out.put(Type::From, &[&self.sender]);
+        if let Some(delimiters) = sender.verp.as_ref().filter(|_| !self.sender.is_empty()) {
+            self.out.put(Type::Verp, &[delimiters]);
+        }
+        for (name, value) in super::attributes(self.origin) {
+            self.out
+                .put(Type::Attr, &[name.as_bytes(), b"=", value.as_bytes()]);
+        }
+    }
+
+    fn recipient(&mut self, original: &[u8]) {
+        if self.named == 0 {
+            original.clone_into(&mut self.first_recipient);
+            self.put_warning_time();
+        }
+        self.named = self.named.saturating_add(1);
+        let addresses = &self.settings.addresses;
+        let recipient = addresses.recipient(original);
+        if is_utf8(&recipient) {
+            self.utf8 |= self.requested();
+        }
+        if !self.seen.is_new(addresses, original, &recipient) {
+            return;
+        }
+        let international = self.settings.smtputf8_enable
+            && self.utf8 & flag::REQUESTED != 0
+            && !recipient.is_ascii();
+        let kind: &[u8] = if international { b"utf-8;" } else { b"rfc822;" };
+        self.out
+            .put(Type::Attr, &[b"dsn_orig_rcpt=", kind, &recipient]);
+        self.out.put(Type::Orcp, &[original]);
+        self.out.put(Type::Rcpt, &[&recipient]);
+        self.written = self.written.saturating_add(1);
+    }
+
+    fn commit(mut self: Box<Self>) -> Committed {
+        if self.out_of_memory {
+            return Verdict::OutOfMemory.into();
+        }
+        let data_offset = self.put_envelope_end();
+        let found = self.put_content();
+        let data_size = self.out.position() - data_offset;
+        if found.hops >= self.settings.content.hopcount_limit {
+            let id = &self.queue_id;
+            log::warning(format_args!("{id}: message rejected: hopcount exceeded"));
+            return Verdict::TooManyHops.into();
+        }
+        if self.written == 0 {
+            return Verdict::NoRecipients.into();
+        }
+        self.out.put(Type::Xtra, &[]);
+        if found.eight_bit {
+            self.out.put(Type::Attr, &[b"encoding=8bit"]);
+        }
+        self.out.put(Type::End, &[]);
+        if found.non_ascii {
+            self.utf8 |= flag::HEADER | self.requested();
+        }
+        let utf8 = if self.settings.smtputf8_enable {
+            self.utf8
+        } else {
+            0
+        };
+        let size = size_record([
+            data_size,
+            data_offset,
+            self.written,
+            0,
+            data_size,
+            utf8.into(),
+        ]);
+        self.finish(&size, data_size, found.message_ids)
+    }
+}
+
+impl QueueFile<'_> {
+    /// What smtputf8_autodetect_classes makes of an address or a header that takes SMTPUTF8.
+    fn requested(&self) -> u32 {
+        if self.settings.autodetect_utf8 {
+            flag::REQUESTED
+        } else {
+            0
+        }
+    }
+
+    /// When the sender is to hear that the message is late. A bounce's never is.
+    fn put_warning_time(&mut self) {
+        let delay = self.settings.delay_warning_time;
+        if delay.is_zero() || self.sender.is_empty() {
+            return;
+        }
+        let delay = i64::try_from(delay.as_secs()).unwrap_or(i64::MAX);
+        let at = self.origin.arrival.0.saturating_add(delay);
+        self.out.put(Type::Warn, &[format!("{at:15}").as_bytes()]);
+    }
+
+    /// Begins the content, and says where.
+    fn put_envelope_end(&mut self) -> u64 {
+        self.out.put(Type::Mesg, &[]);
+        self.out.position()
+    }
+
+    fn put_content(&mut self) -> header::Found {
+        let settings = self.settings;
+        let received = Received {
+            origin: self.origin,
+            myhostname: &settings.myhostname,
+            mail_name: &settings.mail_name,
+            queue_id: &self.queue_id,
+            only_recipient: (self.named == 1).then_some(self.first_recipient.as_slice()),
+        };
+        let missing = self.missing();
+        let mut edited = header::Content::new(&settings.content, missing, |kind, pieces| {
+            self.out.put(kind, pieces);
+        });
+        for line in received.lines() {
+            edited.record(Type::Norm, &line);
+        }
+        let limit = settings.content.line_length_limit;
+        content::records(&self.content, limit, |kind, pieces| match pieces {
+            [line] => edited.record(kind, line),
+            pieces => edited.record(kind, &pieces.concat()),
+        });
+        edited.finish()
+    }
+
+    fn missing(&self) -> header::Missing {
+        let host = &self.settings.myhostname;
+        let id = &self.queue_id;
+        let message_id = if self.settings.incoming.enable_long_queue_ids {
+            format!("<{id}@{host}>")
+        } else {
+            let at = time::utc(self.created.0);
+            format!(
+                "<{}{:02}{:02}{:02}{:02}{:02}.{id}@{host}>",
+                at.year,
+                at.month + 1,
+                at.day,
+                at.hour,
+                at.minute,
+                at.second
+            )
+        };
+        header::Missing {
+            message_id,
+            date: received::date(&time::local(self.origin.arrival.0)),
+            from: if self.sender.is_empty() {
+                MAILER_DAEMON.to_vec()
+            } else {
+                address::quote(&self.sender)
+            },
+        }
+    }
+
+    /// The last steps: after this it is mail, or it is gone.
+    fn finish(mut self, size: &str, data_size: u64, message_ids: Vec<String>) -> Committed {
+        let id = self.queue_id;
+        let written = self.out.finish();
+        let file = self.out.into_sink();
+        let mut first = Vec::with_capacity(size.len() + 2);
+        record::put(&mut first, Type::Size, &[size.as_bytes()]);
+        let committed = match written {
+            Ok(()) => file.commit(&first),
+            Err(error) => Err(file.write_error(error)),
+        };
+        match committed {
+            Ok(()) => {}
+            Err(failed) if failed.error.kind() == io::ErrorKind::FileTooLarge => {
+                log::warning(format_args!("{id}: queue file size limit exceeded"));
+                return Verdict::TooLarge.into();
+            }
+            Err(failed) => {
+                log::warning(format_args!("{id}: {failed}"));
+                return Verdict::WriteError.into();
+            }
+        }
+        let line = super::queued_line(&id, &self.sender, data_size, self.written);
+        let (trigger, path) = (self.trigger, self.settings.trigger.clone());
+        let after_reply: AfterReply = Box::new(move || {
+            for text in message_ids {
+                log::info(format_args!("{id}: {text}"));
+            }
+            log::info(format_args!("{line}"));
+            wake(trigger, &path);
+        });
+        Committed {
+            verdict: Verdict::Queued,
+            after_reply: Some(after_reply),
+        }
+    }
+}
+
+/// Tells the queue manager, if there is one. It closes the connection when it likes, and so do we.
+fn wake(trigger: Option<OwnedFd>, path: &Path) {
+    let Some(trigger) = trigger else {
+        return;
+    };
+    let told = socket::connect(&trigger, path, WAKE_LIMIT)
+        .and_then(|()| Ok(nix::unistd::write(&trigger, WAKE_UP)?));
+    if let Err(error) = told {
+        let (path, why) = (path.display(), log::error_text(&error));
+        log::debug(1, format_args!("connect to subsystem {path}: {why}"));
+    }
+}
+
+/// The six numbers of the first record: size and place of the content, recipients, flags of the queue manager (none),
+/// length of the content once more, flags of SMTPUTF8.
+fn size_record(numbers: [u64; 6]) -> String {
+    numbers.map(|number| format!("{number:15}")).join(" ")
+}
+
+fn is_utf8(address: &[u8]) -> bool {
+    !address.is_ascii() && std::str::from_utf8(address).is_ok()
+}

@@ -1,0 +1,162 @@
+//! Envelope addresses as the queue file has them: completed, each recipient once.
+//!
+//! Unlike Postfix's cleanup, nothing is rewritten: no `%` hack, no routes, no maps. Only what is no address without it
+//! is added, the domain. Authority: sections 3 and 7 of the queue file page of the specification.
+
+use std::collections::BTreeSet;
+
+/// What main.cf says about addresses.
+#[derive(Debug)]
+pub struct Settings {
+    pub myorigin: String,
+    pub empty_address_recipient: String,
+    pub enable_original_recipient: bool,
+    /// How many recipients are remembered.
+    pub duplicate_filter_limit: usize,
+}
+
+/// Bounces have no sender, whoever writes so much.
+const MAILER_DAEMON: &[u8] = b"MAILER-DAEMON";
+
+impl Settings {
+    /// The sender as the queue manager wants it.
+    pub fn sender(&self, sender: &[u8]) -> Vec<u8> {
+        let complete = self.complete(sender);
+        let bounces = self.complete(MAILER_DAEMON);
+        if complete.eq_ignore_ascii_case(&bounces) {
+            return Vec::new();
+        }
+        complete
+    }
+
+    /// The recipient to whom mail for `recipient` goes.
+    pub fn recipient(&self, recipient: &[u8]) -> Vec<u8> {
+        if recipient.is_empty() {
+            return self.complete(self.empty_address_recipient.as_bytes());
+        }
+        self.complete(recipient)
+    }
+
+    /// An address that has no domain is one of `$myorigin`.
+    fn complete(&self, address: &[u8]) -> Vec<u8> {
+        let mut address = address.to_vec();
+        if !address.is_empty() && !address.contains(&b'@') {
+            address.push(b'@');
+            address.extend_from_slice(self.myorigin.as_bytes());
+        }
+        address
+    }
+}
+
+/// The recipients so far, to tell who is there already.
+#[derive(Debug, Default)]
+pub struct Seen {
+    known: BTreeSet<Vec<u8>>,
+    key: Vec<u8>,
+}
+
+impl Seen {
+    /// Whether a recipient with this `original` form is new. Upper and lower case do not differ. When the limit has been
+    /// reached the new ones are no longer remembered.
+    pub fn is_new(&mut self, settings: &Settings, original: &[u8], recipient: &[u8]) -> bool {
+        self.key.clear();
+        self.key.extend_from_slice(recipient);
+        if settings.enable_original_recipient {
+            // No address has a NUL in it.
+            self.key.push(0);
+            self.key.extend_from_slice(original);
+        }
+        self.key.make_ascii_lowercase();
+        if self.known.contains(&self.key) {
+            return false;
+        }
+        if self.known.len() < settings.duplicate_filter_limit {
+            self.known.insert(self.key.clone());
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(enable_original_recipient: bool, duplicate_filter_limit: usize) -> Settings {
+        Settings {
+            myorigin: "spec.example".to_owned(),
+            empty_address_recipient: "MAILER-DAEMON".to_owned(),
+            enable_original_recipient,
+            duplicate_filter_limit,
+        }
+    }
+
+    /// The recipients that are left, without `$myorigin`.
+    fn kept(settings: &Settings, recipients: &[&str]) -> String {
+        let mut seen = Seen::default();
+        let kept: Vec<&str> = recipients
+            .iter()
+            .copied()
+            .filter(|original| {
+                let recipient = settings.recipient(original.as_bytes());
+                seen.is_new(settings, original.as_bytes(), &recipient)
+            })
+            .collect();
+        kept.join(" ")
+    }
+
+    #[test]
+    fn a_missing_domain_is_added_and_nothing_else_changes() {
+        let settings = settings(true, 9);
+        for (address, recipient) in [
+            ("root", "root@spec.example"),
+            ("", "MAILER-DAEMON@spec.example"),
+            ("a%b", "a%b@spec.example"),
+            ("@a:b@c", "@a:b@c"),
+            ("x@", "x@"),
+        ] {
+            assert_eq!(
+                settings.recipient(address.as_bytes()),
+                recipient.as_bytes(),
+                "{address}"
+            );
+        }
+    }
+
+    #[test]
+    fn bounces_have_no_sender() {
+        let settings = settings(true, 9);
+        for (address, sender) in [
+            ("", ""),
+            ("mailer-daemon", ""),
+            ("MAILER-DAEMON@Spec.example", ""),
+            ("MAILER-DAEMON@x.example", "MAILER-DAEMON@x.example"),
+            ("s", "s@spec.example"),
+        ] {
+            assert_eq!(
+                settings.sender(address.as_bytes()),
+                sender.as_bytes(),
+                "{address}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_recipient_counts_once_whatever_its_case() {
+        let recipients = ["r@y.example", "R@Y.example", "a@b", "r@y.example"];
+        assert_eq!(kept(&settings(true, 9), &recipients), "r@y.example a@b");
+    }
+
+    #[test]
+    fn recipients_are_the_same_only_if_they_were_written_the_same() {
+        let recipients = ["root", "root@spec.example", "", "MAILER-DAEMON"];
+        assert_eq!(kept(&settings(true, 9), &recipients), recipients.join(" "));
+        assert_eq!(kept(&settings(false, 9), &recipients), "root ");
+    }
+
+    #[test]
+    fn past_the_limit_only_the_first_recipients_are_compared() {
+        let recipients = ["a@b", "b@b", "c@b", "a@b", "c@b"];
+        assert_eq!(kept(&settings(true, 2), &recipients), "a@b b@b c@b c@b");
+        assert_eq!(kept(&settings(true, 3), &recipients), "a@b b@b c@b");
+    }
+}
