@@ -19,6 +19,7 @@ pub mod maillog;
 pub mod master;
 pub mod outcome;
 pub mod peers;
+pub mod queue_file;
 pub mod reading;
 pub mod requests;
 pub mod server;

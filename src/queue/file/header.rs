@@ -191,7 +191,8 @@ impl<'a, P: FnMut(Type, &[&[u8]])> Content<'a, P> {
             "message-id" => found.message_id = true,
             "resent-message-id" => found.resent_message_id = true,
             "content-transfer-encoding" => {
-                let value = value.trim_ascii();
+                // As in Postfix: with a comment or a blank behind it, it is no such word.
+                let value = value.trim_ascii_start();
                 found.eight_bit |=
                     value.eq_ignore_ascii_case(b"8bit") || value.eq_ignore_ascii_case(b"binary");
             }

@@ -227,13 +227,13 @@ impl Queue for QueueFile<'_> {
         if is_utf8(&recipient) {
             self.utf8 |= self.requested();
         }
-        if !self.seen.is_new(addresses, original, &recipient) {
-            return;
-        }
         let international = self.settings.smtputf8_enable
             && self.utf8 & flag::REQUESTED != 0
             && !recipient.is_ascii();
         let kind: &[u8] = if international { b"utf-8;" } else { b"rfc822;" };
+        if !self.seen.is_new(addresses, (kind, original), &recipient) {
+            return;
+        }
         self.out
             .put(Type::Attr, &[b"dsn_orig_rcpt=", kind, &recipient]);
         self.out.put(Type::Orcp, &[original]);

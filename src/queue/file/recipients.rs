@@ -56,15 +56,22 @@ pub struct Seen {
 }
 
 impl Seen {
-    /// Whether a recipient with this `original` form is new. Upper and lower case do not differ. When the limit has been
-    /// reached the new ones are no longer remembered.
-    pub fn is_new(&mut self, settings: &Settings, original: &[u8], recipient: &[u8]) -> bool {
+    /// Whether a recipient is new, with its `original` form of this `kind`. Upper and lower case do not differ. When the
+    /// limit has been reached the new ones are no longer remembered.
+    pub fn is_new(
+        &mut self,
+        settings: &Settings,
+        (kind, original): (&[u8], &[u8]),
+        recipient: &[u8],
+    ) -> bool {
         self.key.clear();
         self.key.extend_from_slice(recipient);
         if settings.enable_original_recipient {
             // No address has a NUL in it.
-            self.key.push(0);
-            self.key.extend_from_slice(original);
+            for part in [original, kind] {
+                self.key.push(0);
+                self.key.extend_from_slice(part);
+            }
         }
         self.key.make_ascii_lowercase();
         if self.known.contains(&self.key) {
@@ -98,7 +105,7 @@ mod tests {
             .copied()
             .filter(|original| {
                 let recipient = settings.recipient(original.as_bytes());
-                seen.is_new(settings, original.as_bytes(), &recipient)
+                seen.is_new(settings, (b"rfc822;", original.as_bytes()), &recipient)
             })
             .collect();
         kept.join(" ")

@@ -1,0 +1,640 @@
+//! Queue files that we write, held against those of Postfix's cleanup, and against its queue manager.
+#![forbid(unsafe_code)]
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test fails by panicking, wherever it is written"
+)]
+
+mod harness;
+
+use std::fs;
+use std::io::{Read, Write};
+use std::path::Path;
+use std::process::Command;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use harness::dialogue::at_once;
+use harness::master::{self, Master, queue_id, until};
+use harness::queue_file::{files, records, send, start, take};
+use harness::requests::Numbers;
+
+const FILE: &str = "qmqpd_queue_method = file";
+
+/// The same setting for our program and for cleanup, which gets it from a service of its own.
+const VARIANTS: [&str; 14] = [
+    "mail_name=Postfix",
+    "mail_name=Postfix",
+    "mail_name=Postfix",
+    "header_size_limit=10",
+    "hopcount_limit=4",
+    "enable_original_recipient=no",
+    "duplicate_filter_limit=2",
+    "undisclosed_recipients_header=To: undisclosed-recipients:;",
+    "delay_warning_time=1h",
+    "enable_long_queue_ids=yes",
+    "message_drop_headers=subject, x-y  foo bcc return-path",
+    "smtputf8_enable=no",
+    "cleanup_replace_stray_cr_lf=no",
+    "hash_queue_names=incoming",
+];
+
+/// How many messages are made up, and where the generator starts (`QMQPD_SEED`).
+const CASES: usize = 400;
+const SEED: u64 = 20_261_122;
+
+/// A cleanup for each of [`VARIANTS`], named `cleanupN`.
+fn variants() -> String {
+    let service = |(number, option): (usize, &&str)| {
+        format!("cleanup{number} unix n - n - 0 cleanup -o {{ {option} }}\n")
+    };
+    VARIANTS.iter().enumerate().map(service).collect()
+}
+
+/// Those with addresses have another behind them: a folded line would have cleanup rewrite it.
+const HEADERS: [&[u8]; 32] = [
+    b"Subject: t\n",
+    b"Subject \t : t\n",
+    b"X-Y: a@b.c\n",
+    b"To: x@y.example, \"A B\" <c@d.e>\nK: v\n",
+    b"Cc: q@z.example\nK: v\n",
+    b"Bcc: a@b.c\n",
+    b"From: a@b.c\nFoo: x\n",
+    b"Message-Id: <a@b>\n",
+    b"message-id:<c@d> \n",
+    b"Date: x\n",
+    b" (folded)\n",
+    b"\t(folded)\n",
+    b"Received: from x\n",
+    b"received : from x\n",
+    b"Resent-Date: x\n",
+    b"Resent-From: x@y.example\nK: v\n",
+    b"Resent-To: x@y.example\nK: v\n",
+    b"Resent-Message-Id: <f>\n",
+    b"Content-Length: 3\n",
+    b"Return-Path: <>\n",
+    b"Content-Transfer-Encoding: 8bit\n",
+    b"MIME-Version: 1.0\nContent-Type: text/plain\n",
+    b"A\0: b\n",
+    b"A: b\0c\n",
+    b"A: \xc3\xa9\n",
+    b"A: \xff\n",
+    b"From x\n",
+    b"bad line\n",
+    b" \n",
+    b"A: b\r\n",
+    b"a: b\rc\n",
+    b"-\n",
+];
+
+const BODY: [&[u8]; 12] = [
+    b"body\n",
+    b"\n",
+    b"A : b\n",
+    b"x\0y\n",
+    b"\r\n",
+    b"\xc3\xa9\n",
+    b"\r",
+    b".\n",
+    b"From z\n",
+    b"end",
+    b".  sp\n",
+    b"\n\n",
+];
+
+const RECIPIENTS: [&[u8]; 12] = [
+    b"r@y.example",
+    b"R@Y.example",
+    b"a@b.c",
+    b"caf\xc3\xa9@c.d",
+    b"\xff@c.d",
+    b"a b@c.d",
+    b"\"q r\"@c.d",
+    b"root",
+    b"",
+    b"root@mail.spec.example",
+    b"MAILER-DAEMON",
+    b"a+b@c.d",
+];
+
+const SENDERS: [&[u8]; 10] = [
+    b"s@x.example",
+    b"s@x.example",
+    b"",
+    b"foo",
+    b"caf\xc3\xa9@c.d",
+    b"\xff@x.y",
+    b"a b@c.d",
+    b"list-@x.example-@[]",
+    b"MAILER-DAEMON",
+    b"MAILER-DAEMON-@mail.spec.example-@[]",
+];
+
+struct Case {
+    request: Vec<u8>,
+    variant: usize,
+    autodetect: bool,
+}
+
+fn make_case(numbers: &mut Numbers) -> Case {
+    let mut message = Vec::new();
+    for _ in 0..numbers.below(8) {
+        message.extend_from_slice(HEADERS[numbers.below(HEADERS.len())]);
+    }
+    if numbers.below(8) == 0 {
+        let length = 2040 + numbers.below(12) + 2048 * numbers.below(2);
+        message.extend_from_slice(b"X: ");
+        message.resize(message.len() + length, b'x');
+        message.push(b'\n');
+    }
+    if numbers.below(5) > 0 {
+        message.push(b'\n');
+    }
+    for _ in 0..numbers.below(6) {
+        message.extend_from_slice(BODY[numbers.below(BODY.len())]);
+    }
+    if numbers.below(8) == 0 {
+        message.resize(message.len() + 2047 + numbers.below(3), b'y');
+    }
+    let recipients = [0, 1, 1, 1, 2, 3, 7][numbers.below(7)];
+    let mut parts = netstring(&message);
+    parts.extend(netstring(SENDERS[numbers.below(SENDERS.len())]));
+    for _ in 0..recipients {
+        parts.extend(netstring(RECIPIENTS[numbers.below(RECIPIENTS.len())]));
+    }
+    Case {
+        request: netstring(&parts),
+        variant: numbers.below(VARIANTS.len()),
+        autodetect: numbers.below(3) == 0,
+    }
+}
+
+fn netstring(bytes: &[u8]) -> Vec<u8> {
+    [bytes.len().to_string().as_bytes(), b":", bytes, b","].concat()
+}
+
+/// Records without what differs between two messages: id, times, and what depends on how many digits a time has.
+fn comparable(file: &[u8], id: &str) -> Vec<(char, String)> {
+    let mut shift = 0;
+    let record = |(kind, data): (char, Vec<u8>)| {
+        let text = data.escape_ascii().to_string().replace(id, "QID");
+        let text = match kind {
+            'T' => {
+                shift = data.len();
+                String::new()
+            }
+            'A' if text.starts_with("create_time=") => String::new(),
+            'W' => data.len().to_string(),
+            'N' => without_times(&text),
+            _ => text,
+        };
+        (kind, text)
+    };
+    let mut records: Vec<(char, String)> = records(file).into_iter().map(record).collect();
+    let mut numbers: Vec<usize> = records[0]
+        .1
+        .split_whitespace()
+        .map(|number| number.parse().unwrap())
+        .collect();
+    numbers[1] -= shift;
+    records[0].1 = format!("{numbers:?}");
+    records
+}
+
+fn without_times(line: &str) -> String {
+    if let Some((start, rest)) = line.split_once("Message-Id: <20") {
+        let end = rest.trim_start_matches(|c: char| c.is_ascii_digit());
+        return format!("{start}Message-Id: <TIME{end}");
+    }
+    let zone = "+0000 (UTC)";
+    if !line.ends_with(zone) {
+        return line.to_owned();
+    }
+    // `Sun, 22 Nov 2026 13:50:19 `
+    let start = line.len() - zone.len() - 26;
+    format!("{}DATE", &line[..start])
+}
+
+#[test]
+fn our_queue_files_are_those_of_cleanup() {
+    if master::is_missing("our_queue_files_are_those_of_cleanup") {
+        return;
+    }
+    let postfix = Master::start("", &variants());
+    let seed = std::env::var("QMQPD_SEED").map_or(SEED, |seed| seed.parse().unwrap());
+    let mut numbers = Numbers::new(seed);
+    let cases: Vec<Case> = (0..CASES).map(|_| make_case(&mut numbers)).collect();
+    let failures = Mutex::new(Vec::new());
+    at_once(CASES, |index| {
+        if let Err(difference) = compare(&postfix, &cases[index], index) {
+            let case = &cases[index];
+            let request = case.request.escape_ascii();
+            let report = format!("{}\n{request}\n{difference}", VARIANTS[case.variant]);
+            failures.lock().unwrap().push(report);
+        }
+    });
+    let failures = failures.into_inner().unwrap();
+    assert!(
+        failures.is_empty(),
+        "{} of {CASES} messages, seed {seed}:\n{}",
+        failures.len(),
+        failures.join("\n")
+    );
+}
+
+fn compare(postfix: &Master, case: &Case, index: usize) -> Result<(), String> {
+    let service = format!("cleanup_service_name=cleanup{}", case.variant);
+    let autodetect = if case.autodetect {
+        "smtputf8_autodetect_classes=all"
+    } else {
+        "mail_version=3.7.11"
+    };
+    let theirs = send(postfix, &[], &[&service, autodetect], &case.request);
+    let variant = VARIANTS[case.variant];
+    let ours = send(postfix, &[], &[FILE, variant, autodetect], &case.request);
+    if !theirs.contains("queued as") || !ours.contains("queued as") {
+        return if ours == theirs {
+            Ok(())
+        } else {
+            Err(format!("{theirs}\n{ours}"))
+        };
+    }
+    // postcat looks into the flat queue of the configuration alone.
+    if index % 10 == 0 && !variant.starts_with("hash") {
+        let [theirs, ours] =
+            [&theirs, &ours].map(|reply| verbose_postcat(postfix, queue_id(reply)));
+        if theirs != ours {
+            return Err(format!("postcat -v:\n{theirs}\n{ours}"));
+        }
+    }
+    let [theirs, ours] = [&theirs, &ours].map(|reply| {
+        let id = queue_id(reply);
+        comparable(&take(postfix, id), id)
+    });
+    if theirs == ours {
+        return Ok(());
+    }
+    let pairs = theirs.iter().zip(&ours).filter(|(one, other)| one != other);
+    let pairs: Vec<String> = pairs
+        .map(|(one, other)| format!("{one:?}\n{other:?}"))
+        .collect();
+    Err(format!(
+        "{} and {} records\n{}",
+        theirs.len(),
+        ours.len(),
+        pairs.join("\n")
+    ))
+}
+
+/// What `postcat -v` names each record, in order: the offsets differ with the times.
+fn verbose_postcat(postfix: &Master, id: &str) -> String {
+    let output = Command::new("postcat")
+        .arg("-v")
+        .arg("-c")
+        .arg(postfix.dir.join("conf"))
+        .arg(postfix.dir.join("queue/incoming").join(id))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let shown = String::from_utf8_lossy(&output.stdout);
+    let names = shown.lines().filter(|line| !line.starts_with("***"));
+    let names: Vec<&str> = names
+        .filter_map(|line| line.split_once(": ").map(|(name, _)| name))
+        .collect();
+    assert!(names.len() > 20, "{shown}");
+    names.join(" ")
+}
+
+/// The queue manager, who delivers everything to nowhere. It is woken by us, or else after `wakeup` seconds.
+fn with_queue_manager(main_cf: &str, wakeup: u32) -> Master {
+    let main_cf = format!(
+        "default_transport = discard\nlocal_transport = discard\nrelay_transport = discard\n\
+         virtual_transport = discard\nmaximal_queue_lifetime = 1d\n{FILE}\n{main_cf}"
+    );
+    let master_cf = format!(
+        "qmgr unix n - n {wakeup} 1 qmgr\ndiscard unix - - n - - discard\n\
+         bounce unix - - n - 0 bounce\ndefer unix - - n - 0 bounce\ntrace unix - - n - 0 bounce\n\
+         error unix - - n - - error\nretry unix - - n - - error\n"
+    );
+    let master = Master::start(&main_cf, &master_cf);
+    let qmgr = master.dir.join("queue/public/qmgr");
+    assert!(until(Duration::from_secs(10), || qmgr.exists()));
+    master
+}
+
+const BAD_WORDS: [&str; 6] = [
+    "corrupt",
+    "rejected",
+    "mismatch",
+    "weird",
+    "invalid size",
+    "ignoring bad",
+];
+
+fn assert_no_complaint(master: &Master) {
+    let log = master.log();
+    for word in BAD_WORDS {
+        assert!(!log.contains(word), "{word}: {log}");
+    }
+}
+
+#[test]
+fn the_queue_manager_delivers_what_we_write_at_once() {
+    if master::is_missing("the_queue_manager_delivers_what_we_write_at_once") {
+        return;
+    }
+    let master = with_queue_manager("", 300);
+    let senders = [
+        "s@x.example",
+        "",
+        "list-@x.example-@[]",
+        "foo",
+        "a b@x.example",
+    ];
+    for sender in senders {
+        for options in [
+            &["mail_name=Postfix"][..],
+            &["enable_long_queue_ids=yes"],
+            &["hash_queue_names=deferred"],
+        ] {
+            let content = b"Subject: t\n\nbody\n.\nFrom x\nno end";
+            let request = master::request(content, sender, &["r@y.example", "root", ""]);
+            let reply = send(&master, &[], options, &request);
+            let removed = format!("{}: removed", queue_id(&reply));
+            let begin = Instant::now();
+            master.wait_for_log(&removed);
+            assert!(begin.elapsed() < Duration::from_secs(5), "{options:?}");
+        }
+    }
+    let log = master.log();
+    assert_eq!(log.matches("nrcpt=3 (queued)").count(), 15, "{log}");
+    assert_eq!(log.matches("nrcpt=3 (queue active)").count(), 15, "{log}");
+    assert!(
+        log.contains("list-root=mail.spec.example@x.example") || log.contains("list@x.example")
+    );
+    assert_no_complaint(&master);
+}
+
+/// One system call of a traced run.
+struct Call {
+    name: String,
+    /// Which of the calls of this name it is, from 1.
+    number: usize,
+    line: String,
+}
+
+/// The system calls of a whole session, in order.
+fn traced(master: &Master, options: &[&str], request: &[u8]) -> Vec<Call> {
+    let to = master.dir.join("trace.out");
+    let tracer = ["strace", "-y", "-o", to.to_str().unwrap()];
+    let reply = send(master, &tracer, options, request);
+    assert!(reply.contains("queued as"), "{reply}");
+    let trace = fs::read_to_string(to).unwrap();
+    let mut calls: Vec<Call> = Vec::new();
+    for line in trace.lines() {
+        let Some((name, _)) = line.split_once('(') else {
+            continue;
+        };
+        let number = calls.iter().filter(|call| call.name == name).count() + 1;
+        calls.push(Call {
+            name: name.to_owned(),
+            number,
+            line: line.to_owned(),
+        });
+    }
+    calls
+}
+
+fn strace_is_missing(test: &str) -> bool {
+    let missing = !Path::new("/usr/bin/strace").exists();
+    if missing {
+        harness::skip(test, "strace is not installed");
+    }
+    missing || master::is_missing(test)
+}
+
+#[test]
+fn a_process_killed_at_any_call_has_queued_the_message_or_not_said_so() {
+    let test = "a_process_killed_at_any_call_has_queued_the_message_or_not_said_so";
+    if strace_is_missing(test) {
+        return;
+    }
+    let master = with_queue_manager("", 1);
+    let request = master::request(
+        b"Subject: t\n\nb\n",
+        "s@x.example",
+        &["r@y.example", "a@b.c"],
+    );
+    let calls = traced(&master, &[], &request);
+    // The first byte is peeked at, and then read.
+    let peek = calls
+        .iter()
+        .position(|call| call.line.contains("MSG_PEEK"))
+        .unwrap();
+    let (mut said, mut unsaid) = (0, 0);
+    for call in &calls[peek + 1..] {
+        if call.name == "exit_group" {
+            break;
+        }
+        let inject = format!("inject={}:signal=KILL:when={}", call.name, call.number);
+        let tracer = ["strace", "-o", "/dev/null", "-e", &inject];
+        let reply = send(&master, &tracer, &[], &request);
+        if reply.contains(":K") {
+            said += 1;
+            master.wait_for_log(&format!("{}: removed", queue_id(&reply)));
+        } else {
+            unsaid += 1;
+            assert_eq!(reply, "", "{}", call.line);
+        }
+        for (path, mode, content) in files(&master) {
+            let whole = content.ends_with(b"E\0") && !content.starts_with(b"C\x5f              0");
+            assert!(
+                mode == 0o600 || mode == 0o700 && whole,
+                "{}: {}",
+                call.line,
+                path.display()
+            );
+        }
+    }
+    assert!(said > 3 && unsaid > 10, "{said} {unsaid}");
+    assert_no_complaint(&master);
+}
+
+/// Removes hash directories as well, so that each run has to make them.
+fn empty_incoming(master: &Master) {
+    for entry in fs::read_dir(master.dir.join("queue/incoming")).unwrap() {
+        fs::remove_dir_all(entry.unwrap().path()).unwrap();
+    }
+}
+
+#[test]
+fn a_disk_that_fails_at_any_step_costs_no_mail_and_leaves_nothing() {
+    let test = "a_disk_that_fails_at_any_step_costs_no_mail_and_leaves_nothing";
+    if strace_is_missing(test) {
+        return;
+    }
+    let master = Master::start(FILE, "");
+    // An injected error makes the number of the call -1, which no filter lets pass.
+    let options = ["qmqpd_sandbox=no", "hash_queue_names=incoming"];
+    let body = "x".repeat(99) + "\n";
+    let request = master::request(
+        body.repeat(2000).as_bytes(),
+        "s@x.example",
+        &["r@y.example"],
+    );
+    let calls = traced(&master, &options, &request);
+    empty_incoming(&master);
+    let steps = [
+        "openat",
+        "fstat",
+        "newfstatat",
+        "renameat",
+        "renameat2",
+        "mkdirat",
+        "write",
+        "pwrite64",
+        "fchmod",
+        "fsync",
+    ];
+    let mut tried = Vec::new();
+    for call in calls {
+        if !call.line.contains("/incoming") || !steps.contains(&call.name.as_str()) {
+            continue;
+        }
+        for error in ["EIO", "ENOSPC", "EDQUOT", "EROFS"] {
+            let inject = format!("inject={}:error={error}:when={}", call.name, call.number);
+            let tracer = ["strace", "-o", "/dev/null", "-e", &inject];
+            let reply = send(&master, &tracer, &options, &request);
+            let said = reply.split_once(':').map_or("", |(_, text)| text);
+            assert!(said.starts_with('Z'), "{error} {}: {reply}", call.line);
+            let left = files(&master);
+            assert!(left.is_empty(), "{error} {}: {left:?}", call.line);
+            empty_incoming(&master);
+        }
+        tried.push(call.name);
+    }
+    let log = master.log();
+    assert!(log.contains("No space left on device"), "{log}");
+    for step in ["write", "pwrite64", "fchmod", "fsync"] {
+        assert!(tried.iter().any(|name| name == step), "{step}: {tried:?}");
+    }
+    assert!(tried.iter().filter(|name| *name == "fsync").count() >= 2);
+}
+
+#[test]
+fn a_message_larger_than_the_limit_leaves_nothing() {
+    if master::is_missing("a_message_larger_than_the_limit_leaves_nothing") {
+        return;
+    }
+    let master = Master::start(FILE, "");
+    let request = master::request(&b"x\n".repeat(700), "s@x.example", &["r@y.example"]);
+    // The file is longer than the message.
+    let size_of = |limit: usize| {
+        let limit = format!("message_size_limit={limit}");
+        send(&master, &[], &[&limit], &request)
+    };
+    let accepted = size_of(100_000);
+    let length = take(&master, queue_id(&accepted)).len();
+    assert!(size_of(length - 8).contains("DError: message too large"));
+    assert!(files(&master).is_empty());
+    // A time has up to five digits fewer than another.
+    assert!(size_of(length + 8).contains("queued as"));
+    assert!(master.log_has("queue file size limit exceeded"));
+}
+
+#[test]
+fn a_queue_that_is_not_ours_or_full_is_for_later() {
+    if master::is_missing("a_queue_that_is_not_ours_or_full_is_for_later") {
+        return;
+    }
+    let master = Master::start(FILE, "");
+    let request = master::request(b"x\n", "s@x.example", &["r@y.example"]);
+    let full = format!("queue_minfree={}", i64::MAX);
+    let reply = send(&master, &[], &[&full], &request);
+    assert!(
+        reply.contains("ZError: queue service unavailable"),
+        "{reply}"
+    );
+    master.wait_for_log("insufficient system storage");
+    let incoming = master.dir.join("queue/incoming");
+    fs::rename(&incoming, master.dir.join("queue/other")).unwrap();
+    let reply = send(&master, &[], &[], &request);
+    assert!(
+        reply.contains("ZError: queue service unavailable"),
+        "{reply}"
+    );
+    master.wait_for_log("open incoming: No such file or directory");
+    fs::create_dir(&incoming).unwrap();
+    fs::set_permissions(
+        &incoming,
+        std::os::unix::fs::PermissionsExt::from_mode(0o777),
+    )
+    .unwrap();
+    let reply = send(&master, &[], &[], &request);
+    assert!(
+        reply.contains("ZError: queue service unavailable"),
+        "{reply}"
+    );
+    master.wait_for_log("the directory belongs to uid 0");
+    assert!(files(&master).is_empty());
+}
+
+/// A request with so many recipients, less its last byte.
+fn many(recipients: usize) -> Vec<u8> {
+    let mut parts = netstring(b"Subject: t\n\nb\n");
+    parts.extend(netstring(b"list-@x.example-@[]"));
+    for number in 0..recipients {
+        parts.extend(netstring(
+            format!("recipient-{number}@y.example").as_bytes(),
+        ));
+    }
+    let mut request = netstring(&parts);
+    request.pop();
+    request
+}
+
+/// The most memory, in KiB, that our program had in use before it saw the last byte.
+fn memory(master: &Master, recipients: usize) -> usize {
+    let (mut child, mut client) = start(master, &[], &[]);
+    client.write_all(&many(recipients)).unwrap();
+    // It has read everything when it waits for more.
+    let status = format!("/proc/{}/status", child.id());
+    let stat = format!("/proc/{}/wchan", child.id());
+    let waits = || fs::read_to_string(&stat).is_ok_and(|channel| channel.contains("wait"));
+    until(Duration::from_secs(2), waits);
+    std::thread::sleep(Duration::from_millis(500));
+    let text = fs::read_to_string(status).unwrap();
+    let line = text.lines().find(|line| line.starts_with("VmHWM")).unwrap();
+    let kib = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+    client.write_all(b",").unwrap();
+    let mut reply = String::new();
+    client.read_to_string(&mut reply).unwrap();
+    child.wait().unwrap();
+    take(master, queue_id(&reply));
+    kib
+}
+
+#[test]
+fn fifty_thousand_recipients_take_no_more_memory_and_less_time_than_cleanup() {
+    let test = "fifty_thousand_recipients_take_no_more_memory_and_less_time_than_cleanup";
+    if master::is_missing(test) {
+        return;
+    }
+    let master = Master::start(FILE, "");
+    let (few, all) = (memory(&master, 2_000), memory(&master, 50_000));
+    assert!(all < few + 256, "{few} KiB, {all} KiB");
+    let mut request = many(50_000);
+    request.push(b',');
+    let time = |option: &str| {
+        let begin = Instant::now();
+        let reply = send(&master, &[], &[option], &request);
+        let elapsed = begin.elapsed();
+        take(&master, queue_id(&reply));
+        elapsed
+    };
+    let theirs = time("qmqpd_queue_method=cleanup");
+    let ours = time(FILE);
+    let times = format!("50000 recipients: {all} KiB, cleanup {theirs:?}, file {ours:?}\n");
+    std::io::stderr().write_all(times.as_bytes()).unwrap();
+    assert!(ours < theirs, "{times}");
+}
