@@ -305,6 +305,46 @@ fn verbose_postcat(postfix: &Master, id: &str) -> String {
     names.join(" ")
 }
 
+#[test]
+fn a_queue_file_is_shown_as_postcat_shows_it() {
+    if master::is_missing("a_queue_file_is_shown_as_postcat_shows_it") {
+        return;
+    }
+    let milters = "milters unix n - n - 0 cleanup -o non_smtpd_milters=inet:127.0.0.1:1 \
+                   -o milter_default_action=accept -o delay_warning_time=1h\n";
+    let master = Master::start("content_filter = x:y\n", milters);
+    let content = format!("S: x\nL: {}\n\n\x1bb\nno end", "l".repeat(3000));
+    let request = master::request(
+        content.as_bytes(),
+        "list-@x.example-@[]",
+        &["r@y.example", ""],
+    );
+    // With milters a file of Postfix's has pointers and padding.
+    for option in ["cleanup_service_name=milters", "mail_version=3.7.11", FILE] {
+        let reply = send(&master, &[], &[option], &request);
+        let path = master.dir.join("queue/incoming").join(queue_id(&reply));
+        let shown = |program: &str, options: &[&str]| {
+            let mut command = Command::new(program);
+            let output = command.args(options).arg(&path).env("TZ", "UTC0").output();
+            output.unwrap()
+        };
+        let conf = master.dir.join("conf");
+        let theirs = shown("postcat", &["-c", conf.to_str().unwrap()]);
+        let ours = shown(env!("CARGO_BIN_EXE_qmqpd"), &["--cat"]);
+        assert!(ours.status.success(), "{ours:?}");
+        assert_eq!(
+            String::from_utf8_lossy(&ours.stdout),
+            String::from_utf8_lossy(&theirs.stdout),
+            "{option}"
+        );
+        let file = fs::read(&path).unwrap();
+        fs::write(&path, &file[..file.len() - 2]).unwrap();
+        let cut = shown(env!("CARGO_BIN_EXE_qmqpd"), &["--cat"]);
+        assert!(!cut.status.success());
+        assert!(String::from_utf8_lossy(&cut.stderr).contains("unexpected end of file"));
+    }
+}
+
 /// The queue manager, who delivers everything to nowhere. It is woken by us, or else after `wakeup` seconds.
 fn with_queue_manager(main_cf: &str, wakeup: u32) -> Master {
     let main_cf = format!(

@@ -16,9 +16,10 @@ use crate::session::Settings;
 use crate::sys::alarm;
 
 use super::check::load;
+use super::commands::EX_USAGE;
 use super::report::place;
 use super::server::open_lists;
-use super::{EX_CONFIG, EX_USAGE, Fatal, Options};
+use super::{EX_CONFIG, Fatal, Options};
 
 /// Somebody to ask about.
 #[derive(Debug, Clone, PartialEq, Eq)]

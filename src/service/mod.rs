@@ -4,7 +4,9 @@
 //! launched.
 #![forbid(unsafe_code)]
 
+mod cat;
 mod check;
+mod commands;
 mod destination;
 mod explain;
 mod inetd;
@@ -16,7 +18,7 @@ mod server;
 
 use std::ffi::OsString;
 use std::fmt::Display;
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -27,9 +29,8 @@ use crate::lookup;
 use crate::session::{self, Client, Outcome};
 use crate::sys::{alarm, start};
 
-use explain::Subject;
 use master::Inherited;
-use options::{Command, Options};
+use options::Options;
 
 /// How long a client is waited for that is to hear of a failure to start: main.cf, which sets the limit otherwise, may be
 /// what is broken.
@@ -39,39 +40,8 @@ const FAILURE_TIMEOUT: Duration = Duration::from_secs(10);
 /// see to nothing else if that failed as fast.
 const FAILURE_PAUSE: Duration = Duration::from_secs(1);
 
-/// sysexits.h: the command line makes no sense.
-const EX_USAGE: u8 = 64;
-
 /// sysexits.h: the configuration is wrong.
 const EX_CONFIG: u8 = 78;
-
-const HELP: &str = "\
-usage: qmqpd [-cSvV] [-n service] [-o parameter=value]
-
-Receives one message by QMQP on standard input and output, puts it into the
-mail queue, and answers. It is started for each connection by inetd, xinetd,
-tcpserver or systemd (Accept=yes), or as a service by Postfix's master(8);
-parameters come from Postfix's main.cf, in /etc/postfix or the directory that
-the environment variable MAIL_CONFIG names.
-
-  -c           chroot to $queue_directory
-  -n SERVICE   what $service_name stands for
-  -o NAME=VAL  as in main.cf, and instead of it
-  -S           serve standard input and output (the default)
-  -v           log more; may be repeated
-  -V           log to standard error as well
-  --check      what is set, and everything that is wrong with it
-  --explain ADDRESS [NAME]
-               whether this client may send, and what decides that
-  --help       this text
-  --version    name and version
-";
-
-const BY_HAND: &str = "\
-qmqpd: fatal: do not run this command by hand
-This is a mail server that inetd, xinetd, tcpserver, systemd or Postfix starts
-for each connection. \"qmqpd --help\" says how.
-";
 
 /// Why the process ends without having served anybody.
 enum Fatal {
@@ -131,7 +101,6 @@ pub fn run() -> ExitCode {
 }
 
 fn start() -> Result<ExitCode, Fatal> {
-    start::first_act().map_err(Fatal::from_display)?;
     let mut arguments = std::env::args_os();
     let process = process_name(arguments.next());
     log::configure(
@@ -139,16 +108,17 @@ fn start() -> Result<ExitCode, Fatal> {
         destination::early(),
         false,
     );
+    start::first_act().map_err(Fatal::from_display)?;
     let arguments: Vec<OsString> = arguments.collect();
     let options = match options::parse(&arguments) {
-        Err(error) if by_hand(&arguments) => return Ok(misuse(&error)),
+        Err(error) if commands::by_hand(&arguments) => return Ok(commands::misuse(&error)),
         parsed => parsed.map_err(Fatal::from_display)?,
     };
     if let Some(command) = &options.command {
-        return Ok(obey(command, &options, &process));
+        return Ok(commands::obey(command, &options, &process));
     }
     if !options.terminal_allowed && std::io::stdin().is_terminal() {
-        return Ok(refuse_terminal());
+        return Ok(commands::refuse_terminal());
     }
     let inherited = match options.transport {
         None => {
@@ -222,43 +192,4 @@ fn process_name(argument: Option<OsString>) -> String {
     let argument = argument.unwrap_or_default();
     let name = Path::new(&argument).file_name().unwrap_or_default();
     name.to_string_lossy().into_owned()
-}
-
-/// Whether somebody has typed this, and should not have to look for the answer in a log. Launchers ask for no command.
-fn by_hand(arguments: &[OsString]) -> bool {
-    let is_command = |argument: &OsString| options::COMMANDS.iter().any(|name| argument == name);
-    std::io::stdin().is_terminal() || arguments.iter().any(is_command)
-}
-
-fn misuse(error: &options::Error) -> ExitCode {
-    let text = format!("qmqpd: {error}\n\"qmqpd --help\" lists what there is.\n");
-    drop(std::io::stderr().write_all(text.as_bytes()));
-    ExitCode::from(EX_USAGE)
-}
-
-/// What people asked for.
-fn obey(command: &Command, options: &Options, process: &str) -> ExitCode {
-    match command {
-        Command::Help => print(HELP),
-        Command::Version => print(concat!("qmqpd ", env!("CARGO_PKG_VERSION"), "\n")),
-        Command::Check => check::run(options, process),
-        Command::Explain(address, name) => match Subject::parse(address, name.as_deref()) {
-            Some(subject) => explain::run(&subject, options, process),
-            None => explain::refuse(address),
-        },
-    }
-}
-
-/// If the terminal is gone there is nobody to tell.
-fn print(text: &str) -> ExitCode {
-    match std::io::stdout().write_all(text.as_bytes()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(_) => ExitCode::FAILURE,
-    }
-}
-
-fn refuse_terminal() -> ExitCode {
-    log::fatal(format_args!("do not run this command by hand"));
-    drop(std::io::stderr().write_all(BY_HAND.as_bytes()));
-    ExitCode::FAILURE
 }

@@ -3,6 +3,7 @@
 //! Authority: sections 4 of the main.cf page and 2 of the master page of the specification.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 use getopts::{Fail, Matches, ParsingStyle};
 
@@ -62,6 +63,8 @@ pub enum Command {
     Check,
     /// With the address, and the name that is the first argument after the options.
     Explain(String, Option<String>),
+    /// With the queue file.
+    Cat(PathBuf),
 }
 
 /// Why the command line is not understood, in Postfix's words.
@@ -90,7 +93,7 @@ impl std::fmt::Display for Error {
 }
 
 /// The options that ask for something else than to serve.
-pub const COMMANDS: [&str; 4] = ["--help", "--version", "--check", "--explain"];
+pub const COMMANDS: [&str; 5] = ["--help", "--version", "--check", "--explain", "--cat"];
 
 /// Reads the arguments after the program's name.
 pub fn parse(arguments: &[OsString]) -> Result<Options, Error> {
@@ -128,7 +131,8 @@ fn grammar() -> getopts::Options {
     grammar.optflag("", "help", "").optflag("", "version", "");
     grammar
         .optflag("", "check", "")
-        .optopt("", "explain", "", "");
+        .optopt("", "explain", "", "")
+        .optopt("", "cat", "", "");
     grammar
 }
 
@@ -186,6 +190,8 @@ fn command(matches: &Matches) -> Result<Option<Command>, Error> {
         Command::Check
     } else if let Some(address) = matches.opt_str("explain") {
         Command::Explain(address, free.next())
+    } else if let Some(file) = matches.opt_str("cat") {
+        Command::Cat(file.into())
     } else {
         return Ok(None);
     };
