@@ -5,6 +5,7 @@ use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 
+use nix::sys::socket::{SockFlag, SockType, socket};
 use nix::unistd::pipe;
 
 use super::*;
@@ -104,8 +105,20 @@ fn a_family_that_inet_protocols_does_not_have_is_an_error() {
 
 #[test]
 fn a_socket_without_a_peer_is_nobody_whatever_the_environment_says() {
+    let unconnected = socket(
+        AddressFamily::Inet,
+        SockType::Stream,
+        SockFlag::empty(),
+        None,
+    )
+    .expect("socket");
+    assert_eq!(on(&unconnected, &ask(), UCSPI), NOBODY);
+}
+
+#[test]
+fn a_listening_socket_is_an_error() {
     let listener = TcpListener::bind(("127.0.0.1", 0)).expect("bind");
-    assert_eq!(on(&listener, &ask(), UCSPI), NOBODY);
+    assert_eq!(Peer::of(listener.as_fd(), &ask()), Err(Error::Listening));
 }
 
 #[test]
