@@ -306,7 +306,11 @@ impl Drop for Incoming {
         );
         if let Err(errno) = gone {
             // With mode 0600 it is no mail, and postsuper removes it some day; with 0700 the queue manager has it.
-            log::warning(format_args!("remove {}: {}", self.path, errno.desc()));
+            log::warning(format_args!(
+                "remove {}: {}",
+                self.path,
+                log::errno_text(errno)
+            ));
         }
     }
 }
