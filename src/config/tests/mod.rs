@@ -2,6 +2,7 @@
 
 mod expansion;
 mod grammar;
+mod manual;
 mod postfix;
 mod values;
 

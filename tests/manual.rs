@@ -1,0 +1,118 @@
+//! The manual page: rendered without a warning, and complete where that can be seen from the program.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test fails by panicking, wherever it is written"
+)]
+
+mod harness;
+
+use std::fs;
+use std::io::ErrorKind;
+use std::process::Command;
+
+const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/qmqpd.8");
+
+/// What a formatter says on standard error, with its output where `all` asks for it. `None` where it is not installed.
+fn formatted(test: &str, program: &str, arguments: &[&str]) -> Option<(String, String)> {
+    let output = Command::new(program)
+        .args(arguments)
+        .arg(PAGE)
+        .env("MANWIDTH", "80")
+        .env("LC_ALL", "C.UTF-8")
+        .output();
+    match output {
+        Ok(output) => Some((
+            String::from_utf8(output.stdout).unwrap(),
+            String::from_utf8(output.stderr).unwrap(),
+        )),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            harness::skip(test, &format!("{program} is not installed"));
+            None
+        }
+        Err(error) => panic!("{program}: {error}"),
+    }
+}
+
+#[test]
+fn man_renders_the_page_without_a_warning() {
+    let arguments = ["--warnings", "-E", "UTF-8", "-l", "-Tutf8", "-Z"];
+    if let Some((_, warnings)) = formatted("man_renders_the_page", "man", &arguments) {
+        assert_eq!(warnings, "");
+    }
+}
+
+#[test]
+fn mandoc_finds_nothing_to_complain_about() {
+    if let Some((complaints, errors)) = formatted("mandoc_finds_nothing", "mandoc", &["-Tlint"]) {
+        assert_eq!((complaints.as_str(), errors.as_str()), ("", ""));
+    }
+}
+
+/// The page as one line of plain text, without its macros.
+fn text() -> String {
+    let page = fs::read_to_string(PAGE).unwrap();
+    let words = page
+        .replace("\\-", "-")
+        .replace("\\(dq", "\"")
+        .replace("\\fR,\\fP", "");
+    let lines = words.lines().map(|line| match line.split_once(' ') {
+        Some((name, rest)) if name.starts_with('.') => rest,
+        _ => line,
+    });
+    lines.collect::<Vec<_>>().join(" ")
+}
+
+fn source(name: &str) -> String {
+    fs::read_to_string(format!("{}/src/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap()
+}
+
+#[test]
+fn every_reply_is_explained() {
+    let text = text();
+    let source = source("session/answer.rs");
+    let replies: Vec<&str> = source
+        .split('"')
+        .skip(1)
+        .step_by(2)
+        .filter_map(|literal| literal.strip_prefix("Error: "))
+        .collect();
+    assert!(replies.len() > 9, "only {replies:?}: is the scan broken?");
+    for reply in replies {
+        // What stands in braces is the message's or the client's.
+        for part in reply.split(['{', '}', '\\']).step_by(2).map(str::trim) {
+            assert!(text.contains(part), "not in the manual: {part}");
+        }
+    }
+}
+
+#[test]
+fn every_option_is_explained() {
+    let text = text();
+    let source = source("service/options.rs");
+    let (_, grammar) = source.split_once("fn grammar()").unwrap();
+    let (grammar, _) = grammar.split_once("\n}\n").unwrap();
+    let names: Vec<&str> = grammar
+        .split('"')
+        .skip(1)
+        .step_by(2)
+        .filter(|name| !name.is_empty())
+        .collect();
+    assert!(names.len() > 18, "only {names:?}: is the scan broken?");
+    let help = Command::new(env!("CARGO_BIN_EXE_qmqpd"))
+        .arg("--help")
+        .output()
+        .unwrap();
+    let help = String::from_utf8(help.stdout).unwrap();
+    for name in names {
+        let option = if name.len() == 1 {
+            format!("-{name}")
+        } else {
+            format!("--{name}")
+        };
+        assert!(text.contains(&option), "not in the manual: {option}");
+        if name.len() > 1 {
+            assert!(help.contains(&option), "not in --help: {option}");
+        }
+    }
+}
