@@ -10,6 +10,7 @@ use crate::log::Shown;
 /// The parameters that change what qmqpd does; the others of [`TABLE`] are there to be referred to, and are checked.
 /// A test holds this to the program and to its manual.
 pub const ACTS: &[&str] = &[
+    "service_name",
     "compatibility_level",
     "syslog_facility",
     "inet_protocols",
@@ -26,10 +27,12 @@ pub const ACTS: &[&str] = &[
     "parent_domain_matches_subdomains",
     "cleanup_service_name",
     "smtputf8_autodetect_classes",
+    "max_use",
     "line_length_limit",
     "debug_peer_level",
     "message_size_limit",
     "soft_bounce",
+    "max_idle",
     "ipc_timeout",
     "daemon_timeout",
     "mynetworks",

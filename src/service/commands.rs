@@ -17,6 +17,7 @@ pub const EX_USAGE: u8 = 64;
 
 const HELP: &str = "\
 usage: qmqpd [-cSvV] [-n service] [-o parameter=value]
+       qmqpd --check | --explain address [name] | --cat file
 
 Receives one message by QMQP on standard input and output, puts it into the
 mail queue, and answers. It is started for each connection by inetd, xinetd,
@@ -30,6 +31,7 @@ queue file that qmqpd writes (file).
   -n SERVICE   what $service_name stands for
   -o NAME=VAL  as in main.cf, and instead of it
   -S           serve standard input and output (the default)
+  -t TYPE      serve for master: inet, unix or pass
   -v           log more; may be repeated
   -V           log to standard error as well
   --cat FILE   show a queue file: envelope, times, message
