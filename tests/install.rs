@@ -165,3 +165,30 @@ fn an_unknown_option_installs_nothing() {
     assert!(usage.contains("scripts/install --uninstall"), "{usage}");
     assert_eq!(scratch.files(), Vec::<String>::new());
 }
+
+#[test]
+fn the_package_has_files_that_exist_and_one_version() {
+    let read = |name: &str| fs::read_to_string(format!("{ROOT}/{name}")).unwrap();
+    let manifest = read("Cargo.toml");
+    let (_, package) = manifest.split_once("\n[package.metadata.deb]\n").unwrap();
+    let (package, _) = package.split_once("\n[").unwrap();
+    let sources: Vec<&str> = package
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("[\"")?.split('"').next())
+        .collect();
+    assert!(sources.len() > 3, "{sources:?}");
+    for source in sources {
+        let built = source.starts_with("target/release/");
+        assert!(built || Path::new(ROOT).join(source).exists(), "{source}");
+    }
+    let version = env!("CARGO_PKG_VERSION");
+    let changelog = read("scripts/debian/changelog");
+    let newest = changelog.lines().next().unwrap();
+    assert!(
+        newest.starts_with(&format!("qmqpd ({version}-")),
+        "{newest}"
+    );
+    let page = read("src/qmqpd.8");
+    let title = page.lines().next().unwrap();
+    assert!(title.contains(&format!("\"qmqpd {version}\"")), "{title}");
+}
