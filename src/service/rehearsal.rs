@@ -70,6 +70,9 @@ fn become_owner(report: &mut Report, config: &Config, options: &Options) -> Opti
             "You are not root: the queue and the files were checked as user {user}. \
              What qmqpd can reach if it is started as root or as mail_owner was not checked."
         ));
+        if let Err(error) = jail::drop_capabilities() {
+            report.error(&error.to_string(), None);
+        }
         return Some(Where::Outside);
     }
     let (Ok(owner), Ok(queue)) = (config.mail_owner_ids(), config.queue_directory()) else {
