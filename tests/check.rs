@@ -209,8 +209,8 @@ fn who_is_not_root_hears_what_was_not_checked() {
         &report[start..],
         "error: DIR/conf/main.cf, line 9: open file DIR/list: Permission denied\n\
          \x20   Lists are read as the user who starts qmqpd: start it as root, or let that user read them.\n\
-         note: You are not root: the queue and the files were checked as user nobody. What qmqpd can reach if it is \
-         started as root or as mail_owner was not checked.\n\
+         note: You are not root: the queue and the files were checked as user nobody, and not as mail_owner; what qmqpd can \
+         reach if it is started as root or as that user was not checked.\n\
          1 error, no warnings\n"
     );
     assert_eq!(code, Some(78));

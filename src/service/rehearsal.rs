@@ -66,9 +66,13 @@ enum Where {
 fn become_owner(report: &mut Report, config: &Config, options: &Options) -> Option<Where> {
     if !geteuid().is_root() {
         let user = user_name(geteuid());
+        let rest = if config.mail_owner().is_ok_and(|owner| owner == user) {
+            "which is mail_owner; what qmqpd can read if it is started as root was not checked."
+        } else {
+            "and not as mail_owner; what qmqpd can reach if it is started as root or as that user was not checked."
+        };
         report.note(&format!(
-            "You are not root: the queue and the files were checked as user {user}. \
-             What qmqpd can reach if it is started as root or as mail_owner was not checked."
+            "You are not root: the queue and the files were checked as user {user}, {rest}"
         ));
         if let Err(error) = jail::drop_capabilities() {
             report.error(&error.to_string(), None);
