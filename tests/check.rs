@@ -187,6 +187,39 @@ fn the_queue_is_looked_for_as_mail_owner() {
 }
 
 #[test]
+fn a_method_without_cleanup_has_other_needs() {
+    if !can_run("a_method_without_cleanup_has_other_needs") {
+        return;
+    }
+    let instance = instance(&[
+        "qmqpd_log_stderr = yes",
+        "qmqpd_queue_method = file",
+        "header_checks = regexp:/etc/postfix/header_checks",
+        "setgid_group = nosuch",
+    ]);
+    let findings = || {
+        let (report, code) = said(&instance, &["--check"]);
+        let start = report.find("warning: ").unwrap();
+        (report[start..].to_owned(), code)
+    };
+    let warnings = "warning: DIR/conf/main.cf, line 12: parameter setgid_group: unknown group name: nosuch\n\
+         \x20   No program of Postfix starts here.\n\
+         warning: DIR/conf/main.cf, line 11: header_checks does not apply: messages do not pass cleanup(8)\n\
+         \x20   qmqpd_queue_method = cleanup makes it apply.\n";
+    let fine = format!("{warnings}no errors, 2 warnings\n");
+    assert_eq!(findings(), (fine, Some(0)));
+    let incoming = instance.queue_directory().join("incoming");
+    nix::unistd::chown(&incoming, Some(65534.into()), None).unwrap();
+    let broken = format!(
+        "{warnings}\
+         error: no queue file can be made: DIR/queue/incoming: belongs to user nobody\n\
+         \x20   It must be a directory of user postfix, with all rights.\n\
+         1 error, 2 warnings\n"
+    );
+    assert_eq!(findings(), (broken, Some(78)));
+}
+
+#[test]
 fn who_is_not_root_hears_what_was_not_checked() {
     if !can_run("who_is_not_root_hears_what_was_not_checked") {
         return;

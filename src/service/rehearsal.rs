@@ -3,7 +3,9 @@
 //! The process becomes mail_owner, goes to queue_directory, looks for the queue, and takes the system calls from
 //! itself. No daemon is talked to: whether somebody listens on a socket is seen from how connecting to it fails.
 
+use std::fs;
 use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 
@@ -125,14 +127,32 @@ fn check_queue(report: &mut Report, config: &Config, directory: Where) {
         return;
     };
     let user = user_name(geteuid());
-    if matches!(config.qmqpd_queue_method(), Ok(QueueMethod::Cleanup)) {
-        check_cleanup(report, config, &queue, &user);
-    } else if let Err(errno) = access("incoming", AccessFlags::W_OK | AccessFlags::X_OK) {
-        let why = log::errno_text(errno);
-        let advice = format!("User {user} must be allowed to write there.");
-        let text = format!("{}: {why}", queue.join("incoming").display());
-        report.error(&text, Some(&advice));
+    match config.qmqpd_queue_method() {
+        Ok(QueueMethod::Cleanup) => check_cleanup(report, config, &queue, &user),
+        Ok(QueueMethod::File) => check_incoming(report, &queue, &user),
+        Err(_) => {}
     }
+}
+
+/// Whether a queue file can be made: the queue manager takes those of its own user only.
+fn check_incoming(report: &mut Report, queue: &Path, user: &str) {
+    let flags = AccessFlags::R_OK | AccessFlags::W_OK | AccessFlags::X_OK;
+    let why = match fs::metadata("incoming") {
+        Ok(directory) if directory.uid() != geteuid().as_raw() => {
+            format!("belongs to user {}", user_name(directory.uid().into()))
+        }
+        Ok(_) => match access("incoming", flags) {
+            Ok(()) => return,
+            Err(errno) => log::errno_text(errno),
+        },
+        Err(error) => log::error_text(&error),
+    };
+    let text = format!(
+        "no queue file can be made: {}: {why}",
+        queue.join("incoming").display()
+    );
+    let advice = format!("It must be a directory of user {user}, with all rights.");
+    report.error(&text, Some(&advice));
 }
 
 /// Whether somebody listens on cleanup's socket, without connecting: that would make it open a queue file. A datagram
