@@ -15,6 +15,7 @@
 pub mod cleanup;
 pub mod dialogue;
 pub mod instance;
+pub mod launchers;
 pub mod maillog;
 pub mod master;
 pub mod outcome;
