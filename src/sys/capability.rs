@@ -15,26 +15,42 @@ struct Header {
 }
 
 #[repr(C)]
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Sets {
     effective: u32,
     permitted: u32,
     inheritable: u32,
 }
 
+const HEADER: Header = Header {
+    version: VERSION,
+    pid: 0,
+};
+
+const NONE: [Sets; 2] = [Sets {
+    effective: 0,
+    permitted: 0,
+    inheritable: 0,
+}; 2];
+
 /// Empties the effective, permitted and inheritable sets; the ambient one, which has to be within these, goes with them.
+///
+/// A process that has none does not ask: a launcher's own filter (SystemCallFilter= of systemd) may forbid it to.
 pub fn drop_all() -> nix::Result<()> {
-    let mut header = Header {
-        version: VERSION,
-        pid: 0,
-    };
-    let none = [Sets {
-        effective: 0,
-        permitted: 0,
-        inheritable: 0,
-    }; 2];
+    if sets()? == NONE {
+        return Ok(());
+    }
+    let mut header = HEADER;
     // SAFETY: both pointers are to live values of the layout that this version has, two words of each set; the kernel
     // writes to the header alone, and only where it does not know the version.
-    let status = unsafe { libc::syscall(libc::SYS_capset, &raw mut header, none.as_ptr()) };
+    let status = unsafe { libc::syscall(libc::SYS_capset, &raw mut header, NONE.as_ptr()) };
     Errno::result(status).map(drop)
+}
+
+fn sets() -> nix::Result<[Sets; 2]> {
+    let mut header = HEADER;
+    let mut sets = NONE;
+    // SAFETY: as in `drop_all`; to the sets, which are writable here, the kernel writes two words of each.
+    let status = unsafe { libc::syscall(libc::SYS_capget, &raw mut header, sets.as_mut_ptr()) };
+    Errno::result(status).map(|_| sets)
 }
