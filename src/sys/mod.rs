@@ -7,6 +7,8 @@ pub mod alarm;
 pub mod capability;
 pub mod child;
 pub mod name;
+pub mod program;
+pub mod regex;
 pub mod seccomp;
 pub mod socket;
 pub mod start;

@@ -1,0 +1,256 @@
+//! Another program, asked once: started, given all its input, listened to until it ends.
+//!
+//! It may be started with more rights than this process has when it listens, and then it cannot be killed from here:
+//! an alarm that it is started with ends it in any case.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::alarm;
+
+/// How much of what a program says is kept.
+const OUTPUT_LIMIT: usize = 1024 * 1024;
+
+/// Between two looks at whether a program has ended.
+const PAUSE: Duration = Duration::from_millis(1);
+
+/// How long a program that is not needed may take to notice.
+const DISMISSAL: Duration = Duration::from_secs(2);
+
+/// A program that runs, and waits for its input. It has to be finished or dismissed, or its end goes unnoticed.
+#[derive(Debug)]
+pub struct Program {
+    child: Child,
+}
+
+/// What came of a program.
+#[derive(Debug)]
+pub struct Output {
+    pub status: ExitStatus,
+    pub stdout: Vec<u8>,
+    pub stderr: Vec<u8>,
+    /// It said more than is kept.
+    pub cut: bool,
+}
+
+impl Program {
+    /// Starts the program at the absolute `path` with these arguments and nothing in its environment but `environment`.
+    /// It gets pipes for descriptors 0 to 2 and no others, and is ended by SIGALRM when `fuse` is over.
+    pub fn start(
+        path: &Path,
+        arguments: &[&OsStr],
+        environment: &[(&OsStr, &OsStr)],
+        fuse: Duration,
+    ) -> io::Result<Program> {
+        let seconds = u32::try_from(fuse.as_secs()).unwrap_or(u32::MAX).max(1);
+        let mut command = Command::new(path);
+        command
+            .args(arguments)
+            .env_clear()
+            .envs(environment.iter().copied())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let light_fuse = move || {
+            // An alarm outlives execve(2), its handler does not: what is left is the end of the process.
+            nix::unistd::alarm::set(seconds);
+            Ok(())
+        };
+        // SAFETY: between fork and exec `light_fuse` makes one system call, and allocates nothing.
+        unsafe { command.pre_exec(light_fuse) };
+        Ok(Program {
+            child: command.spawn()?,
+        })
+    }
+
+    /// Gives the program its whole input, which must fit a pipe (64 kB), and waits for its end, no longer than `limit`
+    /// (`TimedOut`).
+    pub fn finish(mut self, input: &[u8], limit: Duration) -> io::Result<Output> {
+        let result = converse(&mut self.child, input, limit);
+        if result.is_err() && self.child.kill().is_ok() {
+            drop(self.child.wait());
+        }
+        // One that has kept rights which this process has given up cannot be killed, and is left to its fuse.
+        result
+    }
+
+    /// Ends the program, which nobody is going to ask.
+    pub fn dismiss(mut self) {
+        drop(self.child.stdin.take());
+        let kill = self.child.kill();
+        alarm::arm(DISMISSAL);
+        while kill.is_ok() || !alarm::expired() {
+            match self.child.try_wait() {
+                Ok(None) => std::thread::sleep(PAUSE),
+                Ok(Some(_)) | Err(_) => break,
+            }
+        }
+        alarm::disarm();
+    }
+}
+
+fn converse(child: &mut Child, input: &[u8], limit: Duration) -> io::Result<Output> {
+    let deadline = Instant::now() + limit;
+    if let Some(mut stdin) = child.stdin.take() {
+        match stdin.write_all(input) {
+            // It has ended without reading, and what it has said is the answer.
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+    }
+    let stdout = child.stdout.take().map(OwnedFd::from).map(File::from);
+    let stderr = child.stderr.take().map(OwnedFd::from).map(File::from);
+    let mut streams = [Stream::new(stdout), Stream::new(stderr)];
+    while streams.iter().any(|stream| stream.from.is_some()) {
+        wait_for_any(&streams, deadline)?;
+        for stream in &mut streams {
+            stream.read_arrived()?;
+        }
+    }
+    alarm::arm(deadline.saturating_duration_since(Instant::now()));
+    let status = loop {
+        match child.try_wait()? {
+            Some(status) => break status,
+            None if alarm::expired() => return Err(io::ErrorKind::TimedOut.into()),
+            // It has closed its output and is on its way out.
+            None => std::thread::sleep(PAUSE),
+        }
+    };
+    let [stdout, stderr] = streams;
+    Ok(Output {
+        status,
+        cut: stdout.cut || stderr.cut,
+        stdout: stdout.bytes,
+        stderr: stderr.bytes,
+    })
+}
+
+/// One of the program's outputs.
+struct Stream {
+    /// Nothing when it has ended.
+    from: Option<File>,
+    bytes: Vec<u8>,
+    cut: bool,
+}
+
+impl Stream {
+    fn new(from: Option<File>) -> Stream {
+        Stream {
+            from,
+            bytes: Vec::new(),
+            cut: false,
+        }
+    }
+
+    /// Reads once, if that does not block.
+    fn read_arrived(&mut self) -> io::Result<()> {
+        let Some(from) = &mut self.from else {
+            return Ok(());
+        };
+        if !is_readable(from, PollTimeout::ZERO)? {
+            return Ok(());
+        }
+        let mut piece = [0; 4096];
+        let length = from.read(&mut piece)?;
+        if length == 0 {
+            self.from = None;
+        }
+        let left = OUTPUT_LIMIT - self.bytes.len();
+        self.cut |= length > left;
+        let kept = piece.get(..length.min(left)).unwrap_or_default();
+        self.bytes.extend_from_slice(kept);
+        Ok(())
+    }
+}
+
+fn is_readable(from: &File, wait: PollTimeout) -> io::Result<bool> {
+    let mut fds = [PollFd::new(from.as_fd(), PollFlags::POLLIN)];
+    Ok(poll(&mut fds, wait)? > 0)
+}
+
+fn wait_for_any(streams: &[Stream], deadline: Instant) -> io::Result<()> {
+    let open = streams.iter().filter_map(|stream| stream.from.as_ref());
+    let mut fds: Vec<PollFd<'_>> = open
+        .map(|from| PollFd::new(from.as_fd(), PollFlags::POLLIN))
+        .collect();
+    let left = deadline.saturating_duration_since(Instant::now());
+    if left.is_zero() {
+        return Err(io::ErrorKind::TimedOut.into());
+    }
+    alarm::bounded(left, || poll(&mut fds, PollTimeout::NONE)).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::child::bounded_child;
+
+    const LIMIT: Duration = Duration::from_secs(60);
+
+    fn shell(script: &str) -> Program {
+        let (path, variable) = (Path::new("/bin/sh"), (OsStr::new("A"), OsStr::new("b")));
+        let arguments = [OsStr::new("-c"), OsStr::new(script)];
+        Program::start(path, &arguments, &[variable], LIMIT).expect("sh")
+    }
+
+    /// Alarms belong to a whole process: tests that wait run in a child.
+    fn alone(test: impl FnOnce() -> bool) -> bool {
+        alarm::init().expect("alarm");
+        bounded_child(LIMIT, || vec![u8::from(test())])
+            .expect("child")
+            .is_some_and(|answer| answer == [1])
+    }
+
+    #[test]
+    fn input_output_and_status_come_through() {
+        assert!(alone(|| {
+            let output = shell("cat; echo $A >&2; exit 3").finish(b"in", LIMIT);
+            output.is_ok_and(|output| {
+                (output.stdout, output.stderr) == (b"in".to_vec(), b"b\n".to_vec())
+                    && output.status.code() == Some(3)
+            })
+        }));
+    }
+
+    #[test]
+    fn a_program_that_says_much_on_both_sides_does_not_hang() {
+        assert!(alone(|| {
+            let script = "head -c 200000 /dev/zero >&2; head -c 1500000 /dev/zero; exec 1>&- 2>&-";
+            let output = shell(script).finish(&[b'x'; 60000], LIMIT);
+            output.is_ok_and(|output| {
+                (output.stdout.len(), output.stderr.len(), output.cut)
+                    == (OUTPUT_LIMIT, 200_000, true)
+            })
+        }));
+    }
+
+    #[test]
+    fn a_program_that_takes_too_long_is_killed_and_reaped() {
+        assert!(alone(|| {
+            alarm::init().expect("alarm");
+            let begin = Instant::now();
+            let output = shell("exec sleep 50").finish(b"", Duration::from_secs(1));
+            output.is_err_and(|error| error.kind() == io::ErrorKind::TimedOut)
+                && begin.elapsed() < Duration::from_secs(10)
+                && nix::sys::wait::waitpid(None, None).is_err()
+        }));
+    }
+
+    #[test]
+    fn a_program_ends_when_its_fuse_is_over() {
+        assert!(alone(|| {
+            let (path, arguments) = (Path::new("/bin/sleep"), [OsStr::new("50")]);
+            let program = Program::start(path, &arguments, &[], Duration::from_secs(1));
+            let output = program.and_then(|program| program.finish(b"", LIMIT));
+            output.is_ok_and(|output| output.status.code().is_none())
+        }));
+    }
+}

@@ -1,0 +1,127 @@
+//! Regular expressions of the C library: regcomp(3), regexec(3).
+//!
+//! POSIX has them, and so have the tables that Postfix's users wrote: another engine would let other clients in.
+
+use std::ffi::CStr;
+use std::fmt;
+
+use libc::{REG_EXTENDED, REG_ICASE, REG_NEWLINE, REG_NOMATCH, c_int, regex_t};
+
+/// How an expression is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Flags {
+    /// Upper case and lower case are the same.
+    pub ignore_case: bool,
+    /// `^` and `$` are also where lines begin and end, and `.` is no newline.
+    pub newline: bool,
+    /// The extended syntax, of egrep.
+    pub extended: bool,
+}
+
+impl Flags {
+    fn bits(self) -> c_int {
+        let bit = |on: bool, bit: c_int| if on { bit } else { 0 };
+        bit(self.ignore_case, REG_ICASE)
+            | bit(self.newline, REG_NEWLINE)
+            | bit(self.extended, REG_EXTENDED)
+    }
+}
+
+/// A compiled expression.
+pub struct Regex {
+    // Boxed, because the C library may keep pointers into it.
+    raw: Box<regex_t>,
+}
+
+impl Regex {
+    /// Compiles `pattern`; the error is regerror(3)'s text.
+    pub fn compile(pattern: &CStr, flags: Flags) -> Result<Regex, String> {
+        // SAFETY: regex_t is plain numbers and pointers, for which all zeros is a valid value.
+        let mut raw: Box<regex_t> = Box::new(unsafe { std::mem::zeroed() });
+        // SAFETY: `raw` is live and writable, and the pattern ends in NUL. Neither is kept but for what `raw` owns.
+        let code = unsafe { libc::regcomp(&mut *raw, pattern.as_ptr(), flags.bits()) };
+        if code != 0 {
+            // What regcomp made before it failed it has freed itself: dropping the box is all that is left.
+            return Err(text_of(code, &raw));
+        }
+        Ok(Regex { raw })
+    }
+
+    /// Whether `text` has a match; an error where the C library cannot tell, for lack of memory.
+    pub fn is_match(&self, text: &CStr) -> Result<bool, String> {
+        // SAFETY: `raw` was compiled and is not freed before it is dropped; the text ends in NUL; no matches are asked for.
+        let code = unsafe { libc::regexec(&*self.raw, text.as_ptr(), 0, std::ptr::null_mut(), 0) };
+        match code {
+            0 => Ok(true),
+            REG_NOMATCH => Ok(false),
+            _ => Err(text_of(code, &self.raw)),
+        }
+    }
+}
+
+impl Drop for Regex {
+    fn drop(&mut self) {
+        // SAFETY: `raw` was compiled, and is freed only here.
+        unsafe { libc::regfree(&mut *self.raw) }
+    }
+}
+
+impl fmt::Debug for Regex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Regex")
+    }
+}
+
+fn text_of(code: c_int, raw: &regex_t) -> String {
+    let mut text = [0_u8; 256];
+    // SAFETY: `raw` went through regcomp; `text` is live and writable for the length given, and gets a NUL.
+    unsafe { libc::regerror(code, raw, text.as_mut_ptr().cast(), text.len()) };
+    let text = CStr::from_bytes_until_nul(&text).unwrap_or_default();
+    text.to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PLAIN: Flags = Flags {
+        ignore_case: false,
+        newline: false,
+        extended: true,
+    };
+
+    fn is_match(pattern: &CStr, flags: Flags, text: &CStr) -> bool {
+        let regex = Regex::compile(pattern, flags).expect("pattern");
+        regex.is_match(text).expect("match")
+    }
+
+    #[test]
+    fn flags_mean_what_they_say() {
+        let (ignore_case, newline, extended) = (true, true, false);
+        assert!(is_match(c"^a+$", PLAIN, c"aa"));
+        assert!(!is_match(c"^a+$", PLAIN, c"A"));
+        assert!(is_match(
+            c"^a+$",
+            Flags {
+                ignore_case,
+                ..PLAIN
+            },
+            c"A"
+        ));
+        assert!(!is_match(c"^a$", PLAIN, c"b\na"));
+        assert!(is_match(c"^a$", Flags { newline, ..PLAIN }, c"b\na"));
+        assert!(is_match(c"^a+$", Flags { extended, ..PLAIN }, c"a+"));
+    }
+
+    #[test]
+    fn what_is_no_expression_is_explained() {
+        for (pattern, text) in [
+            (c"a(b", "Unmatched ( or \\("),
+            (c"[a", "Unmatched [, [^, [:, [., or [="),
+            (c"*a", "Invalid preceding regular expression"),
+        ] {
+            let refused = Regex::compile(pattern, PLAIN).expect_err("refused");
+            assert_eq!(refused, text);
+        }
+    }
+}
