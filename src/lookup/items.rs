@@ -9,8 +9,9 @@ use std::io::Read;
 use std::net::Ipv6Addr;
 use std::rc::Rc;
 
-use super::Error;
-use super::table::{self, Table, Unopened};
+use super::braces::next_item;
+use super::table::{Table, Tables};
+use super::{Error, Note};
 use crate::config::lines::logical_lines;
 use crate::log::{self, Shown};
 
@@ -60,31 +61,24 @@ impl Display for Item {
     }
 }
 
-/// A line for the log.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Note {
-    Warning(String),
-    Error(String),
-}
-
 /// The items of a list, as they are read.
 #[derive(Debug)]
-pub(super) struct Items {
+pub(super) struct Items<'a> {
     list: &'static str,
+    tables: &'a mut Tables,
     pub(super) items: Vec<Item>,
     pub(super) notes: Vec<Note>,
-    tables: Vec<Rc<dyn Table>>,
     /// The files that are being read, the outermost first.
     reading: Vec<Rc<str>>,
 }
 
-impl Items {
-    pub(super) fn new(list: &'static str) -> Items {
+impl Items<'_> {
+    pub(super) fn new<'a>(list: &'static str, tables: &'a mut Tables) -> Items<'a> {
         Items {
             list,
+            tables,
             items: Vec::new(),
             notes: Vec::new(),
-            tables: Vec::new(),
             reading: Vec::new(),
         }
     }
@@ -115,7 +109,7 @@ impl Items {
             } else if is_bare_ipv6(pattern) {
                 self.bracket(pattern)
             } else {
-                What::Table(self.open_table(pattern))
+                What::Table(self.tables.open(pattern, &mut self.notes))
             };
             self.push(negated, what, place);
         }
@@ -150,25 +144,6 @@ impl Items {
             self.list
         )));
         What::Literal(format!("[{}]", pattern.to_ascii_lowercase()))
-    }
-
-    /// A table is opened once, however often the list has it.
-    fn open_table(&mut self, name: &str) -> Rc<dyn Table> {
-        if let Some(table) = self.tables.iter().find(|table| table.name() == name) {
-            return Rc::clone(table);
-        }
-        let table = match table::open(name) {
-            Ok(table) => table,
-            Err(reason) => {
-                self.notes.push(Note::Error(reason.clone()));
-                Rc::new(Unopened {
-                    name: name.to_owned(),
-                    reason,
-                })
-            }
-        };
-        self.tables.push(Rc::clone(&table));
-        table
     }
 
     /// Puts the items of a file in the place of its name. In a negated file each of them means the opposite.
@@ -212,14 +187,11 @@ impl Items {
     /// What stands in the list for a file that cannot be opened: a table that cannot answer.
     fn unopened_file(&mut self, path: &str, reason: &str) -> Rc<dyn Table> {
         let name = format!("non-existent:{path}");
-        if let Some(table) = self.tables.iter().find(|table| table.name() == name) {
-            return Rc::clone(table);
+        if let Some(table) = self.tables.opened(&name) {
+            return table;
         }
         let reason = format!("open file {path}: {reason}");
-        self.notes.push(Note::Error(reason.clone()));
-        let table: Rc<dyn Table> = Rc::new(Unopened { name, reason });
-        self.tables.push(Rc::clone(&table));
-        table
+        self.tables.unopened(&name, reason, &mut self.notes)
     }
 }
 
@@ -228,25 +200,4 @@ fn is_bare_ipv6(pattern: &str) -> bool {
     let (address, mask) = pattern.split_once('/').unwrap_or((pattern, "0"));
     let has_mask = !mask.is_empty() && mask.bytes().all(|b| b.is_ascii_digit());
     has_mask && address.parse::<Ipv6Addr>().is_ok()
-}
-
-pub(super) fn is_separator(byte: u8) -> bool {
-    matches!(byte, b',' | b' ' | b'\t' | b'\r' | b'\n')
-}
-
-/// Splits the next item off `rest`. Braces keep separators together, and stay part of the item.
-fn next_item<'a>(rest: &mut &'a str) -> Option<&'a str> {
-    let text = rest.trim_start_matches([',', ' ', '\t', '\r', '\n']);
-    let mut depth = 0_usize;
-    let end = text.bytes().position(|b| {
-        match b {
-            b'{' => depth += 1,
-            b'}' => depth = depth.saturating_sub(1),
-            _ => return depth == 0 && is_separator(b),
-        }
-        false
-    });
-    let (item, after) = text.split_at(end.unwrap_or(text.len()));
-    *rest = after.get(1..).unwrap_or_default();
-    (!item.is_empty()).then_some(item)
 }

@@ -3,10 +3,10 @@
 //! Each item is held against the client's name, then against its address. An item that cannot be evaluated ends the
 //! evaluation: what comes after it might say the opposite of what it would have said.
 
-use super::items::{Item, Items, Note, What, is_separator};
-use super::pattern;
-use super::table::{Keys, Problem, Table};
-use super::{Error, Unavailable};
+use super::braces::is_separator;
+use super::items::{Item, Items, What};
+use super::table::{self, Client, Keys, Problem, Table, Tables};
+use super::{Error, Note, Unavailable, pattern};
 use crate::log;
 
 /// The parameter that says for which lists a domain includes its subdomains.
@@ -30,6 +30,8 @@ pub struct MatchList {
     list: &'static str,
     pub(super) items: Vec<Item>,
     parents: ParentStyle,
+    /// smtputf8_enable
+    utf8: bool,
 }
 
 /// What a list says of a client, and why.
@@ -57,11 +59,15 @@ impl MatchList {
         list: &'static str,
         patterns: &str,
         parents: ParentStyle,
+        tables: &mut Tables,
     ) -> Result<MatchList, Error> {
-        let (notes, opened) = MatchList::read(list, patterns, parents);
+        let (notes, opened) = MatchList::read(list, patterns, parents, tables);
         for note in notes {
             match note {
                 Note::Warning(text) => log::warning(format_args!("{text}")),
+                Note::Error(text) if tables.settings.daemon_table_open_error_is_fatal => {
+                    return Err(Error::Table(text));
+                }
                 Note::Error(text) => log::error(format_args!("{text}"))?,
             }
         }
@@ -73,16 +79,54 @@ impl MatchList {
         list: &'static str,
         patterns: &str,
         parents: ParentStyle,
+        tables: &mut Tables,
     ) -> (Vec<Note>, Result<MatchList, Error>) {
-        let mut items = Items::new(list);
+        let utf8 = tables.settings.smtputf8_enable;
+        let mut items = Items::new(list, tables);
         let added = items.add(patterns);
         let Items { items, notes, .. } = items;
         let opened = added.map(|()| MatchList {
             list,
             items,
             parents,
+            utf8,
         });
         (notes, opened)
+    }
+
+    /// Starts what has to be started before privileges are dropped, as far as the evaluation can come to it for a client
+    /// at `addr`. What is not known of the client is nothing to rely on.
+    pub fn start(&self, addr: Option<&str>) {
+        let addr = addr.map(str::to_ascii_lowercase);
+        let addr = addr.as_deref().filter(|addr| pattern::is_numeric(addr));
+        for item in &self.items {
+            let is_last = match &item.what {
+                What::Table(table) => {
+                    table.start(self.parents);
+                    table.is_last()
+                }
+                What::Literal(literal) => {
+                    addr.is_some_and(|addr| pattern::matches(literal, addr) != Ok(false))
+                }
+            };
+            if is_last {
+                return;
+            }
+        }
+    }
+
+    /// Ends what [`MatchList::start`] has started: the list is not going to be asked any more.
+    pub fn finish(&self) {
+        for item in &self.items {
+            if let What::Table(table) = &item.what {
+                table.finish();
+            }
+        }
+    }
+
+    pub fn has_tables(&self) -> bool {
+        let mut items = self.items.iter();
+        items.any(|item| matches!(item.what, What::Table(_)))
     }
 
     /// Whether a client is listed. `name` is its confirmed name or `unknown`, `addr` its address without brackets.
@@ -103,7 +147,14 @@ impl MatchList {
         // Unlike Postfix, which folds Unicode if smtputf8_enable is set, only ASCII is: a confirmed name has nothing else.
         let folded_name = name.to_ascii_lowercase();
         let folded_addr = addr.to_ascii_lowercase();
+        let client = Client {
+            name: &folded_name,
+            addr: Some(folded_addr.as_str()).filter(|addr| pattern::is_numeric(addr)),
+        };
         for item in &self.items {
+            if let What::Table(table) = &item.what {
+                table.announce(&client);
+            }
             if self.match_name(item, &folded_name)? || self.match_addr(item, &folded_addr)? {
                 return Ok(Decision {
                     listed: !item.negated,
@@ -125,10 +176,7 @@ impl MatchList {
         let problem = |item: &Item| {
             let text = match &item.what {
                 What::Literal(pattern) => pattern::check(pattern).err()?.to_string(),
-                What::Table(table) => {
-                    let Problem(text) = table.find("localhost").err()?;
-                    text
-                }
+                What::Table(table) => self.problem_of(&**table)?,
             };
             Some(ItemProblem {
                 place: item.place.as_ref().map(ToString::to_string),
@@ -136,6 +184,22 @@ impl MatchList {
             })
         };
         self.items.iter().filter_map(problem).collect()
+    }
+
+    fn problem_of(&self, table: &dyn Table) -> Option<String> {
+        let client = Client {
+            name: "localhost",
+            addr: None,
+        };
+        table.start(self.parents);
+        table.announce(&client);
+        let found = table::find(table, client.name, self.utf8);
+        table.finish();
+        let Problem(texts) = found.err()?;
+        if texts.is_empty() {
+            return Some(format!("{}: table lookup problem", table.name()));
+        }
+        Some(texts.join("; "))
     }
 
     /// A table that has changed since the list was opened, as messages show it. A process that serves many clients asks
@@ -168,10 +232,8 @@ impl MatchList {
             What::Literal(pattern) => pattern::matches(pattern, addr).map_err(|bad| Unavailable {
                 warnings: vec![format!("{}: {bad}", self.list)],
             }),
-            What::Table(table) => match table.find(addr) {
-                Ok(value) => Ok(value.is_some()),
-                Err(problem) => Err(self.unavailable(&**table, problem)),
-            },
+            What::Table(table) => table::find(&**table, addr, self.utf8)
+                .map_err(|problem| self.unavailable(&**table, problem)),
         }
     }
 
@@ -188,33 +250,28 @@ impl MatchList {
 
     /// Whether a table has `name`, or a domain that includes it. Any value will do, even an empty one.
     fn find_name(&self, table: &dyn Table, name: &str) -> Result<bool, Problem> {
-        if table.find(name)?.is_some() {
+        if table::find(table, name, self.utf8)? {
             return Ok(true);
         }
         match table.keys() {
             Keys::Pattern => return Ok(false),
             Keys::Fixed => {}
         }
-        for (dot, _) in name.match_indices('.') {
-            let parent = match self.parents {
-                ParentStyle::ParentAlso => name.get(dot + 1..),
-                ParentStyle::DotOnly => name.get(dot..),
-            };
-            if table.find(parent.unwrap_or_default())?.is_some() {
+        for parent in parents_of(name, self.parents) {
+            if table::find(table, parent, self.utf8)? {
                 return Ok(true);
             }
         }
         Ok(false)
     }
 
-    fn unavailable(&self, table: &dyn Table, Problem(warning): Problem) -> Unavailable {
+    fn unavailable(&self, table: &dyn Table, Problem(mut warnings): Problem) -> Unavailable {
         let problem = Error::TableProblem {
             list: self.list,
             table: table.name().to_owned(),
         };
-        Unavailable {
-            warnings: vec![warning, problem.to_string()],
-        }
+        warnings.push(problem.to_string());
+        Unavailable { warnings }
     }
 
     fn trace(&self, step: &str, what: &str, item: &Item) {
@@ -245,10 +302,12 @@ impl MatchList {
             self.trace("match_string", &folded, item);
             let found = match &item.what {
                 What::Literal(pattern) => folded == *pattern,
-                What::Table(table) => match table.find(&folded) {
-                    Ok(value) => value.is_some(),
-                    Err(Problem(warning)) => {
-                        log::warning(format_args!("{warning}"));
+                What::Table(table) => match table::find(&**table, &folded, self.utf8) {
+                    Ok(found) => found,
+                    Err(Problem(warnings)) => {
+                        for warning in warnings {
+                            log::warning(format_args!("{warning}"));
+                        }
                         let (list, table) = (self.list, table.name().to_owned());
                         return Err(Error::TableProblem { list, table });
                     }
@@ -263,24 +322,36 @@ impl MatchList {
     }
 }
 
+/// The keys under which a table with fixed keys may have a domain that includes `name`, the longest first.
+pub(super) fn parents_of(name: &str, parents: ParentStyle) -> impl Iterator<Item = &str> {
+    let from_dot = match parents {
+        ParentStyle::ParentAlso => 1,
+        ParentStyle::DotOnly => 0,
+    };
+    name.match_indices('.')
+        .filter_map(move |(dot, _)| name.get(dot + from_dot..))
+}
+
 /// How `list` means its domains, from the value of parent_domain_matches_subdomains. That is a list of strings, with
 /// negation, files and tables as in any other; its errors are as those of [`MatchList::open`].
 pub fn parent_style(
     parent_domain_matches_subdomains: &str,
     list: &str,
+    tables: &mut Tables,
 ) -> Result<ParentStyle, Error> {
     let value = parent_domain_matches_subdomains.as_bytes();
     // Nearly everybody has names only, and no need for a list to be built.
     let plain = !value.iter().any(|b| b"!/:#{".contains(b));
     let listed = if plain && log::verbosity() == 0 {
         value
-            .split(|&b| is_separator(b))
+            .split(|&b| is_separator(char::from(b)))
             .any(|item| item.eq_ignore_ascii_case(list.as_bytes()))
     } else {
         MatchList::open(
             PARENTS,
             parent_domain_matches_subdomains,
             ParentStyle::DotOnly,
+            tables,
         )?
         .match_string(list)?
     };

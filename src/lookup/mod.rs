@@ -7,6 +7,9 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), warn(clippy::indexing_slicing, clippy::string_slice))]
 
+mod braces;
+mod constant;
+mod inline;
 mod items;
 mod match_list;
 mod pattern;
@@ -17,10 +20,47 @@ mod tests;
 
 use std::fmt::{self, Display};
 use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
 
+use crate::config::{self, Config};
 use crate::log;
 
 pub use match_list::{MatchList, parent_style};
+pub use table::Tables;
+
+/// What main.cf says about lookup tables.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Whether what is no UTF-8 in a table is an error.
+    pub smtputf8_enable: bool,
+    /// Whether the process ends when a table cannot be opened, even if nobody needs it.
+    pub daemon_table_open_error_is_fatal: bool,
+    /// The name of proxymap(8)'s service, and of its socket.
+    pub proxymap_service_name: String,
+    /// The limit of each wait for proxymap.
+    pub ipc_timeout: Duration,
+    /// postmap(1), by its absolute path.
+    pub postmap: PathBuf,
+    /// Where main.cf is, for postmap.
+    pub config_directory: PathBuf,
+    /// Where dynamicmaps.cf is.
+    pub meta_directory: PathBuf,
+}
+
+impl Settings {
+    pub fn from_config(config: &Config) -> Result<Settings, config::Error> {
+        Ok(Settings {
+            smtputf8_enable: config.smtputf8_enable()?,
+            daemon_table_open_error_is_fatal: config.daemon_table_open_error_is_fatal()?,
+            proxymap_service_name: config.proxymap_service_name()?,
+            ipc_timeout: config.ipc_timeout()?,
+            postmap: config.command_directory()?.join("postmap"),
+            config_directory: config::directory(),
+            meta_directory: config.meta_directory()?,
+        })
+    }
+}
 
 /// A list that cannot be used at all. The operator's to mend.
 #[derive(Debug)]
@@ -31,6 +71,8 @@ pub enum Error {
     ReadFile { path: String, error: io::Error },
     /// A table in a list that decides how others are read.
     TableProblem { list: &'static str, table: String },
+    /// A table that cannot be opened, with daemon_table_open_error_is_fatal.
+    Table(String),
     /// One error too many; that it is, has been logged as `fatal` by then.
     TooManyErrors(log::TooManyErrors),
 }
@@ -49,6 +91,7 @@ impl Display for Error {
             Error::TableProblem { list, table } => {
                 write!(f, "{list}: {table}: table lookup problem")
             }
+            Error::Table(reason) => f.write_str(reason),
             Error::TooManyErrors(error) => error.fmt(f),
         }
     }
@@ -67,4 +110,11 @@ impl From<log::TooManyErrors> for Error {
 pub struct Unavailable {
     /// What is wrong, in the order in which Postfix logs it.
     pub warnings: Vec<String>,
+}
+
+/// A line for the log.
+#[derive(Debug, PartialEq, Eq)]
+enum Note {
+    Warning(String),
+    Error(String),
 }

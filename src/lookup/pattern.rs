@@ -53,10 +53,8 @@ pub(super) fn matches(pattern: &str, addr: &str) -> Result<bool, BadPattern> {
     if !is_candidate(pattern, addr) {
         return Ok(false);
     }
-    match parse(pattern)? {
-        Parsed::Address(address) => Ok(addr.parse() == Ok(address)),
-        Parsed::Network(network) => Ok(addr.parse().is_ok_and(|addr| network.contains(addr))),
-    }
+    let network = Network::read(pattern)?;
+    Ok(addr.parse().is_ok_and(|addr| network.contains(addr)))
 }
 
 /// Whether the pattern, in lower case, can be held against any address at all. Host names can.
@@ -65,7 +63,7 @@ pub(super) fn check(pattern: &str) -> Result<(), BadPattern> {
         .iter()
         .any(|addr| is_candidate(pattern, addr))
     {
-        parse(pattern)?;
+        Network::read(pattern)?;
     }
     Ok(())
 }
@@ -80,39 +78,49 @@ fn is_candidate(pattern: &str, addr: &str) -> bool {
             .all(|b| b.is_ascii_hexdigit() || b".:/[]".contains(&b))
 }
 
-enum Parsed {
-    Address(IpAddr),
-    Network(IpNetwork),
-}
+/// An address, or all addresses of a network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Network(IpNetwork);
 
-fn parse(pattern: &str) -> Result<Parsed, BadPattern> {
-    let (address, mask) = split(pattern)?;
-    let Some(mask) = mask else {
-        return match parse_address(pattern, address) {
-            Some(address) => Ok(Parsed::Address(address)),
-            None => Err(BadPattern::Address(address.to_owned())),
+impl Network {
+    /// Reads a pattern.
+    pub(super) fn read(pattern: &str) -> Result<Network, BadPattern> {
+        let (address, mask) = split(pattern)?;
+        let Some(mask) = mask else {
+            return match parse_address(pattern, address) {
+                Some(address) => Ok(Network(address.into())),
+                None => Err(BadPattern::Address(address.to_owned())),
+            };
         };
-    };
-    let shown = || format!("{address}/{mask}");
-    if mask.is_empty() || !mask.bytes().all(|b| b.is_ascii_digit()) {
-        return Err(BadPattern::MaskValue(shown()));
+        let shown = || format!("{address}/{mask}");
+        if mask.is_empty() || !mask.bytes().all(|b| b.is_ascii_digit()) {
+            return Err(BadPattern::MaskValue(shown()));
+        }
+        let bits = if pattern.contains(':') { 128 } else { 32 };
+        let Some(length) = mask.parse::<u8>().ok().filter(|length| *length <= bits) else {
+            return Err(BadPattern::MaskLength(shown()));
+        };
+        let Some(ip) = parse_address(pattern, address) else {
+            return Err(BadPattern::Network(shown()));
+        };
+        let Ok(network) = IpNetwork::new(ip, length) else {
+            return Err(BadPattern::MaskLength(shown()));
+        };
+        if network.network() != ip {
+            let network = IpNetwork::new(network.network(), length).unwrap_or(network);
+            let pattern = shown();
+            return Err(BadPattern::HostBits { pattern, network });
+        }
+        Ok(Network(network))
     }
-    let bits = if pattern.contains(':') { 128 } else { 32 };
-    let Some(length) = mask.parse::<u8>().ok().filter(|length| *length <= bits) else {
-        return Err(BadPattern::MaskLength(shown()));
-    };
-    let Some(ip) = parse_address(pattern, address) else {
-        return Err(BadPattern::Network(shown()));
-    };
-    let Ok(network) = IpNetwork::new(ip, length) else {
-        return Err(BadPattern::MaskLength(shown()));
-    };
-    if network.network() != ip {
-        let network = IpNetwork::new(network.network(), length).unwrap_or(network);
-        let pattern = shown();
-        return Err(BadPattern::HostBits { pattern, network });
+
+    pub(super) fn contains(&self, address: IpAddr) -> bool {
+        self.0.contains(address)
     }
-    Ok(Parsed::Network(network))
+
+    pub(super) fn is_of_family(&self, address: IpAddr) -> bool {
+        self.0.is_ipv4() == address.is_ipv4()
+    }
 }
 
 /// Takes brackets off and splits the mask from the address, wherever the closing bracket stands.

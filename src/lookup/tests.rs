@@ -2,7 +2,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::rc::Rc;
 
-use super::items::{Item, Note, What};
+use super::items::{Item, What};
 use super::match_list::ParentStyle::{DotOnly, ParentAlso};
 use super::match_list::{Decision, ItemProblem, ParentStyle};
 use super::table::{Keys, Problem, Table};
@@ -43,8 +43,20 @@ impl Drop for Files {
     }
 }
 
+fn tables() -> Tables {
+    Tables::new(Settings {
+        smtputf8_enable: true,
+        daemon_table_open_error_is_fatal: false,
+        proxymap_service_name: "proxymap".to_owned(),
+        ipc_timeout: Duration::from_secs(3600),
+        postmap: "/nonexistent/postmap".into(),
+        config_directory: "/nonexistent".into(),
+        meta_directory: "/nonexistent".into(),
+    })
+}
+
 fn read(patterns: &str, parents: ParentStyle) -> (Vec<String>, Result<MatchList, Error>) {
-    let (notes, list) = MatchList::read(LIST, patterns, parents);
+    let (notes, list) = MatchList::read(LIST, patterns, parents, &mut tables());
     let lines = notes.into_iter().map(|note| match note {
         Note::Warning(text) => format!("warning: {text}"),
         Note::Error(text) => format!("error: {text}"),
@@ -398,7 +410,9 @@ impl Table for Asked {
 
 /// A list of one table.
 fn list_of(table: &Rc<Asked>, parents: ParentStyle) -> MatchList {
-    let mut list = MatchList::read(LIST, "", parents).1.expect("list");
+    let mut list = MatchList::read(LIST, "", parents, &mut tables())
+        .1
+        .expect("list");
     list.items.push(Item {
         negated: false,
         what: What::Table(Rc::clone(table) as Rc<dyn Table>),
@@ -483,7 +497,7 @@ fn a_value_in_a_table_counts_even_if_it_is_empty() {
 
 #[test]
 fn parent_domain_matches_subdomains_is_a_list_of_strings() {
-    let style = |value: &str| parent_style(value, LIST).expect("style");
+    let style = |value: &str| parent_style(value, LIST, &mut tables()).expect("style");
     let default = "debug_peer_list,fast_flush_domains,mynetworks,permit_mx_backup_networks,\
                    qmqpd_authorized_clients,relay_domains,smtpd_access_maps";
     assert_eq!(style(default), ParentAlso);
@@ -499,14 +513,14 @@ fn parent_domain_matches_subdomains_is_a_list_of_strings() {
     );
     assert_eq!(style("!x Qmqpd_Authorized_Clients"), ParentAlso);
     assert_eq!(
-        parent_style("!", LIST).map_err(|e| e.to_string()),
+        parent_style("!", LIST, &mut tables()).map_err(|e| e.to_string()),
         Err("parent_domain_matches_subdomains: no pattern after '!'".to_owned())
     );
 }
 
 #[test]
 fn a_table_problem_in_parent_domain_matches_subdomains_is_fatal_only_if_it_is_reached() {
-    let style = |value: &str| parent_style(value, LIST).map_err(|e| e.to_string());
+    let style = |value: &str| parent_style(value, LIST, &mut tables()).map_err(|e| e.to_string());
     assert_eq!(
         style("foo:bar qmqpd_authorized_clients"),
         Err("parent_domain_matches_subdomains: foo:bar: table lookup problem".to_owned())

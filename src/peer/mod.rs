@@ -106,6 +106,13 @@ impl Peer {
         match client_on(fd, ask, environment) {
             Client::Local => Ok(Peer::local()),
             Client::Gone => Ok(Peer::unknown()),
+            Client::Misnamed { variable, address } => {
+                log::warning(format_args!(
+                    "the environment's {variable} is no address: \"{}\"",
+                    Shown(address.as_bytes())
+                ));
+                Ok(Peer::unknown())
+            }
             Client::None => Err(Error::Listening),
             Client::Remote { address, port } => Peer::remote(address, port, ask),
         }
@@ -144,11 +151,7 @@ impl Peer {
                 inet_protocols: ask.protocols,
             });
         }
-        // An IPv6 socket shows IPv4 clients as ::ffff:a.b.c.d; lists and people know them by the IPv4 address.
-        let address = match address {
-            IpAddr::V6(v6) if ask.protocols.ipv4 => v6.to_ipv4_mapped().map_or(address, IpAddr::V4),
-            IpAddr::V4(_) | IpAddr::V6(_) => address,
-        };
+        let address = unmapped(address, &ask.protocols);
         let addr = text_of(address);
         let (rfc_addr, family) = match address {
             IpAddr::V4(_) => (addr.clone(), AddressFamily::Inet),
@@ -179,14 +182,37 @@ impl Peer {
     }
 }
 
+/// The address of the client on `fd`, as [`Peer::of`] will show it, without asking anybody for its name. Nothing where
+/// the client is going to be refused, or is unknown.
+pub fn address_of(fd: BorrowedFd<'_>, ask: &Ask) -> Option<String> {
+    match client_on(fd, ask, &|name| std::env::var_os(name)) {
+        Client::Local => Some(Peer::local().addr),
+        Client::Gone | Client::None | Client::Misnamed { .. } => None,
+        Client::Remote { address, .. } => Some(text_of(unmapped(address, &ask.protocols))),
+    }
+}
+
+/// An IPv6 socket shows IPv4 clients as ::ffff:a.b.c.d; lists and people know them by the IPv4 address.
+fn unmapped(address: IpAddr, protocols: &Protocols) -> IpAddr {
+    match address {
+        IpAddr::V6(v6) if protocols.ipv4 => v6.to_ipv4_mapped().map_or(address, IpAddr::V4),
+        IpAddr::V4(_) | IpAddr::V6(_) => address,
+    }
+}
+
 /// Looks up a variable of the environment.
 type Environment<'a> = &'a dyn Fn(&str) -> Option<OsString>;
 
 enum Client {
     /// No Internet connection, and nobody has said that there is one further away.
     Local,
-    /// An Internet connection that is no longer one, or a launcher that has not said whose it is.
+    /// An Internet connection that is no longer one.
     Gone,
+    /// The launcher has said whose the connection is, and not by an address.
+    Misnamed {
+        variable: &'static str,
+        address: OsString,
+    },
     /// A socket that clients are still to be accepted from.
     None,
     Remote {
@@ -231,7 +257,11 @@ const UNIX_VARIABLES: &[(&str, &str)] = &[("REMOTE_HOST", "REMOTE_PORT")];
 
 /// The client that the launcher names. A value that is no address leaves the client unknown: it came from somewhere,
 /// and must not pass for localhost.
-fn client_named(ask: &Ask, variables: &[(&str, &str)], environment: Environment<'_>) -> Client {
+fn client_named(
+    ask: &Ask,
+    variables: &[(&'static str, &str)],
+    environment: Environment<'_>,
+) -> Client {
     if !ask.environment {
         return Client::Local;
     }
@@ -244,13 +274,7 @@ fn client_named(ask: &Ask, variables: &[(&str, &str)], environment: Environment<
     let port = environment(port).and_then(|port| port.to_str()?.parse().ok());
     match address.to_str().and_then(parse_scoped) {
         Some(address) => Client::Remote { address, port },
-        None => {
-            let address = Shown(address.as_bytes());
-            log::warning(format_args!(
-                "the environment's {variable} is no address: \"{address}\""
-            ));
-            Client::Gone
-        }
+        None => Client::Misnamed { variable, address },
     }
 }
 

@@ -90,6 +90,7 @@ fn explain(subject: &Subject, config: &Config) -> Result<Explained, Fatal> {
     Method::from_config(config)?;
     let lists = open_lists(config)?;
     let peer = client(subject, config)?;
+    lists.start(Some(&peer.addr));
     let mut text = format!("client {}\n", peer.namaddr());
     if let Some(list) = &lists.debug_peer_list {
         verdict(list, "debug_peer_list", config, &peer, &mut text)?;

@@ -80,6 +80,7 @@ impl From<lookup::Error> for Fatal {
             lookup::Error::TooManyErrors(error) => error.into(),
             lookup::Error::NoPattern { .. }
             | lookup::Error::ReadFile { .. }
+            | lookup::Error::Table(_)
             | lookup::Error::TableProblem { .. } => Fatal::from_display(error),
         }
     }

@@ -7,8 +7,8 @@ use std::time::Duration;
 use crate::config::Config;
 use crate::jail;
 use crate::log;
-use crate::lookup::{self, MatchList};
-use crate::peer::{Ask, LOOKUP_LIMIT, Peer};
+use crate::lookup::{self, MatchList, Tables};
+use crate::peer::{self, Ask, LOOKUP_LIMIT, Peer};
 use crate::queue::Method;
 use crate::session::{Client, Lists, Outcome, Session, Settings};
 use crate::sys::{alarm, start, time};
@@ -38,7 +38,7 @@ pub struct Server<'a> {
 impl<'a> Server<'a> {
     /// Evaluates the parameters, and opens the access lists with the rights that the process was started with.
     pub fn open(config: &'a Config, launch: Launch) -> Result<Self, Fatal> {
-        Ok(Server {
+        let server = Server {
             config,
             settings: Settings::from_config(config)?,
             method: Method::from_config(config)?,
@@ -51,7 +51,12 @@ impl<'a> Server<'a> {
                 lookup_limit: LOOKUP_LIMIT,
             },
             lists: open_lists(config)?,
-        })
+        };
+        if launch == Launch::Stdin && server.lists.have_tables() {
+            let addr = peer::address_of(std::io::stdin().as_fd(), &server.ask);
+            server.lists.start(addr.as_deref());
+        }
+        Ok(server)
     }
 
     /// How long a session may last.
@@ -129,9 +134,13 @@ impl<'a> Server<'a> {
 /// Opens the access lists with the rights that the process has now.
 pub(super) fn open_lists(config: &Config) -> Result<Lists, Fatal> {
     let parents = config.parent_domain_matches_subdomains()?;
-    let open = |list: &'static str, patterns: &str| {
-        let style = lookup::parent_style(&parents, list)?;
-        Ok::<_, Fatal>(MatchList::open(list, patterns, style)?)
+    // Files, tables and sockets without a leading slash are looked for where Postfix's daemons are at home. Whether that
+    // can be reached is said when the process goes there for good.
+    drop(std::env::set_current_dir(config.queue_directory()?));
+    let mut tables = Tables::new(lookup::Settings::from_config(config)?);
+    let mut open = |list: &'static str, patterns: &str| {
+        let style = lookup::parent_style(&parents, list, &mut tables)?;
+        Ok::<_, Fatal>(MatchList::open(list, patterns, style, &mut tables)?)
     };
     let debug_peer_list = config.debug_peer_list()?;
     Ok(Lists {

@@ -66,15 +66,24 @@ pub struct Lists {
 }
 
 impl Lists {
+    fn all(&self) -> impl Iterator<Item = &MatchList> {
+        let debug_peer_list = self.debug_peer_list.iter();
+        debug_peer_list.chain([&self.qmqpd_authorized_clients])
+    }
+
+    /// Whether there are lookup tables in the lists.
+    pub fn have_tables(&self) -> bool {
+        self.all().any(MatchList::has_tables)
+    }
+
+    /// As [`MatchList::start`].
+    pub fn start(&self, addr: Option<&str>) {
+        self.all().for_each(|list| list.start(addr));
+    }
+
     /// A table of theirs that has changed on disk since they were opened.
     pub fn changed_table(&self) -> Option<String> {
-        [
-            Some(&self.qmqpd_authorized_clients),
-            self.debug_peer_list.as_ref(),
-        ]
-        .into_iter()
-        .flatten()
-        .find_map(MatchList::changed_table)
+        self.all().find_map(MatchList::changed_table)
     }
 }
 
@@ -228,7 +237,9 @@ impl Session<'_> {
 
     fn authorize(&self) -> Result<(), Fault> {
         let list = &self.lists.qmqpd_authorized_clients;
-        match list.match_client(&self.peer.name, &self.peer.addr) {
+        let listed = list.match_client(&self.peer.name, &self.peer.addr);
+        self.lists.all().for_each(MatchList::finish);
+        match listed {
             Ok(true) => Ok(()),
             Ok(false) => Err(Fault::Unauthorized),
             Err(_) => Err(Fault::List),

@@ -1,0 +1,110 @@
+//! `static:value`, which has every key, and `fail:any`, which answers no question.
+
+use super::braces;
+use super::table::{Keys, Problem, Reason, Table};
+
+/// A table in which every key has the same value.
+#[derive(Debug)]
+pub(super) struct Static {
+    name: String,
+    value: Vec<u8>,
+}
+
+impl Static {
+    /// `text` is the value, in braces if it has blanks.
+    pub(super) fn open(name: &str, text: &str) -> Result<Static, Reason> {
+        let value = if text.starts_with('{') {
+            braces::inside(text)
+                .map_err(|error| Reason(format!("bad static:name syntax: {error}")))?
+        } else {
+            text
+        };
+        Ok(Static {
+            name: name.to_owned(),
+            value: value.as_bytes().to_vec(),
+        })
+    }
+}
+
+impl Table for Static {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn keys(&self) -> Keys {
+        Keys::Fixed
+    }
+
+    fn find(&self, _: &str) -> Result<Option<Vec<u8>>, Problem> {
+        Ok(Some(self.value.clone()))
+    }
+
+    fn is_last(&self) -> bool {
+        true
+    }
+}
+
+/// A table in which every lookup is an error.
+#[derive(Debug)]
+pub(super) struct Fail {
+    name: String,
+}
+
+impl Fail {
+    pub(super) fn open(name: &str) -> Fail {
+        Fail {
+            name: name.to_owned(),
+        }
+    }
+}
+
+impl Table for Fail {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn keys(&self) -> Keys {
+        Keys::Pattern
+    }
+
+    fn find(&self, _: &str) -> Result<Option<Vec<u8>>, Problem> {
+        Err(Problem::default())
+    }
+
+    fn is_last(&self) -> bool {
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_static_table_has_every_key() {
+        for (text, value) in [
+            ("x", "x"),
+            ("{a b}", "a b"),
+            ("{ a }", "a"),
+            ("{ }", ""),
+            ("}", "}"),
+        ] {
+            let table = Static::open("static:x", text).expect(text);
+            assert_eq!(table.find("any"), Ok(Some(value.into())), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_static_table_with_odd_braces_is_refused() {
+        for (text, reason) in [
+            ("{a", "bad static:name syntax: missing '}' in \"{a\""),
+            (
+                "{a}b",
+                "bad static:name syntax: syntax error after '}' in \"{a}b\"",
+            ),
+        ] {
+            let refused = Static::open("static:x", text).expect_err(text);
+            assert_eq!(refused.to_string(), reason);
+        }
+    }
+}
