@@ -14,6 +14,8 @@ mod items;
 mod match_list;
 mod pattern;
 mod table;
+mod text;
+mod texthash;
 
 #[cfg(test)]
 mod tests;

@@ -11,6 +11,7 @@ use std::rc::Rc;
 use super::constant::{Fail, Static};
 use super::inline::Inline;
 use super::match_list::ParentStyle;
+use super::texthash::TextHash;
 use super::{Note, Settings};
 use crate::log;
 
@@ -159,7 +160,7 @@ impl Tables {
 }
 
 /// Opens `type:name` for reading, or says why it cannot be.
-fn open(table: &str, _settings: &Settings, notes: &mut Vec<Note>) -> Result<Rc<dyn Table>, Reason> {
+fn open(table: &str, settings: &Settings, notes: &mut Vec<Note>) -> Result<Rc<dyn Table>, Reason> {
     let (kind, name) = match table.split_once(':') {
         Some((kind, name)) if !kind.is_empty() && !name.is_empty() => (kind, name),
         Some(_) | None => {
@@ -172,6 +173,7 @@ fn open(table: &str, _settings: &Settings, notes: &mut Vec<Note>) -> Result<Rc<d
         "inline" => Rc::new(Inline::open(table, name)?),
         "static" => Rc::new(Static::open(table, name)?),
         "fail" => Rc::new(Fail::open(table)),
+        "texthash" => Rc::new(TextHash::open(table, name, settings.smtputf8_enable)?),
         _ => return Err(Reason(format!("unsupported dictionary type: {kind}"))),
     })
 }
