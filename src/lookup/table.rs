@@ -8,6 +8,7 @@
 use std::fmt::{self, Debug, Display};
 use std::rc::Rc;
 
+use super::cidr::Cidr;
 use super::constant::{Fail, Static};
 use super::inline::Inline;
 use super::match_list::ParentStyle;
@@ -174,6 +175,7 @@ fn open(table: &str, settings: &Settings, notes: &mut Vec<Note>) -> Result<Rc<dy
         "static" => Rc::new(Static::open(table, name)?),
         "fail" => Rc::new(Fail::open(table)),
         "texthash" => Rc::new(TextHash::open(table, name, settings.smtputf8_enable)?),
+        "cidr" => Rc::new(Cidr::open(table, name)?),
         _ => return Err(Reason(format!("unsupported dictionary type: {kind}"))),
     })
 }
