@@ -14,6 +14,7 @@ mod inline;
 mod items;
 mod match_list;
 mod pattern;
+mod regexp;
 mod table;
 mod text;
 mod texthash;

@@ -12,6 +12,7 @@ use super::cidr::Cidr;
 use super::constant::{Fail, Static};
 use super::inline::Inline;
 use super::match_list::ParentStyle;
+use super::regexp::Regexp;
 use super::texthash::TextHash;
 use super::{Note, Settings};
 use crate::log;
@@ -176,6 +177,7 @@ fn open(table: &str, settings: &Settings, notes: &mut Vec<Note>) -> Result<Rc<dy
         "fail" => Rc::new(Fail::open(table)),
         "texthash" => Rc::new(TextHash::open(table, name, settings.smtputf8_enable)?),
         "cidr" => Rc::new(Cidr::open(table, name)?),
+        "regexp" => Rc::new(Regexp::open(table, name)?),
         _ => return Err(Reason(format!("unsupported dictionary type: {kind}"))),
     })
 }
