@@ -8,6 +8,7 @@
 #![cfg_attr(not(test), warn(clippy::indexing_slicing, clippy::string_slice))]
 
 mod braces;
+mod cdb;
 mod cidr;
 mod constant;
 mod inline;

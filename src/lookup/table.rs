@@ -8,6 +8,7 @@
 use std::fmt::{self, Debug, Display};
 use std::rc::Rc;
 
+use super::cdb::Cdb;
 use super::cidr::Cidr;
 use super::constant::{Fail, Static};
 use super::inline::Inline;
@@ -177,6 +178,7 @@ fn open(table: &str, settings: &Settings, notes: &mut Vec<Note>) -> Result<Rc<dy
         "fail" => Rc::new(Fail::open(table)),
         "texthash" => Rc::new(TextHash::open(table, name, settings.smtputf8_enable)?),
         "cidr" => Rc::new(Cidr::open(table, name)?),
+        "cdb" => Rc::new(Cdb::open(table, name, notes)?),
         "regexp" => Rc::new(Regexp::open(table, name)?),
         _ => return Err(Reason(format!("unsupported dictionary type: {kind}"))),
     })
