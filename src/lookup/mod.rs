@@ -15,6 +15,7 @@ mod inline;
 mod items;
 mod match_list;
 mod pattern;
+mod postmap;
 mod regexp;
 mod table;
 mod text;

@@ -13,6 +13,7 @@ use super::cidr::Cidr;
 use super::constant::{Fail, Static};
 use super::inline::Inline;
 use super::match_list::ParentStyle;
+use super::postmap::Postmap;
 use super::regexp::Regexp;
 use super::texthash::TextHash;
 use super::{Note, Settings};
@@ -180,7 +181,7 @@ fn open(table: &str, settings: &Settings, notes: &mut Vec<Note>) -> Result<Rc<dy
         "cidr" => Rc::new(Cidr::open(table, name)?),
         "cdb" => Rc::new(Cdb::open(table, name, notes)?),
         "regexp" => Rc::new(Regexp::open(table, name)?),
-        _ => return Err(Reason(format!("unsupported dictionary type: {kind}"))),
+        _ => Rc::new(Postmap::open(table, (kind, name), settings)?),
     })
 }
 

@@ -1,0 +1,329 @@
+//! Every other type of table, read by Postfix's own postmap(1).
+//!
+//! `postmap -q - TYPE:NAME` is started with the rights of the start, and waits until the client is known. Then it is
+//! given everything that a list may ask of the table, one key a line, and says which of them the table has. So no
+//! database library is mapped, and no plugin loaded, by a process that serves strangers. It exits 1 for "not found" and
+//! for "cannot tell" alike: whatever it says on standard error then makes it the second.
+
+use std::cell::{OnceCell, RefCell};
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use super::Settings;
+use super::match_list::{ParentStyle, parents_of};
+use super::table::{Client, Keys, Problem, Reason, Table, unavailable};
+use crate::log::{self, Shown, error_text};
+use crate::sys::program::{Output, Program};
+
+/// How long an answer is waited for. With the error delay a client still has its reply within 20 s.
+const LIMIT: Duration = Duration::from_secs(15);
+
+/// When the program ends in any case, counted from its start: the client's name may take 15 s to find before it is asked.
+const FUSE: Duration = Duration::from_secs(40);
+
+/// How many lines of complaint are passed on.
+const COMPLAINTS: usize = 20;
+
+/// The types that Postfix comes with, here or in packages of their own. Each with its keys, where they do not depend
+/// on the table's name.
+const TYPES: &[(&str, Keys)] = &[
+    ("btree", Keys::Fixed),
+    ("dbm", Keys::Fixed),
+    ("debug", Keys::Fixed),
+    ("environ", Keys::Fixed),
+    ("hash", Keys::Fixed),
+    ("internal", Keys::Fixed),
+    ("ldap", Keys::Fixed),
+    ("lmdb", Keys::Fixed),
+    ("memcache", Keys::Fixed),
+    ("mongodb", Keys::Fixed),
+    ("mysql", Keys::Fixed),
+    ("netinfo", Keys::Fixed),
+    ("nis", Keys::Fixed),
+    ("nisplus", Keys::Fixed),
+    ("pcre", Keys::Pattern),
+    ("pgsql", Keys::Fixed),
+    ("pipemap", Keys::Fixed),
+    ("randmap", Keys::Pattern),
+    ("sdbm", Keys::Fixed),
+    ("socketmap", Keys::Pattern),
+    ("sqlite", Keys::Fixed),
+    ("tcp", Keys::Pattern),
+    ("unionmap", Keys::Fixed),
+    ("unix", Keys::Fixed),
+];
+
+/// Types whose keys are patterns, of those that are read here.
+const NATIVE_PATTERNS: &[&str] = &["cidr", "fail", "regexp"];
+
+/// A table that postmap(1) reads.
+#[derive(Debug)]
+pub(super) struct Postmap {
+    name: String,
+    keys: Keys,
+    settings: Settings,
+    /// The ways in which the lists that may come to the table ask for parents.
+    styles: RefCell<Vec<ParentStyle>>,
+    /// The running program, until it has been asked; or why there is none.
+    program: RefCell<Option<Result<Program, String>>>,
+    /// Everything that the table may be asked for, once the client is known.
+    announced: RefCell<Vec<String>>,
+    found: OnceCell<Result<Vec<String>, Vec<String>>>,
+}
+
+impl Postmap {
+    /// Looks at what can be seen without running anything: whether the type exists, and an indexed file is there.
+    pub(super) fn open(
+        table: &str,
+        (kind, name): (&str, &str),
+        settings: &Settings,
+    ) -> Result<Postmap, Reason> {
+        let known = TYPES.iter().any(|(own, _)| *own == kind);
+        if !known && !is_plugin(kind, settings) {
+            return Err(Reason(format!("unsupported dictionary type: {kind}")));
+        }
+        let suffix = match kind {
+            "hash" | "btree" => Some("db"),
+            "lmdb" => Some("lmdb"),
+            _ => None,
+        };
+        if let Some(suffix) = suffix {
+            check_file(&format!("{name}.{suffix}"))?;
+        }
+        Ok(Postmap {
+            name: table.to_owned(),
+            keys: keys_of(kind, name),
+            settings: settings.clone(),
+            styles: RefCell::default(),
+            program: RefCell::default(),
+            announced: RefCell::default(),
+            found: OnceCell::new(),
+        })
+    }
+
+    fn ask(&self) -> Result<Vec<String>, Vec<String>> {
+        let refuse = |reason: &str| Err(unavailable(&self.name, reason).0);
+        let program = match self.program.take() {
+            Some(Ok(program)) => program,
+            Some(Err(reason)) => return refuse(&reason),
+            None => return refuse(&self.use_proxy("tables of this type are not read in a process that serves one client after another")),
+        };
+        let keys = self.announced.borrow();
+        let input: String = keys.iter().map(|key| format!("{key}\n")).collect();
+        match program.finish(input.as_bytes(), LIMIT) {
+            Ok(output) => self.read(&output, &keys),
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                let seconds = LIMIT.as_secs();
+                refuse(&format!("postmap(1) took longer than {seconds} seconds"))
+            }
+            Err(error) => refuse(&format!("postmap(1): {}", error_text(&error))),
+        }
+    }
+
+    /// The keys that were found, or what keeps anybody from knowing.
+    fn read(&self, output: &Output, keys: &[String]) -> Result<Vec<String>, Vec<String>> {
+        let complaints = self.complaints(&output.stderr);
+        match output.status.code() {
+            Some(0) if !output.cut => {
+                for complaint in complaints {
+                    log::warning(format_args!("{complaint}"));
+                }
+                Ok(found(&output.stdout, keys))
+            }
+            Some(1) if output.stderr.is_empty() && output.stdout.is_empty() => Ok(Vec::new()),
+            Some(0 | 1) => Err(complaints),
+            Some(_) | None => {
+                let mut complaints = complaints;
+                complaints.push(format!("{}: postmap(1): {}", self.name, output.status));
+                Err(complaints)
+            }
+        }
+    }
+
+    /// What postmap has said, as a daemon would have said it.
+    fn complaints(&self, stderr: &[u8]) -> Vec<String> {
+        let name = &self.name;
+        let lines = stderr
+            .split(|&b| b == b'\n')
+            .filter(|line| !line.is_empty());
+        let translate = |line: &[u8]| {
+            let line = Shown(line).to_string();
+            let text = line.strip_prefix("postmap: ").unwrap_or(&line);
+            if let Some(text) = text.strip_prefix("warning: ") {
+                // An empty value is worth a complaint to those who build tables, not to a list.
+                let about_value = text
+                    .strip_prefix(&format!("table {name}"))
+                    .is_some_and(|rest| {
+                        rest.ends_with(": empty string result is not allowed")
+                            || rest == " should return NO RESULT in case of NOT FOUND"
+                    });
+                return (!about_value).then(|| text.to_owned());
+            }
+            match text.strip_prefix("fatal: ") {
+                // The list says as much.
+                Some(text) if text.starts_with(&format!("table {name}: query error")) => None,
+                Some(text) => Some(format!("{name} is unavailable. {text}")),
+                None => Some(text.to_owned()),
+            }
+        };
+        lines.filter_map(translate).take(COMPLAINTS).collect()
+    }
+
+    fn use_proxy(&self, problem: &str) -> String {
+        let name = &self.name;
+        format!("{problem}, perhaps you should use \"proxy:{name}\" instead")
+    }
+}
+
+impl Table for Postmap {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn keys(&self) -> Keys {
+        self.keys
+    }
+
+    fn start(&self, parents: ParentStyle) {
+        let mut styles = self.styles.borrow_mut();
+        if !styles.contains(&parents) {
+            styles.push(parents);
+        }
+        let mut program = self.program.borrow_mut();
+        if program.is_some() {
+            return;
+        }
+        let Settings {
+            postmap,
+            config_directory,
+            ..
+        } = &self.settings;
+        let arguments = ["-q", "-", &self.name].map(OsStr::new);
+        let environment = [(OsStr::new("MAIL_CONFIG"), config_directory.as_os_str())];
+        let started = Program::start(postmap, &arguments, &environment, FUSE);
+        *program = Some(started.map_err(|error| {
+            let (postmap, error) = (postmap.display(), error_text(&error));
+            self.use_proxy(&format!("cannot run {postmap}: {error}"))
+        }));
+    }
+
+    fn announce(&self, client: &Client<'_>) {
+        let mut keys = vec![client.name.to_owned()];
+        if self.keys == Keys::Fixed {
+            for style in self.styles.borrow().iter() {
+                keys.extend(parents_of(client.name, *style).map(str::to_owned));
+            }
+        }
+        keys.extend(client.addr.map(str::to_owned));
+        keys.retain(|key| !key.is_empty() && !key.contains('\n'));
+        *self.announced.borrow_mut() = keys;
+    }
+
+    fn finish(&self) {
+        if let Some(Ok(program)) = self.program.take() {
+            program.dismiss();
+        }
+    }
+
+    fn find(&self, key: &str) -> Result<Option<Vec<u8>>, Problem> {
+        match self.found.get_or_init(|| self.ask()) {
+            Ok(found) => Ok(found.iter().any(|own| own == key).then(Vec::new)),
+            Err(complaints) => Err(Problem(complaints.clone())),
+        }
+    }
+}
+
+/// The keys, of those asked for, that stand at the beginning of lines `KEY TAB VALUE`.
+fn found(stdout: &[u8], keys: &[String]) -> Vec<String> {
+    let has = |key: &str| {
+        let mut lines = stdout.split(|&b| b == b'\n');
+        lines.any(|line| {
+            line.strip_prefix(key.as_bytes())
+                .is_some_and(|rest| rest.first() == Some(&b'\t'))
+        })
+    };
+    keys.iter().filter(|key| has(key)).cloned().collect()
+}
+
+/// What the keys of a table are. Those of a type that nobody here knows are taken for names: most databases have names.
+fn keys_of(kind: &str, name: &str) -> Keys {
+    let of_inner = |table: &str| match table.split_once(':') {
+        Some((kind, name)) => keys_of(kind, name),
+        None => Keys::Fixed,
+    };
+    match kind {
+        "debug" => of_inner(name),
+        // The first of several tables decides.
+        "pipemap" | "unionmap" => of_inner(name.trim_start_matches(['{', ',', ' ', '\t'])),
+        _ if NATIVE_PATTERNS.contains(&kind) => Keys::Pattern,
+        _ => {
+            let known = TYPES.iter().find(|(own, _)| *own == kind);
+            known.map_or(Keys::Fixed, |(_, keys)| *keys)
+        }
+    }
+}
+
+/// An indexed file has to be there, and open to the rights of the start, which postmap has as well.
+fn check_file(database: &str) -> Result<(), Reason> {
+    match File::open(database) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(Reason(format!(
+            "open database {database}: {}",
+            error_text(&error)
+        ))),
+    }
+}
+
+/// Whether dynamicmaps.cf has the type: a line begins with it.
+fn is_plugin(kind: &str, settings: &Settings) -> bool {
+    let directory = &settings.meta_directory;
+    let main = directory.join("dynamicmaps.cf");
+    let parts = fs::read_dir(directory.join("dynamicmaps.cf.d"))
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| Some(entry.ok()?.path()));
+    std::iter::once(main)
+        .chain(parts)
+        .any(|path| names(&path, kind))
+}
+
+fn names(path: &Path, kind: &str) -> bool {
+    let text = fs::read(path).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    text.lines()
+        .any(|line| line.split_whitespace().next() == Some(kind))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_fixed_or_patterns_by_type() {
+        for (kind, name, keys) in [
+            ("hash", "/x", Keys::Fixed),
+            ("pcre", "/x", Keys::Pattern),
+            ("new", "/x", Keys::Fixed),
+            ("debug", "tcp:localhost:1", Keys::Pattern),
+            ("unionmap", "{inline:{a=b},pcre:/f}", Keys::Fixed),
+            ("pipemap", "{ regexp:/f, inline:{a=b} }", Keys::Pattern),
+            (
+                "unionmap",
+                "{ {unionmap:{pcre:/f}}, inline:{a=b} }",
+                Keys::Pattern,
+            ),
+        ] {
+            assert_eq!(keys_of(kind, name), keys, "{kind}:{name}");
+        }
+    }
+
+    #[test]
+    fn only_keys_at_the_beginning_of_lines_are_found() {
+        let keys = ["a.example", "example", ".example", "127.0.0.1"].map(str::to_owned);
+        let output = b"example\tx\nb\na.example\n127.0.0.11\ty\n.example\t\n";
+        assert_eq!(found(output, &keys), ["example", ".example"]);
+    }
+}
