@@ -16,6 +16,7 @@ mod items;
 mod match_list;
 mod pattern;
 mod postmap;
+mod proxy;
 mod regexp;
 mod table;
 mod text;

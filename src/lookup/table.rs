@@ -14,6 +14,7 @@ use super::constant::{Fail, Static};
 use super::inline::Inline;
 use super::match_list::ParentStyle;
 use super::postmap::Postmap;
+use super::proxy::Proxy;
 use super::regexp::Regexp;
 use super::texthash::TextHash;
 use super::{Note, Settings};
@@ -180,6 +181,7 @@ fn open(table: &str, settings: &Settings, notes: &mut Vec<Note>) -> Result<Rc<dy
         "texthash" => Rc::new(TextHash::open(table, name, settings.smtputf8_enable)?),
         "cidr" => Rc::new(Cidr::open(table, name)?),
         "cdb" => Rc::new(Cdb::open(table, name, notes)?),
+        "proxy" => Rc::new(Proxy::open(table, name, settings)),
         "regexp" => Rc::new(Regexp::open(table, name)?),
         _ => Rc::new(Postmap::open(table, (kind, name), settings)?),
     })

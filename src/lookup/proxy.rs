@@ -1,0 +1,302 @@
+//! `proxy:TYPE:NAME`, a table that Postfix's proxymap(8) opens and reads.
+//!
+//! A stream socket below queue_directory: the server names its protocol, then answers attribute lists. It serves
+//! tables that proxy_read_maps names, with the rights of its own. Authority: the client access page of the specification,
+//! section 4.3.
+//!
+//! Unlike Postfix, which tries for ever to get an answer, and dies of a table that it may not read: after 15 s, or when
+//! the server has refused, the table is unavailable and the client hears of it.
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use super::Settings;
+use super::table::{Keys, Problem, Table, unavailable};
+use crate::log::{self, Shown, error_text};
+use crate::sys::alarm::Bounded;
+use crate::sys::socket::connect_stream;
+use crate::wire::attr;
+
+/// How long a session tries to get answers of one table. With the error delay a client still has its reply within 20 s.
+const LIMIT: Duration = Duration::from_secs(15);
+
+/// Between two tries.
+const PAUSE: Duration = Duration::from_secs(3);
+
+/// DICT_FLAG_PATTERN, in the answer to `open`.
+const FLAG_PATTERN: u32 = 1 << 5;
+
+/// DICT_FLAG_LOCK and DICT_FLAG_UTF8_REQUEST, in a lookup.
+const FLAGS: u32 = 1 << 6 | 1 << 19;
+
+/// PROXY_STAT of proxymap. 2 is RETRY, and is an error as all others are.
+mod status {
+    pub const OK: u32 = 0;
+    pub const NOKEY: u32 = 1;
+    pub const BAD: u32 = 3;
+    pub const DENY: u32 = 4;
+    pub const CONFIG: u32 = 5;
+}
+
+/// A table of proxymap's.
+#[derive(Debug)]
+pub(super) struct Proxy {
+    name: String,
+    /// The name without `proxy:`.
+    table: String,
+    service: String,
+    /// Relative to queue_directory, also where that is the root.
+    socket: PathBuf,
+    ipc_timeout: Duration,
+    stream: RefCell<Option<BufReader<Bounded>>>,
+    /// What the server has said of the table, or why it will not.
+    keys: OnceCell<Result<Keys, Vec<String>>>,
+    ends: Cell<Option<Instant>>,
+}
+
+/// What the server said.
+#[derive(Debug)]
+struct Answer {
+    status: u32,
+    value: Vec<u8>,
+}
+
+impl Proxy {
+    pub(super) fn open(name: &str, table: &str, settings: &Settings) -> Proxy {
+        Proxy {
+            name: name.to_owned(),
+            table: table.to_owned(),
+            service: settings.proxymap_service_name.clone(),
+            socket: PathBuf::from("private").join(&settings.proxymap_service_name),
+            ipc_timeout: settings.ipc_timeout,
+            stream: RefCell::default(),
+            keys: OnceCell::new(),
+            ends: Cell::default(),
+        }
+    }
+
+    /// Asks for the kind of the table's keys, which also tells whether the server will answer for it.
+    fn contact(&self) -> Result<Keys, Vec<String>> {
+        let mut request = self.request("open");
+        attr::put(&mut request, "flags", "0");
+        attr::put_end(&mut request);
+        let Answer { status, value } = self.ask(&request, "flags", "dict_proxy_open", "open")?;
+        let flags = Shown(&value).to_string().parse().unwrap_or(0_u32);
+        match status {
+            status::OK if flags & FLAG_PATTERN != 0 => Ok(Keys::Pattern),
+            status::OK => Ok(Keys::Fixed),
+            status::BAD => Err(self.refused(&format!(
+                "proxymap open failed for table \"{}\": invalid request",
+                self.table
+            ))),
+            status::DENY => Err(self.denied()),
+            _ => Err(Vec::new()),
+        }
+    }
+
+    fn refused(&self, reason: &str) -> Vec<String> {
+        unavailable(&self.name, reason).0
+    }
+
+    fn denied(&self) -> Vec<String> {
+        let table = &self.table;
+        self.refused(&format!(
+            "proxymap service is not configured for table \"{table}\""
+        ))
+    }
+
+    fn request(&self, request: &str) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        attr::put(&mut bytes, "request", request);
+        attr::put(&mut bytes, "table", &self.table);
+        bytes
+    }
+
+    /// Sends a request until there is an answer to it with a known status. `what` and `about` are for warnings.
+    fn ask(
+        &self,
+        request: &[u8],
+        attribute: &str,
+        what: &str,
+        about: &str,
+    ) -> Result<Answer, Vec<String>> {
+        for attempt in 1.. {
+            let warning = match self.converse(request, attribute) {
+                Ok(answer) if answer.status <= status::CONFIG => return Ok(answer),
+                Ok(Answer { status, .. }) => format!(
+                    "proxymap {about} failed for table \"{}\": unexpected reply status {status}",
+                    self.table
+                ),
+                Err(Trouble::Connect(error)) => {
+                    let (socket, text) = (self.socket.display(), error_text(&error));
+                    if error.kind() == io::ErrorKind::PermissionDenied {
+                        return Err(self.refused(&format!("connect to {socket}: {text}")));
+                    }
+                    format!("connect #{attempt} to subsystem {socket}: {text}")
+                }
+                Err(Trouble::Io(text)) => format!("{what}: service {}: {text}", self.service),
+            };
+            self.stream.take();
+            log::warning(format_args!("{warning}"));
+            if self.left() <= PAUSE {
+                break;
+            }
+            std::thread::sleep(PAUSE);
+        }
+        let (service, seconds) = (&self.service, LIMIT.as_secs());
+        Err(self.refused(&format!(
+            "the {service} service has not answered within {seconds} seconds"
+        )))
+    }
+
+    fn converse(&self, request: &[u8], attribute: &str) -> Result<Answer, Trouble> {
+        let mut stream = self.stream.borrow_mut();
+        let stream = match &mut *stream {
+            Some(stream) => stream,
+            none => none.insert(self.connect()?),
+        };
+        let bounded = stream.get_mut();
+        bounded.limit = self.ipc_timeout.min(self.left());
+        bounded.write_all(request)?;
+        let mut lists = Lists {
+            stream,
+            proxy: self,
+        };
+        let mut list = attr::read(&mut lists)?;
+        // Servers since 3.6 begin with the name of their protocol.
+        if let [(name, protocol)] = list.as_slice() {
+            if name == b"protocol" {
+                if protocol != b"proxymap_protocol" {
+                    let protocol = Shown(protocol);
+                    return Err(Trouble::Io(format!("unexpected protocol {protocol}")));
+                }
+                list = attr::read(&mut lists)?;
+            }
+        }
+        match list.as_slice() {
+            [(first, status), (second, value)]
+                if first == b"status" && second == attribute.as_bytes() =>
+            {
+                let status = std::str::from_utf8(status).ok();
+                let Some(status) = status.and_then(|text| text.parse().ok()) else {
+                    return Err(Trouble::Io("malformed reply".to_owned()));
+                };
+                let value = value.clone();
+                Ok(Answer { status, value })
+            }
+            _ => Err(Trouble::Io("malformed reply".to_owned())),
+        }
+    }
+
+    fn connect(&self) -> Result<BufReader<Bounded>, Trouble> {
+        let limit = self.left();
+        let fd = connect_stream(&self.socket, limit).map_err(Trouble::Connect)?;
+        Ok(BufReader::new(Bounded { fd, limit }))
+    }
+
+    /// What is left of the time that this table may take.
+    fn left(&self) -> Duration {
+        let now = Instant::now();
+        let ends = self.ends.get().unwrap_or(now + LIMIT);
+        self.ends.set(Some(ends));
+        ends.saturating_duration_since(now)
+    }
+}
+
+impl Table for Proxy {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn keys(&self) -> Keys {
+        match self.keys.get() {
+            Some(Ok(keys)) => *keys,
+            // Nobody gets this far with a table that has not said.
+            Some(Err(_)) | None => Keys::Pattern,
+        }
+    }
+
+    fn find(&self, key: &str) -> Result<Option<Vec<u8>>, Problem> {
+        self.load()?;
+        let mut request = self.request("lookup");
+        attr::put(&mut request, "flags", &FLAGS.to_string());
+        attr::put(&mut request, "key", key);
+        attr::put_end(&mut request);
+        let answer = self.ask(&request, "value", "dict_proxy_lookup", "lookup");
+        let Answer { status, value } = answer.map_err(Problem)?;
+        match status {
+            status::OK => Ok(Some(value)),
+            status::NOKEY => Ok(None),
+            status::BAD => Err(Problem::from(format!(
+                "proxymap lookup failed for table \"{}\" key \"{key}\": invalid request",
+                self.table
+            ))),
+            status::DENY => Err(Problem(self.denied())),
+            // The server has logged why it cannot tell.
+            _ => Err(Problem::default()),
+        }
+    }
+
+    fn load(&self) -> Result<(), Problem> {
+        match self.keys.get_or_init(|| self.contact()) {
+            Ok(_) => Ok(()),
+            Err(warnings) => Err(Problem(warnings.clone())),
+        }
+    }
+}
+
+/// What keeps an answer from coming, and may be gone at the next try.
+enum Trouble {
+    Connect(io::Error),
+    Io(String),
+}
+
+impl From<io::Error> for Trouble {
+    fn from(error: io::Error) -> Trouble {
+        Trouble::Io(if error.kind() == io::ErrorKind::TimedOut {
+            "Connection timed out".to_owned()
+        } else {
+            error_text(&error)
+        })
+    }
+}
+
+impl From<attr::Error> for Trouble {
+    fn from(error: attr::Error) -> Trouble {
+        match error {
+            attr::Error::Closed | attr::Error::Truncated(_) => {
+                Trouble::Io("unexpected end-of-input".to_owned())
+            }
+            attr::Error::TooLong => Trouble::Io("unreasonably long reply".to_owned()),
+            attr::Error::Io(error) => error.into(),
+        }
+    }
+}
+
+/// Gives out a stream string by string, so that who reads one list leaves the next; and no longer than the table has
+/// time, however slowly it comes.
+struct Lists<'a> {
+    stream: &'a mut BufReader<Bounded>,
+    proxy: &'a Proxy,
+}
+
+impl Read for Lists<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = self.proxy.left();
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        self.stream.get_mut().limit = self.proxy.ipc_timeout.min(left);
+        let arrived = self.stream.fill_buf()?;
+        let nul = arrived.iter().position(|&b| b == 0);
+        let length = nul.map_or(arrived.len(), |nul| nul + 1).min(buffer.len());
+        let (Some(from), Some(to)) = (arrived.get(..length), buffer.get_mut(..length)) else {
+            return Ok(0);
+        };
+        to.copy_from_slice(from);
+        self.stream.consume(length);
+        Ok(length)
+    }
+}
