@@ -16,6 +16,7 @@ pub mod cleanup;
 pub mod dialogue;
 pub mod instance;
 pub mod launchers;
+pub mod lists;
 pub mod maillog;
 pub mod master;
 pub mod outcome;

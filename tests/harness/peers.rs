@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::thread;
@@ -140,7 +140,7 @@ pub fn tcp(from: IpAddr, mapped: bool) -> (TcpStream, TcpStream) {
     let to: IpAddr = if from.is_ipv4() {
         [127, 0, 0, 1].into()
     } else {
-        from
+        Ipv6Addr::LOCALHOST.into()
     };
     let to = SocketAddr::new(to, listener.local_addr().unwrap().port());
     connect(client.as_raw_fd(), &SockaddrStorage::from(to)).unwrap();

@@ -23,11 +23,13 @@ impl Numbers {
         usize::try_from(number).unwrap() % limit
     }
 
-    fn one_in(&mut self, times: usize) -> bool {
+    /// Yes, once in so many times.
+    pub fn one_in(&mut self, times: usize) -> bool {
         self.below(times) == 0
     }
 
-    fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+    /// One of these.
+    pub fn pick<T: Copy>(&mut self, from: &[T]) -> T {
         from[self.below(from.len())]
     }
 }

@@ -1,0 +1,662 @@
+//! Lookup tables in the access lists, against Postfix's own qmqpd and with Postfix's own tools.
+//!
+//! `QMQPD_SEED` is where the generator of lists starts.
+#![forbid(unsafe_code)]
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test fails by panicking, wherever it is written"
+)]
+
+mod harness;
+
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Mutex;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use harness::dialogue;
+use harness::instance::Instance;
+use harness::lists::{self, CLIENTS, Client, LOG, List, Maker, letter};
+use harness::master::{self, Master};
+use harness::server::Server;
+
+/// How many lists are made up.
+const LISTS: usize = 250;
+
+/// Where the generator starts.
+const SEED: u64 = 20_261_122;
+
+/// Runs `check` for every number below `count`, and fails with everything that it found wrong.
+fn all_of(count: usize, check: impl Fn(usize) -> Result<(), String> + Sync) {
+    let failures = Mutex::new(Vec::new());
+    dialogue::at_once(count, |index| {
+        if let Err(report) = check(index) {
+            failures.lock().unwrap().push(report);
+        }
+    });
+    let failures = failures.into_inner().unwrap();
+    let failed = failures.len();
+    assert!(
+        failures.is_empty(),
+        "{failed} of {count}:\n{}",
+        failures.join("\n")
+    );
+}
+
+#[test]
+fn made_up_lists_decide_as_with_postfix() {
+    let test = "made_up_lists_decide_as_with_postfix";
+    if master::is_missing(test) || !lists::in_private_network(test) {
+        return;
+    }
+    let seed = std::env::var("QMQPD_SEED").map_or(SEED, |seed| seed.parse().unwrap());
+    let mut maker = Maker::new(seed);
+    let cases: Vec<List> = (0..LISTS).map(|_| maker.make()).collect();
+    let letters = Mutex::new(String::new());
+    all_of(LISTS * 2, |index| {
+        let list = &cases[index / 2];
+        let client = CLIENTS[(index * 7 + index / 2) % CLIENTS.len()];
+        let outcome = lists::compare(list, client).map_err(|report| {
+            let files = list.files.iter().map(|(name, content)| {
+                format!("    {name}: {:?}\n", String::from_utf8_lossy(content))
+            });
+            let files: String = files.collect();
+            format!(
+                "list {}, {client:?}: {:?}\n{files}{report}",
+                index / 2,
+                list.conf
+            )
+        })?;
+        letters.lock().unwrap().push(letter(&outcome));
+        Ok(())
+    });
+    let letters = letters.into_inner().unwrap();
+    for letter in ['P', 'D', 'Z'] {
+        let count = letters.matches(letter).count();
+        assert!(count > LISTS / 10, "{letter} only {count} times");
+    }
+}
+
+const LOCAL4: &str = "127.0.0.1";
+const LOCAL6: &str = "::1";
+const GOOD: &str = "127.0.0.5";
+const MIXED: &str = "127.0.0.7";
+const NINE: &str = "127.0.0.9";
+const DEEP: &str = "127.0.0.11";
+const NONE: &str = "127.0.0.99";
+const SIX: &str = "2001:db8::5";
+
+/// Number, list (after `pdms= `: with parent_domain_matches_subdomains empty), client, what becomes of it.
+type Example = (u32, &'static str, &'static str, char);
+
+/// The specification's worked examples. Not here: 5, 6 and 27 (bare IPv6 is taken for IPv6), 32 (a file of dialogues),
+/// 54 (below, with a proxymap), 57 (needs inet_protocols), 60 (a dialogue).
+#[rustfmt::skip]
+const EXAMPLES: &[Example] = &[
+    // The slowest.
+    (55, "tcp:127.0.0.1:1", LOCAL4, 'Z'),
+    (1, "", LOCAL4, 'D'),
+    (2, "127.0.0.1", LOCAL4, 'P'),
+    (3, "localhost", LOCAL6, 'P'),
+    (3, "localhost", LOCAL4, 'P'),
+    (4, "[::1]", LOCAL6, 'P'),
+    (7, "127.0.0.1:628", LOCAL4, 'Z'),
+    (8, "127.0.0.1/8", LOCAL4, 'Z'),
+    (9, "127.0.0.1/8 [::1]", LOCAL6, 'P'),
+    (10, "127.0.0.0/33 127.0.0.1", LOCAL4, 'Z'),
+    (11, "!127.0.0.5, 127.0.0.0/8", GOOD, 'D'),
+    (12, "!127.0.0.5, 127.0.0.0/8", NINE, 'P'),
+    (13, "127.0.0.0/8 !127.0.0.5", GOOD, 'P'),
+    (14, "!127.0.0.5", NINE, 'D'),
+    (15, "!!127.0.0.1", LOCAL4, 'P'),
+    (15, "!!!127.0.0.1 127.0.0.1", LOCAL4, 'D'),
+    (16, "! 127.0.0.1", LOCAL4, 'F'),
+    (17, "example.com", GOOD, 'P'),
+    (18, ".example.com", GOOD, 'D'),
+    (19, "pdms= example.com", GOOD, 'D'),
+    (20, "pdms= .example.com", GOOD, 'P'),
+    (21, "pdms= .example.org", DEEP, 'P'),
+    (22, "pdms= .good.example.com", GOOD, 'D'),
+    (23, "com", GOOD, 'P'),
+    (24, "GOOD.Example.COM", GOOD, 'P'),
+    (24, "mixed.example.com", MIXED, 'P'),
+    (25, "unknown", NONE, 'P'),
+    (26, "[2001:db8::]/32", SIX, 'P'),
+    (26, "[2001:db8::/32]", SIX, 'P'),
+    (26, "[2001:0DB8:0:0::0005]", SIX, 'P'),
+    (28, "[127.0.0.1]", LOCAL4, 'P'),
+    (28, "[127.0.0.0]/8", LOCAL4, 'P'),
+    (28, "[127.0.0.0/8]", LOCAL4, 'P'),
+    (28, "0.0.0.0/0", LOCAL4, 'P'),
+    (29, "[::]/0", LOCAL4, 'D'),
+    (29, "0.0.0.0/0", LOCAL6, 'D'),
+    (30, "127/8 127.0.0.1", LOCAL4, 'Z'),
+    (30, "127.0.0.0/255.0.0.0", LOCAL4, 'Z'),
+    (31, "{127.0.0.1}", LOCAL4, 'D'),
+    (31, "127.0.0.9;127.0.0.1", LOCAL4, 'D'),
+    (31, "*", LOCAL4, 'D'),
+    (31, "127.0.0.01", LOCAL4, 'D'),
+    (31, "\"127.0.0.1\"", LOCAL4, 'D'),
+    (33, "DIR/list", LOCAL4, 'P'),
+    (34, "!DIR/list 127.0.0.0/8", LOCAL4, 'D'),
+    (35, "!DIR/f", GOOD, 'P'),
+    (36, "/nosuch 127.0.0.1", LOCAL4, 'Z'),
+    (36, "!/nosuch 127.0.0.1", LOCAL4, 'Z'),
+    (37, "127.0.0.1 /nosuch", LOCAL4, 'P'),
+    (38, "DIR 127.0.0.1", LOCAL4, 'F'),
+    (39, "inline:{127.0.0.9=}", NINE, 'P'),
+    (40, "inline:{example.com=OK}", GOOD, 'P'),
+    (40, "pdms= inline:{example.com=OK}", GOOD, 'D'),
+    (41, "inline:{.example.com=OK}", GOOD, 'D'),
+    (41, "pdms= inline:{.example.com=OK}", GOOD, 'P'),
+    (42, "inline:{GOOD.example.com=OK}", GOOD, 'D'),
+    (43, "inline:{127.0.0.0/8=OK}", NINE, 'D'),
+    (43, "inline:{127.0.0=x}", LOCAL4, 'D'),
+    (44, "!inline:{127.0.0.9=OK} 127.0.0.0/8", NINE, 'D'),
+    (44, "!inline:{127.0.0.9=OK} 127.0.0.0/8", GOOD, 'P'),
+    (45, "hash:DIR/made", DEEP, 'P'),
+    (45, "btree:DIR/tree", DEEP, 'P'),
+    (45, "cdb:DIR/made", DEEP, 'P'),
+    (45, "lmdb:DIR/made", DEEP, 'P'),
+    (45, "texthash:DIR/text", DEEP, 'D'),
+    (46, "hash:DIR/x 127.0.0.1", LOCAL4, 'Z'),
+    (47, "static:OK", NONE, 'P'),
+    (48, "cidr:{{!127.0.0.0/8 OK}}", NINE, 'D'),
+    (48, "cidr:{{!127.0.0.0/16 OK}}", "127.9.0.7", 'P'),
+    (48, "cidr:{{!127.0.0.0/8 OK}}", SIX, 'D'),
+    (49, "regexp:DIR/r49", GOOD, 'D'),
+    (50, "regexp:DIR/r50", NINE, 'P'),
+    (50, "regexp:DIR/r50", GOOD, 'D'),
+    (51, "unionmap:{inline:{example.com=b},regexp:DIR/r50}", GOOD, 'P'),
+    (52, "pipemap:{inline:{127.0.0.9=q},inline:{z=r}}", NINE, 'D'),
+    (53, "fail:x 127.0.0.1", LOCAL4, 'Z'),
+    (53, "127.0.0.1 fail:x", LOCAL4, 'P'),
+    (53, "!fail:x 127.0.0.1", LOCAL4, 'Z'),
+    (56, "127.0.0.0/8", "mapped 127.0.0.1", 'P'),
+    (58, "t1:x t2:x t3:x t4:x t5:x t6:x t7:x t8:x t9:x ta:x tb:x tc:x td:x", LOCAL4, 'F'),
+    (59, "localhost", "pipe", 'P'),
+    (61, "$mynetworks", LOCAL4, 'P'),
+];
+
+#[test]
+fn the_worked_examples_end_as_the_specification_says() {
+    let test = "the_worked_examples_end_as_the_specification_says";
+    if master::is_missing(test) || !lists::in_private_network(test) {
+        return;
+    }
+    let dir = lists::temporary("examples");
+    let mut files: Vec<(String, Vec<u8>)> = [
+        ("list", "127.0.0.0/8\n"),
+        ("f", "!127.0.0.5\n127.0.0.0/8\n"),
+        ("text", "EXAMPLE.org x\n"),
+        ("r49", "/GOOD/i OK\n"),
+        ("r50", "!/^(127|good)/ OK\n"),
+    ]
+    .map(|(name, content)| (name.to_owned(), content.into()))
+    .to_vec();
+    for (kind, name) in [
+        ("hash", "made"),
+        ("btree", "tree"),
+        ("cdb", "made"),
+        ("lmdb", "made"),
+    ] {
+        let (suffix, bytes) = lists::postmap(&dir, kind, &[], "EXAMPLE.org x\n");
+        files.push((format!("{name}.{suffix}"), bytes));
+    }
+    fs::remove_dir_all(dir).unwrap();
+    all_of(EXAMPLES.len(), |index| {
+        let (number, items, client, expected) = EXAMPLES[index];
+        let plain = items.strip_prefix("pdms= ");
+        let mut list = List::new(plain.unwrap_or(items));
+        list.files.clone_from(&files);
+        if plain.is_some() {
+            list.conf
+                .push("parent_domain_matches_subdomains =".to_owned());
+        }
+        let postfix = lists::outcome(Server::Postfix, &list, Client(client));
+        let ours = lists::outcome(Server::Ours, &list, Client(client));
+        let told = letter(&ours);
+        // 8.5: who would be left without a reply hears that the configuration is at fault.
+        let right =
+            letter(&postfix) == expected && told == if expected == 'F' { 'Z' } else { expected };
+        if right && (postfix[LOG] == ours[LOG] || number == 55) {
+            return Ok(());
+        }
+        let difference = dialogue::difference(&postfix, &ours);
+        Err(format!(
+            "{number}: {items} {client}: {told}, not {expected}\n{difference}"
+        ))
+    });
+}
+
+/// Runs our program as root, as it is started by a launcher that leaves the change of user to it, and gives its reply
+/// and its log.
+fn as_root(instance: &Instance, wrapper: &[&str], arguments: &[&str]) -> (String, String) {
+    with_config(&instance.config_directory(), wrapper, arguments)
+}
+
+fn with_config(config: &Path, wrapper: &[&str], arguments: &[&str]) -> (String, String) {
+    let program = env!("CARGO_BIN_EXE_qmqpd");
+    let words: Vec<&str> = wrapper.iter().copied().chain([program]).collect();
+    let output = Command::new(words[0])
+        .args(&words[1..])
+        .args(["-S", "-o", "qmqpd_log_stderr=yes"])
+        .args(arguments)
+        .env_clear()
+        .env("MAIL_CONFIG", config)
+        .env("SECRET", "not for postmap")
+        .stdin(Stdio::piped())
+        .output()
+        .unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    (text(output.stdout), text(output.stderr))
+}
+
+/// An instance with this list.
+fn instance(list: &str, conf: &[&str]) -> Instance {
+    let mut lines = vec![format!("qmqpd_authorized_clients = {list}")];
+    lines.extend(conf.iter().map(|&line| line.to_owned()));
+    Instance::new(&lines)
+}
+
+const REFUSED: &str = "66:DError: localhost[127.0.0.1] is not authorized to use this service,";
+const CANNOT_TELL: &str = "34:ZError: server configuration error,";
+
+/// A client that is let in, and leaves without a word, is not answered.
+const LET_IN: &str = "";
+
+#[test]
+fn databases_of_every_size_are_read_in_a_few_pages() {
+    let test = "databases_of_every_size_are_read_in_a_few_pages";
+    if master::is_missing(test) {
+        return;
+    }
+    let dir = lists::temporary("sizes");
+    for count in [10, 100_000] {
+        let mut source = String::new();
+        for i in 0..count {
+            source += &format!("host{i}.example x\n");
+        }
+        let with_client = format!("{source}localhost x\n");
+        for kind in ["hash", "btree", "lmdb", "cdb"] {
+            let instance = instance(&format!("{kind}:DIR/yes, fail:x"), &[]);
+            let put = |name: &str, source: &str| {
+                let (suffix, bytes) = lists::postmap(&dir, kind, &[], source);
+                instance.write(&format!("{name}.{suffix}"), &bytes);
+            };
+            put("yes", &with_client);
+            let (reply, log) = as_root(&instance, &[], &[]);
+            assert_eq!(reply, LET_IN, "{kind} {count} {log}");
+            if count > 10 && kind != "cdb" {
+                continue;
+            }
+            put("no", &source);
+            let list = format!(
+                "qmqpd_authorized_clients={kind}:{}/no",
+                instance.dir.display()
+            );
+            let (reply, log) = as_root(&instance, &[], &["-o", &list]);
+            assert_eq!(reply, REFUSED, "{kind} {count} {log}");
+            if kind == "cdb" {
+                for name in ["yes", "no"] {
+                    let list = format!(
+                        "qmqpd_authorized_clients=cdb:{}/{name}",
+                        instance.dir.display()
+                    );
+                    check_reads(&instance, &dir.join("trace"), &list, name);
+                }
+            }
+        }
+    }
+    fs::remove_dir_all(dir).unwrap();
+}
+
+/// Looks at the system calls on a cdb file: none maps it or reads more than a few pages of it.
+fn check_reads(instance: &Instance, trace: &Path, list: &str, name: &str) {
+    let file = format!("{}/{name}.cdb", instance.dir.display());
+    let wrapper = ["strace", "-qq", "-o", trace.to_str().unwrap(), "-P", &file];
+    as_root(instance, &wrapper, &["-o", list]);
+    let calls = fs::read_to_string(trace).unwrap();
+    let reads: Vec<&str> = calls
+        .lines()
+        .filter(|call| call.starts_with("pread64"))
+        .collect();
+    let bytes = reads
+        .iter()
+        .filter_map(|call| call.rsplit("= ").next()?.parse::<usize>().ok());
+    // Name and address in two forms each: an entry of the directory, some slots, and a record if there is one.
+    assert!(
+        (2..=10).contains(&reads.len()) && bytes.sum::<usize>() < 4096,
+        "{calls}"
+    );
+    // Debug builds ask with fcntl whether a descriptor that is closed was open.
+    let harmless = "openat statx fstat newfstatat stat fcntl close";
+    let mut others = calls.lines().filter(|call| !call.starts_with("pread64"));
+    assert!(
+        others.all(|call| harmless.contains(call.split('(').next().unwrap())),
+        "{calls}"
+    );
+}
+
+#[test]
+fn a_file_that_only_root_can_read_is_opened_before_root_is_given_up() {
+    let test = "a_file_that_only_root_can_read_is_opened_before_root_is_given_up";
+    if master::is_missing(test) {
+        return;
+    }
+    let tables = "texthash:DIR/text, cidr:DIR/cidr, regexp:DIR/regexp, cdb:DIR/made, hash:DIR/made, pcre:DIR/regexp";
+    for options in [&[][..], &["-c"]] {
+        for table in tables.split(", ") {
+            let instance = instance(&format!("!{table} fail:x"), &[]);
+            let dir = lists::temporary("root");
+            for kind in ["cdb", "hash"] {
+                let (suffix, bytes) = lists::postmap(&dir, kind, &[], "localhost x\n");
+                instance.write(&format!("made.{suffix}"), &bytes);
+            }
+            fs::remove_dir_all(dir).unwrap();
+            instance.write("text", b"localhost x\n");
+            instance.write("cidr", b"127.0.0.0/8 x\n");
+            instance.write("regexp", b"/local/ x\n");
+            for name in ["text", "cidr", "regexp", "made.cdb", "made.db"] {
+                let mode = fs::Permissions::from_mode(0o600);
+                fs::set_permissions(instance.dir.join(name), mode).unwrap();
+            }
+            let (reply, log) = as_root(&instance, &[], options);
+            assert_eq!(reply, REFUSED, "{table} {options:?} {log}");
+        }
+    }
+}
+
+/// A program in the place of postmap(1).
+fn fake_postmap(instance: &Instance, script: &str) {
+    instance.write("postmap", format!("#!/bin/sh\n{script}\n").as_bytes());
+    let mode = fs::Permissions::from_mode(0o755);
+    fs::set_permissions(instance.dir.join("postmap"), mode).unwrap();
+}
+
+/// The script; what is logged; whether the client is refused by the item after the table, which is without error then.
+#[rustfmt::skip]
+const SCRIPTS: &[(&str, &str, bool)] = &[
+    (
+        "",
+        "cannot run DIR/postmap: No such file or directory, perhaps you should use \"proxy:pcre:x\" instead",
+        false,
+    ),
+    ("cat >/dev/null; exit 1", "", true),
+    (
+        "cat >/dev/null; echo 'postmap: warning: odd' >&2; exit 1",
+        "warning: odd",
+        false,
+    ),
+    (
+        "echo 'postmap: fatal: broken' >&2; exit 1",
+        "pcre:x is unavailable. broken",
+        false,
+    ),
+    (
+        "cat >/dev/null; echo 'postmap: fatal: table pcre:x: query error' >&2; exit 1",
+        "pcre:x: table lookup problem",
+        false,
+    ),
+    (
+        "cat >/dev/null; echo; exit 1",
+        "pcre:x: table lookup problem",
+        false,
+    ),
+    ("kill -9 $$", "postmap(1): signal: 9", false),
+    ("exit 7", "postmap(1): exit status: 7", false),
+    (
+        "exec sleep 100",
+        "postmap(1) took longer than 15 seconds",
+        false,
+    ),
+    (
+        "exec sleep 100 >/dev/null 2>&1",
+        "postmap(1) took longer than 15 seconds",
+        false,
+    ),
+];
+
+#[test]
+fn a_postmap_that_fails_in_any_way_lets_nobody_in() {
+    let test = "a_postmap_that_fails_in_any_way_lets_nobody_in";
+    if master::is_missing(test) {
+        return;
+    }
+    all_of(SCRIPTS.len() * 2, |index| {
+        let (script, logged, refused) = SCRIPTS[index / 2];
+        let not = ["", "!"][index % 2];
+        let instance = instance(
+            &format!("{not}pcre:x !0.0.0.0/0"),
+            &["command_directory = DIR"],
+        );
+        if !script.is_empty() {
+            fake_postmap(&instance, script);
+        }
+        let begin = Instant::now();
+        let (reply, log) = as_root(&instance, &[], &[]);
+        let expected = if refused { REFUSED } else { CANNOT_TELL };
+        let logged = logged.replace("DIR", &instance.dir.display().to_string());
+        if reply == expected && log.contains(&logged) && begin.elapsed() < Duration::from_secs(20) {
+            return Ok(());
+        }
+        Err(format!(
+            "{not} {script}: {reply} after {:?}\n{log}",
+            begin.elapsed()
+        ))
+    });
+}
+
+#[test]
+fn postmap_gets_its_keys_and_nothing_else() {
+    let test = "postmap_gets_its_keys_and_nothing_else";
+    if master::is_missing(test) {
+        return;
+    }
+    let instance = instance(
+        "pcre:a;b $(x), new:y, 127.0.0.1, hash:z",
+        &["command_directory = DIR", "meta_directory = DIR"],
+    );
+    instance.write("dynamicmaps.cf", b"# c\nnew postfix-new.so open_new\n");
+    let dir = instance.dir.display().to_string();
+    fake_postmap(
+        &instance,
+        &format!(
+            "exec >{dir}/said-${{3%%:*}}; echo \"$# $*\"; id -u; env | grep -v PWD= | sort; ls /proc/self/fd | tr '\\n' ' '; cat; exit 1"
+        ),
+    );
+    let (reply, log) = as_root(&instance, &[], &[]);
+    assert_eq!(reply, LET_IN, "{log}");
+    let config = instance.config_directory();
+    for table in ["pcre:a;b", "new:y"] {
+        let kind = table.split(':').next().unwrap();
+        let said = fs::read_to_string(instance.dir.join(format!("said-{kind}"))).unwrap();
+        let config = config.display();
+        let expected =
+            format!("3 -q - {table}\n0\nMAIL_CONFIG={config}\n0 1 2 3 localhost\n127.0.0.1\n");
+        assert_eq!(said, expected);
+    }
+    assert!(
+        !instance.dir.join("said-hash").exists(),
+        "started for nothing"
+    );
+}
+
+/// What a scripted proxymap says when it is asked to open a table, and when it is asked for a key.
+struct Said {
+    greeting: &'static [u8],
+    open: &'static [u8],
+    lookup: &'static [u8],
+    /// One byte a second.
+    slowly: bool,
+}
+
+const GREETING: &[u8] = b"protocol\0proxymap_protocol\0\0";
+const FIXED: &[u8] = b"status\x000\0flags\x0016\0\0";
+const FOUND: &[u8] = b"status\x000\0value\0x\0\0";
+const NOT_FOUND: &[u8] = b"status\x001\0value\0\0\0";
+
+impl Said {
+    fn new(open: &'static [u8], lookup: &'static [u8]) -> Said {
+        Said {
+            greeting: GREETING,
+            open,
+            lookup,
+            slowly: false,
+        }
+    }
+
+    /// Serves one connection. Nothing to say is a reason to hang up.
+    fn serve(&self, mut stream: impl Read + Write) -> Option<()> {
+        self.say(&mut stream, self.greeting)?;
+        let mut request = [0; 4096];
+        loop {
+            let length = stream
+                .read(&mut request)
+                .ok()
+                .filter(|&length| length > 0)?;
+            let is_open = request[..length].starts_with(b"request\0open\0");
+            let answer = if is_open { self.open } else { self.lookup };
+            if answer.is_empty() {
+                return None;
+            }
+            self.say(&mut stream, answer)?;
+        }
+    }
+
+    fn say(&self, stream: &mut impl Write, bytes: &[u8]) -> Option<()> {
+        for piece in bytes.chunks(if self.slowly { 1 } else { bytes.len().max(1) }) {
+            stream.write_all(piece).ok()?;
+            if self.slowly {
+                thread::sleep(Duration::from_secs(1));
+            }
+        }
+        Some(())
+    }
+}
+
+/// Listens as proxymap in an instance; each connection gets the next of `said`, and then the last one again.
+fn proxymap(instance: &Instance, said: Vec<Said>) {
+    let path = instance.queue_directory().join("private/proxymap");
+    let listener = UnixListener::bind(&path).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
+    // Ends with the test.
+    thread::spawn(move || {
+        for (index, stream) in listener.incoming().enumerate() {
+            said[index.min(said.len() - 1)].serve(stream.unwrap());
+        }
+    });
+}
+
+/// What the server says; what the client hears; what is logged.
+#[rustfmt::skip]
+fn proxymaps() -> Vec<(Vec<Said>, &'static str, &'static str)> {
+    let gave_up = "the proxymap service has not answered within 15 seconds";
+    let denied = "is unavailable. proxymap service is not configured for table \"hash:x\"";
+    let silent = Said {
+        greeting: b"protocol\0",
+        ..Said::new(FIXED, FOUND)
+    };
+    let old = Said {
+        greeting: b"",
+        ..Said::new(FIXED, FOUND)
+    };
+    let slow = Said {
+        slowly: true,
+        ..Said::new(FIXED, FOUND)
+    };
+    let wrong = Said {
+        greeting: b"protocol\0cleanup_protocol\0\0",
+        ..Said::new(FIXED, FOUND)
+    };
+    vec![
+        (vec![], CANNOT_TELL, "connect #1 to subsystem private/proxymap: No such file or directory"),
+        (vec![silent], CANNOT_TELL, gave_up),
+        (vec![slow], CANNOT_TELL, gave_up),
+        (vec![wrong], CANNOT_TELL, "unexpected protocol cleanup_protocol"),
+        (vec![Said::new(b"garbage", b"")], CANNOT_TELL, gave_up),
+        (vec![Said::new(b"\0", b"")], CANNOT_TELL, "dict_proxy_open: service proxymap: malformed reply"),
+        (vec![Said::new(b"status\0x\0flags\x0016\0\0", b"")], CANNOT_TELL, "malformed reply"),
+        (vec![Said::new(b"status\x009\0flags\x000\0\0", b"")], CANNOT_TELL, "unexpected reply status 9"),
+        (vec![Said::new(b"", b"")], CANNOT_TELL, "dict_proxy_open: service proxymap: unexpected end-of-input"),
+        (vec![Said::new(b"status\x004\0flags\x000\0\0", b"")], CANNOT_TELL, denied),
+        (vec![Said::new(b"status\x003\0flags\x000\0\0", b"")], CANNOT_TELL, "invalid request"),
+        (vec![Said::new(FIXED, b"status\x004\0value\0\0\0")], CANNOT_TELL, denied),
+        (vec![Said::new(FIXED, b"status\x003\0value\0\0\0")], CANNOT_TELL, "key \"localhost\": invalid request"),
+        (vec![Said::new(FIXED, b"status\x002\0value\0\0\0")], CANNOT_TELL, "proxy:hash:x: table lookup problem"),
+        (vec![Said::new(FIXED, b"status\x005\0value\0\0\0")], CANNOT_TELL, "proxy:hash:x: table lookup problem"),
+        (vec![Said::new(FIXED, b"")], CANNOT_TELL, "dict_proxy_lookup: service proxymap: unexpected end-of-input"),
+        (vec![Said::new(FIXED, b""), Said::new(FIXED, FOUND)], LET_IN, "dict_proxy_lookup: service proxymap"),
+        (vec![Said::new(FIXED, FOUND)], LET_IN, ""),
+        (vec![old], LET_IN, ""),
+        (vec![Said::new(FIXED, NOT_FOUND)], REFUSED, ""),
+    ]
+}
+
+#[test]
+fn a_proxymap_that_fails_in_any_way_lets_nobody_in() {
+    let test = "a_proxymap_that_fails_in_any_way_lets_nobody_in";
+    if master::is_missing(test) {
+        return;
+    }
+    let cases = Mutex::new(proxymaps());
+    let count = cases.lock().unwrap().len();
+    thread::scope(|scope| {
+        for _ in 0..count {
+            scope.spawn(|| {
+                let (said, expected, logged) = cases.lock().unwrap().pop().unwrap();
+                let instance = instance("proxy:hash:x, !0.0.0.0/0", &[]);
+                if !said.is_empty() {
+                    proxymap(&instance, said);
+                }
+                let begin = Instant::now();
+                let (reply, log) = as_root(&instance, &[], &[]);
+                assert_eq!(reply, expected, "{logged}: {log}");
+                assert!(log.contains(logged), "no {logged:?} in {log}");
+                assert!(begin.elapsed() < Duration::from_secs(20), "{log}");
+            });
+        }
+    });
+}
+
+#[test]
+fn a_real_proxymap_answers_for_the_tables_it_is_allowed() {
+    let test = "a_real_proxymap_answers_for_the_tables_it_is_allowed";
+    if master::is_missing(test) {
+        return;
+    }
+    let main_cf =
+        "proxy_read_maps = proxy:texthash:DIR/yes proxy:regexp:DIR/rules proxy:texthash:DIR/none\n";
+    let postfix = Master::start_with(main_cf, "proxymap unix - - n - - proxymap\n", |dir| {
+        fs::write(dir.join("yes"), "example x\nlocalhost x\n").unwrap();
+        fs::write(dir.join("rules"), "/^127/ x\n").unwrap();
+    });
+    let dir = postfix.dir.display();
+    for (list, expected, logged) in [
+        (format!("proxy:texthash:{dir}/yes"), LET_IN, ""),
+        (format!("!proxy:texthash:{dir}/yes, 0.0.0.0/0"), REFUSED, ""),
+        (format!("proxy:regexp:{dir}/rules"), LET_IN, ""),
+        (
+            format!("proxy:texthash:{dir}/none"),
+            CANNOT_TELL,
+            "table lookup problem",
+        ),
+        (
+            format!("!proxy:texthash:{dir}/other, 0.0.0.0/0"),
+            CANNOT_TELL,
+            "proxymap service is not configured for table",
+        ),
+    ] {
+        let list = format!("qmqpd_authorized_clients={list}");
+        for options in [&["-o", &list][..], &["-c", "-o", &list]] {
+            let (reply, log) = with_config(&postfix.dir.join("conf"), &[], options);
+            assert_eq!(reply, expected, "{list} {log} {}", postfix.log());
+            assert!(log.contains(logged), "no {logged:?} in {log}");
+        }
+    }
+}
