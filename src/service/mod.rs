@@ -1,6 +1,6 @@
 //! How the process starts, what it is confined to, and how it exits. Does not know the protocol.
 //!
-//! The order of a start is [`start`]: signals and descriptors, options, main.cf, log, and then one of the ways of being
+//! The order of a start is [`start()`]: signals and descriptors, options, main.cf, log, and then one of the ways of being
 //! launched.
 #![forbid(unsafe_code)]
 
