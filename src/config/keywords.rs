@@ -2,7 +2,10 @@
 //!
 //! Words are separated by commas and whitespace, and upper and lower case differ. Authority: postconf(5), syslog(3).
 
+use std::ffi::OsString;
 use std::fmt::{self, Display};
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
 
 use super::Config;
 use super::error::Fault;
@@ -134,13 +137,18 @@ impl Kind for Protocols {
 }
 
 /// Where qmqpd_queue_method sends messages.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum QueueMethod {
     /// Through Postfix's cleanup(8).
     Cleanup,
     /// Into a queue file of our own.
     File,
+    /// To this program, which is qmail-queue or takes its place.
+    Qmail(PathBuf),
 }
+
+/// Where qmail has its qmail-queue.
+const QMAIL_QUEUE: &str = "/var/qmail/bin/qmail-queue";
 
 impl Kind for QueueMethod {
     type Value = QueueMethod;
@@ -150,6 +158,11 @@ impl Kind for QueueMethod {
         match value.as_slice() {
             b"cleanup" => Ok(QueueMethod::Cleanup),
             b"file" => Ok(QueueMethod::File),
+            b"qmail" => Ok(QueueMethod::Qmail(QMAIL_QUEUE.into())),
+            [b'q', b'm', b'a', b'i', b'l', b':', program @ ..] if !program.is_empty() => {
+                let program = OsString::from_vec(program.to_vec());
+                Ok(QueueMethod::Qmail(program.into()))
+            }
             _ => Err(config.in_file(format_args!(
                 "parameter {}: unknown queue method: {}",
                 param.name,

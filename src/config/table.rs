@@ -318,7 +318,7 @@ parameters! {
 
     // Not in Postfix.
 
-    /// Where messages go: `cleanup`, which is Postfix's cleanup(8), or `file`, a queue file that we write.
+    /// Where messages go: `cleanup` (Postfix's), `file` (a queue file that we write), or `qmail:` and a program.
     qmqpd_queue_method: QueueMethod = "cleanup";
     /// Whether to serve only in a process that has given up what it does not need.
     qmqpd_sandbox: Bool = "yes";

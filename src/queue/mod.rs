@@ -10,6 +10,7 @@ mod answers;
 mod cleanup;
 mod content;
 mod file;
+mod qmail;
 mod received;
 
 use crate::config::{self, Config, QueueMethod};
@@ -88,6 +89,10 @@ pub enum Verdict {
     NoRecipients,
     /// There was not enough memory to hold it.
     OutOfMemory,
+    /// It is not queued, for this reason, and never will be.
+    Refused(&'static str),
+    /// It is not queued, for this reason, or nobody knows.
+    Failed(&'static str),
     /// The queue did not understand us, or we do not understand its status.
     Internal(u32),
 }
@@ -101,6 +106,7 @@ pub struct Unavailable;
 pub enum Method {
     Cleanup(cleanup::Settings),
     File(file::Settings),
+    Qmail(qmail::Settings),
 }
 
 impl Method {
@@ -109,6 +115,10 @@ impl Method {
         match config.qmqpd_queue_method()? {
             QueueMethod::Cleanup => Ok(Method::Cleanup(cleanup::Settings::from_config(config)?)),
             QueueMethod::File => Ok(Method::File(file::Settings::from_config(config)?)),
+            QueueMethod::Qmail(program) => {
+                let settings = qmail::Settings::from_config(config, program)?;
+                Ok(Method::Qmail(settings))
+            }
         }
     }
 
@@ -116,6 +126,7 @@ impl Method {
     pub fn starts_a_program(&self) -> bool {
         match self {
             Method::Cleanup(_) | Method::File(_) => false,
+            Method::Qmail(_) => true,
         }
     }
 
@@ -124,6 +135,7 @@ impl Method {
         match self {
             Method::Cleanup(settings) => Ok(Box::new(cleanup::open(settings, origin)?)),
             Method::File(settings) => Ok(Box::new(file::open(settings, origin)?)),
+            Method::Qmail(settings) => Ok(Box::new(qmail::open(settings, origin)?)),
         }
     }
 }

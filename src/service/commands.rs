@@ -24,8 +24,9 @@ mail queue, and answers. It is started for each connection by inetd, xinetd,
 tcpserver or systemd (Accept=yes), or as a service by Postfix's master(8);
 parameters come from Postfix's main.cf, in /etc/postfix or the directory that
 the environment variable MAIL_CONFIG names. qmqpd_queue_method says where the
-message goes: to Postfix's cleanup daemon (cleanup, the default) or into a
-queue file that qmqpd writes (file).
+message goes: to Postfix's cleanup daemon (cleanup, the default), into a queue
+file that qmqpd writes (file), or to a program such as qmail-queue
+(qmail:PROGRAM).
 
   -c           chroot to $queue_directory
   -n SERVICE   what $service_name stands for

@@ -130,6 +130,8 @@ fn check_queue(report: &mut Report, config: &Config, directory: Where) {
     match config.qmqpd_queue_method() {
         Ok(QueueMethod::Cleanup) => check_cleanup(report, config, &queue, &user),
         Ok(QueueMethod::File) => check_incoming(report, &queue, &user),
+        Ok(QueueMethod::Qmail(program)) => check_program(report, &program, &user),
+        // That it cannot be told which one it is has been said.
         Err(_) => {}
     }
 }
@@ -153,6 +155,15 @@ fn check_incoming(report: &mut Report, queue: &Path, user: &str) {
     );
     let advice = format!("It must be a directory of user {user}, with all rights.");
     report.error(&text, Some(&advice));
+}
+
+/// Whether the qmail-queue program can be run.
+fn check_program(report: &mut Report, program: &Path, user: &str) {
+    if let Err(errno) = access(program, AccessFlags::X_OK) {
+        let text = format!("{}: {}", program.display(), log::errno_text(errno));
+        let advice = format!("User {user} must be allowed to run it.");
+        report.error(&text, Some(&advice));
+    }
 }
 
 /// Whether somebody listens on cleanup's socket, without connecting: that would make it open a queue file. A datagram

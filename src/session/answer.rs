@@ -91,6 +91,8 @@ pub fn to_verdict(verdict: &Verdict, id: &str, who: &str) -> Answer {
         Verdict::WriteError => Reply::try_later("Error: queue file write error"),
         Verdict::NoRecipients => Reply::refused("Error: no recipients specified"),
         Verdict::OutOfMemory => Reply::try_later("Error: insufficient memory"),
+        Verdict::Refused(reason) => Reply::refused(reason),
+        Verdict::Failed(reason) => Reply::try_later(reason),
         Verdict::Internal(status) => Reply::try_later(&format!("Error: internal error {status}")),
     };
     Answer::with_warning(reply, who)

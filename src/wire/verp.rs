@@ -13,6 +13,21 @@ pub struct Sender {
     pub verp: Option<[u8; 2]>,
 }
 
+impl Sender {
+    /// The sender as the client wrote it, request and all.
+    pub fn wire(&self) -> Vec<u8> {
+        let Some([delimiter, _]) = self.verp else {
+            return self.address.clone();
+        };
+        let at = self.address.iter().position(|&b| b == b'@');
+        let (prefix, origin) = self
+            .address
+            .split_at_checked(at.unwrap_or(self.address.len()))
+            .unwrap_or_default();
+        [prefix, &[delimiter], origin, b"-@[]"].concat()
+    }
+}
+
 /// Takes the request out of a sender, if there is one.
 ///
 /// Everything depends on the first `@`: the byte before it is the first delimiter, and `-@[]` must end what follows
@@ -69,6 +84,7 @@ mod tests {
             ("list-@x.example-@[", "list-@x.example-@[", None),
         ] {
             let sender = split(wire.as_bytes());
+            assert_eq!(sender.wire(), wire.as_bytes());
             assert_eq!(sender.address, address.as_bytes(), "{wire}");
             assert_eq!(
                 sender.verp.as_ref().map(<[u8; 2]>::as_slice),
