@@ -9,10 +9,17 @@ mod harness;
 
 use std::fs;
 use std::io::{Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
+
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket,
+};
 
 use harness::dialogue::at_once;
 use harness::master::{self, Master, queue_id, until};
@@ -451,6 +458,74 @@ fn strace_is_missing(test: &str) -> bool {
         harness::skip(test, "strace is not installed");
     }
     missing || master::is_missing(test)
+}
+
+#[test]
+fn the_client_hears_of_it_when_the_disk_has_it_and_the_queue_manager_after_that() {
+    let test = "the_client_hears_of_it_when_the_disk_has_it_and_the_queue_manager_after_that";
+    if strace_is_missing(test) {
+        return;
+    }
+    let master = with_queue_manager("", 300);
+    let request = master::request(b"x\n", "s@x.example", &["r@y.example"]);
+    let calls = traced(&master, &[], &request);
+    let place = |name: &str, part: &str| {
+        let is_it = |call: &Call| call.name == name && call.line.contains(part);
+        let found = calls.iter().position(is_it);
+        found.unwrap_or_else(|| panic!("no {name} {part}"))
+    };
+    let steps = [
+        place("pwrite64", "/incoming/"),
+        place("fchmod", ", 0700"),
+        place("fsync", "/incoming/"),
+        place("fsync", "/incoming>"),
+        place("write", ":KOk"),
+        place("connect", "public/qmgr"),
+        place("write", "\"W\""),
+    ];
+    assert!(steps.is_sorted(), "{steps:?}");
+}
+
+#[test]
+fn a_queue_manager_that_takes_no_connection_holds_nobody_up_for_long() {
+    let test = "a_queue_manager_that_takes_no_connection_holds_nobody_up_for_long";
+    if master::is_missing(test) {
+        return;
+    }
+    let master = Master::start(FILE, "");
+    let path = master.socket("qmgr");
+    let flags = SockFlag::SOCK_CLOEXEC;
+    let qmgr = socket(AddressFamily::Unix, SockType::Stream, flags, None).unwrap();
+    bind(qmgr.as_raw_fd(), &UnixAddr::new(&path).unwrap()).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
+    listen(&qmgr, Backlog::new(0).unwrap()).unwrap();
+    let _in_front = UnixStream::connect(&path).unwrap();
+    let (mut child, mut client) = start(&master, &[], &[]);
+    let begin = Instant::now();
+    let request = master::request(b"x\n", "s@x.example", &["r@y.example"]);
+    client.write_all(&request).unwrap();
+    let mut reply = String::new();
+    client.read_to_string(&mut reply).unwrap();
+    assert!(reply.contains(":KOk") && begin.elapsed() < Duration::from_secs(1));
+    assert!(child.wait().unwrap().success());
+    let elapsed = begin.elapsed();
+    assert!((1..5).contains(&elapsed.as_secs()), "{elapsed:?}");
+}
+
+#[test]
+fn a_request_that_breaks_off_leaves_nothing() {
+    if master::is_missing("a_request_that_breaks_off_leaves_nothing") {
+        return;
+    }
+    let master = Master::start(FILE, "");
+    let whole = master::request(b"x\n", "s@x.example", &["r@y.example"]);
+    for length in 1..whole.len() {
+        let reply = send(&master, &[], &[], &whole[..length]);
+        assert!(!reply.contains(":K"), "{length}: {reply}");
+    }
+    let nobody = master::request(b"x\n", "s@x.example", &[]);
+    assert!(send(&master, &[], &[], &nobody).contains(":DError: no recipients specified"));
+    assert!(files(&master).is_empty());
 }
 
 #[test]
