@@ -321,7 +321,7 @@ fn a_process_leaves_when_it_is_idle_and_when_master_is_gone() {
     let [short, long] = [(); 2].map(|()| master::free_port());
     let mut master = Master::start(
         "",
-        &format!("{short} inet n - n - - qmqpd -v -o max_idle=1\n{long} inet n - n - - qmqpd -v\n"),
+        &format!("{short} inet n - n - - qmqpd -v -o max_idle=2\n{long} inet n - n - - qmqpd -v\n"),
     );
     send(connect(short), &message()).unwrap();
     assert_eq!(children(&master).1.len(), 1);
@@ -377,7 +377,7 @@ fn odd_starts_do_not_keep_it_from_serving() {
     let master = Master::start_with(
         "",
         &format!(
-            "{old} inet n - n - - qmqpd-old\n{deaf} inet n - n - 1 qmqpd-deaf -o daemon_timeout=2\n"
+            "{old} inet n - n - - qmqpd-old\n{deaf} inet n - n - 1 qmqpd-deaf -o daemon_timeout=4\n"
         ),
         |dir| {
             wrapper(dir, "qmqpd-old", "env GENERATION=7777");
@@ -444,7 +444,8 @@ fn clients_that_connect_and_leave_cost_a_line_each() {
         return;
     }
     let port = master::free_port();
-    let master = Master::start("", &format!("{port} inet n - n - - qmqpd"));
+    // So many processes that master has nothing to say about their number.
+    let master = Master::start("", &format!("{port} inet n - n - 250 qmqpd"));
     drop(connect(port));
     master.wait_for_log("disconnect from");
     thread::scope(|scope| {

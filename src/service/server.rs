@@ -88,7 +88,11 @@ impl<'a> Server<'a> {
         let root = options.chroot.then_some(queue_directory.as_path());
         if nix::unistd::geteuid().is_root() {
             let owner = self.config.mail_owner_ids()?;
-            return jail::drop_privileges(&owner, root).map_err(Fatal::from_display);
+            jail::drop_privileges(&owner, root).map_err(Fatal::from_display)?;
+            let root = root.unwrap_or(Path::new("(none)")).display();
+            let user = owner.name.to_string_lossy();
+            log::debug(2, format_args!("chroot {root} user {user}"));
+            return Ok(());
         }
         match root {
             Some(root) => Err(Fatal::Text(format!(
