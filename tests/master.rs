@@ -190,6 +190,32 @@ their_pass pass n - n - - qmqpd-postfix
     no_trouble(&master);
 }
 
+/// The resident process has given up system calls by then; the child must still be able to write a queue file.
+#[test]
+fn queue_files_can_be_written_without_cleanup() {
+    if master::is_missing("queue_files_can_be_written_without_cleanup") {
+        return;
+    }
+    let [plain, jail] = [(); 2].map(|()| master::free_port());
+    let master = Master::start(
+        "",
+        &format!(
+            "{plain} inet n - n - - qmqpd -o qmqpd_queue_method=file
+127.0.0.1:{jail} inet n - y - - qmqpd -o qmqpd_queue_method=file
+"
+        ),
+    );
+    for port in [plain, jail] {
+        for message in messages() {
+            let reply = send(connect(port), &message).unwrap();
+            let shown = master.postcat(queue_id(&reply));
+            assert!(shown.contains("id ID"), "{shown}");
+        }
+    }
+    assert!(!master.log_has("/cleanup["));
+    no_trouble(&master);
+}
+
 /// MailScanner's client on the eFa appliance, which takes the whole of what it reads until EOF for the reply.
 const EFA_CLIENT: &str = r#"
 use IO::Socket::UNIX;
