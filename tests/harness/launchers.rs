@@ -27,8 +27,8 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 /// What a client may wait for one reply.
 const REPLY: Duration = Duration::from_secs(30);
 
-/// Before the launcher: `$1` is the directory of the Postfix, `$2` the program, `$3` a launcher that is not installed.
-/// The launcher's own steps follow.
+/// Before the launcher: `$1` is the directory of the Postfix, `$2` the program, `$3` a launcher that is not installed,
+/// `$4` a name that no other world has. The launcher's own steps follow.
 const PREPARE: &str = "\
 set -e
 mount --make-rprivate /
@@ -57,9 +57,24 @@ for unit in tmpfiles-setup tmpfiles-setup-dev tmpfiles-clean journald udevd; do
 done
 umount -R /sys/fs/cgroup 2>/dev/null || true
 mount -t cgroup2 none /sys/fs/cgroup
+own=/sys/fs/cgroup$(sed -n s/^0:://p /proc/self/cgroup)/$4
+mkdir \"$own\"
+echo $$ >\"$own/cgroup.procs\"
 mount --bind /run/keep/console /dev/console
+exec unshare --cgroup sh -c 'umount /sys/fs/cgroup
+mount -t cgroup2 none /sys/fs/cgroup
 exec env -i container=private PATH=/usr/sbin:/usr/bin:/sbin:/bin \\
-    /lib/systemd/systemd --system --unit=only.target --log-target=console
+    /lib/systemd/systemd --system --unit=only.target --log-target=console'
+";
+
+/// Removes what a systemd leaves in the tree of control groups when it is killed: in a group of the same name the next one
+/// would find the limits and filters of the last. `$1` is the name of its own group.
+const REMOVE_GROUPS: &str = "\
+mount --make-rprivate /
+mount -t tmpfs tmpfs /tmp
+mkdir /tmp/groups
+mount -t cgroup2 none /tmp/groups
+find /tmp/groups -depth -type d -path \"*/$1*\" -exec rmdir {} +
 ";
 
 /// A shipped file.
@@ -145,11 +160,12 @@ impl World {
         let child = Command::new("setpriv")
             .args(["--pdeathsig", "KILL"])
             .args(["unshare", "--kill-child=KILL", "--pid", "--fork"])
-            .args(["--mount", "--uts", "--ipc", "--cgroup"])
+            .args(["--mount", "--uts", "--ipc"])
             .args(["sh", "-c", &steps, "boot"])
             .arg(&master.dir)
             .arg(env!("CARGO_BIN_EXE_qmqpd"))
             .arg(launcher.not_installed())
+            .arg(name_of(port))
             .env_remove("MAIL_CONFIG")
             .stdin(Stdio::null())
             .stdout(console.try_clone().unwrap())
@@ -233,7 +249,22 @@ impl Drop for World {
     fn drop(&mut self) {
         drop(self.child.kill());
         drop(self.child.wait());
+        let remove = || {
+            let removed = Command::new("unshare")
+                .args(["--mount", "sh", "-c", REMOVE_GROUPS, "remove"])
+                .arg(name_of(self.port))
+                .stderr(Stdio::null())
+                .status();
+            removed.is_ok_and(|status| status.success())
+        };
+        // The last processes may still be on their way out.
+        until(Duration::from_secs(2), remove);
     }
+}
+
+/// A name that no other world has.
+fn name_of(port: u16) -> String {
+    format!("qmqpd-test-{}-{port}", std::process::id())
 }
 
 /// The main.cf of the Postfix as it reads from inside.
