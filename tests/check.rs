@@ -338,6 +338,32 @@ fn a_client_is_explained_by_the_item_that_decides() {
 }
 
 #[test]
+fn a_table_is_tried_and_explained() {
+    if !can_run("a_table_is_tried_and_explained") {
+        return;
+    }
+    let instance = instance(&[
+        "qmqpd_peername_lookup = no",
+        "qmqpd_log_stderr = yes",
+        "qmqpd_authorized_clients = hash:DIR/unmade texthash:DIR/table",
+    ]);
+    instance.write("table", b"10.0.0.1 ok\n");
+    let (report, code) = said(&instance, &["--check"]);
+    let unmade = "error: DIR/conf/main.cf, line 10: open database DIR/unmade.db: No such file or directory\n\
+         \x20   postmap(1) makes the database of an indexed table.\n";
+    assert!(report.contains(unmade), "{report}");
+    assert_eq!(code, Some(78));
+    let only = "qmqpd_authorized_clients=texthash:DIR/table";
+    let only = only.replace("DIR", &instance.dir.to_string_lossy());
+    for (addr, expected) in [("10.0.0.1", 0), ("10.0.0.2", 1)] {
+        let (report, code) = said(&instance, &["-o", &only, "--explain", addr]);
+        assert_eq!(code, Some(expected), "{report}");
+        let decided = report.contains("listed, because of texthash:DIR/table");
+        assert_eq!(decided, expected == 0, "{report}");
+    }
+}
+
+#[test]
 fn what_cannot_be_told_about_a_client_has_a_code_of_its_own() {
     let instance = instance(&["qmqpd_peername_lookup = no"]);
     for (arguments, report) in [

@@ -25,6 +25,12 @@ pub const ACTS: &[&str] = &[
     "debug_peer_list",
     "verp_delimiter_filter",
     "parent_domain_matches_subdomains",
+    // For lookup tables.
+    "proxymap_service_name",
+    "command_directory",
+    "meta_directory",
+    "daemon_table_open_error_is_fatal",
+    // For everybody.
     "cleanup_service_name",
     "smtputf8_autodetect_classes",
     "max_use",

@@ -219,6 +219,12 @@ fn check_bypassed(report: &mut Report, config: &Config) {
 }
 
 fn advice_for(text: &str) -> Option<&'static str> {
-    let denied = text.contains(&log::errno_text(Errno::EACCES));
-    denied.then_some("Lists are read as the user who starts qmqpd: start it as root, or let that user read them.")
+    if text.contains(&log::errno_text(Errno::EACCES)) {
+        return Some(
+            "Lists are read as the user who starts qmqpd: start it as root, or let that user read them.",
+        );
+    }
+    let unmade =
+        text.starts_with("open database ") && text.contains(&log::errno_text(Errno::ENOENT));
+    unmade.then_some("postmap(1) makes the database of an indexed table.")
 }
