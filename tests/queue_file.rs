@@ -680,11 +680,7 @@ fn a_queue_that_is_not_ours_or_full_is_for_later() {
     );
     master.wait_for_log("open incoming: No such file or directory");
     fs::create_dir(&incoming).unwrap();
-    fs::set_permissions(
-        &incoming,
-        std::os::unix::fs::PermissionsExt::from_mode(0o777),
-    )
-    .unwrap();
+    fs::set_permissions(&incoming, PermissionsExt::from_mode(0o777)).unwrap();
     let reply = send(&master, &[], &[], &request);
     assert!(
         reply.contains("ZError: queue service unavailable"),
