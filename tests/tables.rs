@@ -11,6 +11,7 @@ mod harness;
 
 use std::fs;
 use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
@@ -659,4 +660,49 @@ fn a_real_proxymap_answers_for_the_tables_it_is_allowed() {
             assert!(log.contains(logged), "no {logged:?} in {log}");
         }
     }
+}
+
+#[test]
+fn under_master_a_table_is_read_before_the_chroot_and_watched() {
+    let test = "under_master_a_table_is_read_before_the_chroot_and_watched";
+    if master::is_missing(test) {
+        return;
+    }
+    let dir = lists::temporary("watched");
+    let port = master::free_port();
+    let service = format!("{port} inet n - y - - qmqpd");
+    let request = master::request(b"Subject: t\n\nb\n", "s@x.example", &["r@y.example"]);
+    for kind in ["hash", "btree", "lmdb", "cdb"] {
+        let made = |source: &str| lists::postmap(&dir, kind, &[], source);
+        let main_cf = format!("qmqpd_authorized_clients = {kind}:DIR/clients\n");
+        let postfix = Master::start_with(&main_cf, &service, |dir| {
+            let (suffix, bytes) = made("127.0.0.1 x\n");
+            fs::write(dir.join(format!("clients.{suffix}")), bytes).unwrap();
+        });
+        let send = || {
+            let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+            master::send(stream, &request).unwrap()
+        };
+        for _ in 0..2 {
+            assert!(
+                send().contains(":KOk: queued as "),
+                "{kind} {}",
+                postfix.log()
+            );
+        }
+        // As postmap does it for some types, and whoever is careful for all: a new file in the place of the old one.
+        let (suffix, bytes) = made("127.0.0.2 x\n");
+        let new = postfix.dir.join("new");
+        fs::write(&new, bytes).unwrap();
+        fs::rename(new, postfix.dir.join(format!("clients.{suffix}"))).unwrap();
+        let reply = send();
+        assert!(
+            reply.contains("is not authorized"),
+            "{kind} {reply} {}",
+            postfix.log()
+        );
+        postfix.wait_for_log("clients(0,lock|utf8_request) has changed -- restarting");
+        assert_eq!(postfix.trouble(), [""; 0], "{kind}");
+    }
+    fs::remove_dir_all(dir).unwrap();
 }

@@ -115,6 +115,15 @@ impl MatchList {
         }
     }
 
+    /// Gets the tables ready for one client after another, before rights are given up.
+    pub fn take_snapshots(&self) {
+        for item in &self.items {
+            if let What::Table(table) = &item.what {
+                table.take_snapshot();
+            }
+        }
+    }
+
     /// Ends what [`MatchList::start`] has started: the list is not going to be asked any more.
     pub fn finish(&self) {
         for item in &self.items {

@@ -4,13 +4,18 @@
 //! given everything that a list may ask of the table, one key a line, and says which of them the table has. So no
 //! database library is mapped, and no plugin loaded, by a process that serves strangers. It exits 1 for "not found" and
 //! for "cannot tell" alike: whatever it says on standard error then makes it the second.
+//!
+//! A process that serves one client after another, and may by then have no way to start anything, has `postmap -s` write
+//! out all keys of a table that is an indexed file, and watches the file.
 
 use std::cell::{OnceCell, RefCell};
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::Settings;
 use super::match_list::{ParentStyle, parents_of};
@@ -23,6 +28,13 @@ const LIMIT: Duration = Duration::from_secs(15);
 
 /// When the program ends in any case, counted from its start: the client's name may take 15 s to find before it is asked.
 const FUSE: Duration = Duration::from_secs(40);
+
+/// How much of an answer is read.
+const OUTPUT_LIMIT: usize = 1024 * 1024;
+
+/// How long writing out a whole table may take, and how large it may be.
+const SNAPSHOT_LIMIT: Duration = Duration::from_secs(60);
+const SNAPSHOT_SIZE: usize = 256 * 1024 * 1024;
 
 /// How many lines of complaint are passed on.
 const COMPLAINTS: usize = 20;
@@ -65,6 +77,10 @@ pub(super) struct Postmap {
     name: String,
     keys: Keys,
     settings: Settings,
+    /// Of an indexed type: the file, as it was when the table was opened.
+    file: Option<Watched>,
+    /// All keys of the table, where they have been read beforehand; or what kept them from being read.
+    snapshot: OnceCell<Result<BTreeSet<Vec<u8>>, Vec<String>>>,
     /// The ways in which the lists that may come to the table ask for parents.
     styles: RefCell<Vec<ParentStyle>>,
     /// The running program, until it has been asked; or why there is none.
@@ -90,13 +106,15 @@ impl Postmap {
             "lmdb" => Some("lmdb"),
             _ => None,
         };
-        if let Some(suffix) = suffix {
-            check_file(&format!("{name}.{suffix}"))?;
-        }
+        let file = suffix
+            .map(|suffix| Watched::open(&format!("{name}.{suffix}"), kind == "lmdb"))
+            .transpose()?;
         Ok(Postmap {
             name: table.to_owned(),
             keys: keys_of(kind, name),
             settings: settings.clone(),
+            file,
+            snapshot: OnceCell::new(),
             styles: RefCell::default(),
             program: RefCell::default(),
             announced: RefCell::default(),
@@ -113,7 +131,7 @@ impl Postmap {
         };
         let keys = self.announced.borrow();
         let input: String = keys.iter().map(|key| format!("{key}\n")).collect();
-        match program.finish(input.as_bytes(), LIMIT) {
+        match program.finish(input.as_bytes(), LIMIT, OUTPUT_LIMIT) {
             Ok(output) => self.read(&output, &keys),
             Err(error) if error.kind() == io::ErrorKind::TimedOut => {
                 let seconds = LIMIT.as_secs();
@@ -121,6 +139,47 @@ impl Postmap {
             }
             Err(error) => refuse(&format!("postmap(1): {}", error_text(&error))),
         }
+    }
+
+    fn run(&self, arguments: &[&str], fuse: Duration) -> Result<Program, String> {
+        let Settings {
+            postmap,
+            config_directory,
+            ..
+        } = &self.settings;
+        let arguments: Vec<&OsStr> = arguments.iter().map(OsStr::new).collect();
+        let environment = [(OsStr::new("MAIL_CONFIG"), config_directory.as_os_str())];
+        Program::start(postmap, &arguments, &environment, fuse).map_err(|error| {
+            let (postmap, error) = (postmap.display(), error_text(&error));
+            self.use_proxy(&format!("cannot run {postmap}: {error}"))
+        })
+    }
+
+    /// All keys of the table.
+    fn read_all(&self) -> Result<BTreeSet<Vec<u8>>, Vec<String>> {
+        let refuse = |reason: &str| unavailable(&self.name, reason).0;
+        let program = self
+            .run(&["-s", &self.name], SNAPSHOT_LIMIT)
+            .map_err(|reason| refuse(&reason))?;
+        let output = program
+            .finish(b"", SNAPSHOT_LIMIT, SNAPSHOT_SIZE)
+            .map_err(|error| refuse(&format!("postmap(1): {}", error_text(&error))))?;
+        let complaints = self.complaints(&output.stderr);
+        if output.status.code() != Some(0) || output.cut {
+            return Err(complaints);
+        }
+        for complaint in complaints {
+            log::warning(format_args!("{complaint}"));
+        }
+        let lines = output.stdout.split(|&b| b == b'\n');
+        let key = |line: &[u8]| {
+            Some(
+                line.split_at(line.iter().position(|&b| b == b'\t')?)
+                    .0
+                    .to_vec(),
+            )
+        };
+        Ok(lines.filter_map(key).collect())
     }
 
     /// The keys that were found, or what keeps anybody from knowing.
@@ -196,18 +255,7 @@ impl Table for Postmap {
         if program.is_some() {
             return;
         }
-        let Settings {
-            postmap,
-            config_directory,
-            ..
-        } = &self.settings;
-        let arguments = ["-q", "-", &self.name].map(OsStr::new);
-        let environment = [(OsStr::new("MAIL_CONFIG"), config_directory.as_os_str())];
-        let started = Program::start(postmap, &arguments, &environment, FUSE);
-        *program = Some(started.map_err(|error| {
-            let (postmap, error) = (postmap.display(), error_text(&error));
-            self.use_proxy(&format!("cannot run {postmap}: {error}"))
-        }));
+        *program = Some(self.run(&["-q", "-", &self.name], FUSE));
     }
 
     fn announce(&self, client: &Client<'_>) {
@@ -222,6 +270,16 @@ impl Table for Postmap {
         *self.announced.borrow_mut() = keys;
     }
 
+    fn take_snapshot(&self) {
+        if self.file.is_some() {
+            self.snapshot.get_or_init(|| self.read_all());
+        }
+    }
+
+    fn has_changed(&self) -> bool {
+        self.file.as_ref().is_some_and(Watched::has_changed)
+    }
+
     fn finish(&self) {
         if let Some(Ok(program)) = self.program.take() {
             program.dismiss();
@@ -229,6 +287,11 @@ impl Table for Postmap {
     }
 
     fn find(&self, key: &str) -> Result<Option<Vec<u8>>, Problem> {
+        match self.snapshot.get() {
+            Some(Ok(keys)) => return Ok(keys.contains(key.as_bytes()).then(Vec::new)),
+            Some(Err(complaints)) => return Err(Problem(complaints.clone())),
+            None => {}
+        }
         match self.found.get_or_init(|| self.ask()) {
             Ok(found) => Ok(found.iter().any(|own| own == key).then(Vec::new)),
             Err(complaints) => Err(Problem(complaints.clone())),
@@ -266,14 +329,28 @@ fn keys_of(kind: &str, name: &str) -> Keys {
     }
 }
 
-/// An indexed file has to be there, and open to the rights of the start, which postmap has as well.
-fn check_file(database: &str) -> Result<(), Reason> {
-    match File::open(database) {
-        Ok(_) => Ok(()),
-        Err(error) => Err(Reason(format!(
-            "open database {database}: {}",
-            error_text(&error)
-        ))),
+/// The file of an indexed type. It has to be there, and open to the rights of the start, which postmap has as well.
+#[derive(Debug)]
+struct Watched {
+    file: File,
+    /// Nothing where the file changes while nothing in it does.
+    changed: Option<SystemTime>,
+}
+
+impl Watched {
+    fn open(database: &str, changes_by_itself: bool) -> Result<Watched, Reason> {
+        let opened = File::open(database).and_then(|file| Ok((file.metadata()?, file)));
+        let (metadata, file) = opened
+            .map_err(|error| Reason(format!("open database {database}: {}", error_text(&error))))?;
+        let changed = metadata.modified().ok().filter(|_| !changes_by_itself);
+        Ok(Watched { file, changed })
+    }
+
+    fn has_changed(&self) -> bool {
+        let Ok(now) = self.file.metadata() else {
+            return true;
+        };
+        now.nlink() == 0 || (self.changed.is_some() && now.modified().ok() != self.changed)
     }
 }
 

@@ -66,6 +66,9 @@ pub(super) trait Table: Debug {
     /// can reach. `parents` is how names will be asked for.
     fn start(&self, _parents: ParentStyle) {}
 
+    /// Reads all of it now, where that is what it takes to serve one client after another.
+    fn take_snapshot(&self) {}
+
     /// Says who `find` is going to be asked about. It matters to a table that is asked everything at once.
     fn announce(&self, _client: &Client<'_>) {}
 

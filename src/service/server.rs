@@ -52,9 +52,13 @@ impl<'a> Server<'a> {
             },
             lists: open_lists(config)?,
         };
-        if launch == Launch::Stdin && server.lists.have_tables() {
-            let addr = peer::address_of(std::io::stdin().as_fd(), &server.ask);
-            server.lists.start(addr.as_deref());
+        match launch {
+            Launch::Stdin if server.lists.have_tables() => {
+                let addr = peer::address_of(std::io::stdin().as_fd(), &server.ask);
+                server.lists.start(addr.as_deref());
+            }
+            Launch::Stdin => {}
+            Launch::Master => server.lists.take_snapshots(),
         }
         Ok(server)
     }

@@ -81,6 +81,11 @@ impl Lists {
         self.all().for_each(|list| list.start(addr));
     }
 
+    /// As [`MatchList::take_snapshots`].
+    pub fn take_snapshots(&self) {
+        self.all().for_each(MatchList::take_snapshots);
+    }
+
     /// A table of theirs that has changed on disk since they were opened.
     pub fn changed_table(&self) -> Option<String> {
         self.all().find_map(MatchList::changed_table)

@@ -16,9 +16,6 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::alarm;
 
-/// How much of what a program says is kept.
-const OUTPUT_LIMIT: usize = 1024 * 1024;
-
 /// Between two looks at whether a program has ended.
 const PAUSE: Duration = Duration::from_millis(1);
 
@@ -72,9 +69,9 @@ impl Program {
     }
 
     /// Gives the program its whole input, which must fit a pipe (64 kB), and waits for its end, no longer than `limit`
-    /// (`TimedOut`).
-    pub fn finish(mut self, input: &[u8], limit: Duration) -> io::Result<Output> {
-        let result = converse(&mut self.child, input, limit);
+    /// (`TimedOut`). Of each of its outputs `kept` bytes are kept.
+    pub fn finish(mut self, input: &[u8], limit: Duration, kept: usize) -> io::Result<Output> {
+        let result = converse(&mut self.child, input, limit, kept);
         if result.is_err() && self.child.kill().is_ok() {
             drop(self.child.wait());
         }
@@ -97,7 +94,7 @@ impl Program {
     }
 }
 
-fn converse(child: &mut Child, input: &[u8], limit: Duration) -> io::Result<Output> {
+fn converse(child: &mut Child, input: &[u8], limit: Duration, kept: usize) -> io::Result<Output> {
     let deadline = Instant::now() + limit;
     if let Some(mut stdin) = child.stdin.take() {
         match stdin.write_all(input) {
@@ -108,7 +105,7 @@ fn converse(child: &mut Child, input: &[u8], limit: Duration) -> io::Result<Outp
     }
     let stdout = child.stdout.take().map(OwnedFd::from).map(File::from);
     let stderr = child.stderr.take().map(OwnedFd::from).map(File::from);
-    let mut streams = [Stream::new(stdout), Stream::new(stderr)];
+    let mut streams = [Stream::new(stdout, kept), Stream::new(stderr, kept)];
     while streams.iter().any(|stream| stream.from.is_some()) {
         wait_for_any(&streams, deadline)?;
         for stream in &mut streams {
@@ -138,13 +135,15 @@ struct Stream {
     /// Nothing when it has ended.
     from: Option<File>,
     bytes: Vec<u8>,
+    limit: usize,
     cut: bool,
 }
 
 impl Stream {
-    fn new(from: Option<File>) -> Stream {
+    fn new(from: Option<File>, limit: usize) -> Stream {
         Stream {
             from,
+            limit,
             bytes: Vec::new(),
             cut: false,
         }
@@ -163,7 +162,7 @@ impl Stream {
         if length == 0 {
             self.from = None;
         }
-        let left = OUTPUT_LIMIT - self.bytes.len();
+        let left = self.limit.saturating_sub(self.bytes.len());
         self.cut |= length > left;
         let kept = piece.get(..length.min(left)).unwrap_or_default();
         self.bytes.extend_from_slice(kept);
@@ -194,6 +193,7 @@ mod tests {
     use crate::sys::child::bounded_child;
 
     const LIMIT: Duration = Duration::from_secs(60);
+    const OUTPUT_LIMIT: usize = 1024 * 1024;
 
     fn shell(script: &str) -> Program {
         let (path, variable) = (Path::new("/bin/sh"), (OsStr::new("A"), OsStr::new("b")));
@@ -212,7 +212,7 @@ mod tests {
     #[test]
     fn input_output_and_status_come_through() {
         assert!(alone(|| {
-            let output = shell("cat; echo $A >&2; exit 3").finish(b"in", LIMIT);
+            let output = shell("cat; echo $A >&2; exit 3").finish(b"in", LIMIT, OUTPUT_LIMIT);
             output.is_ok_and(|output| {
                 (output.stdout, output.stderr) == (b"in".to_vec(), b"b\n".to_vec())
                     && output.status.code() == Some(3)
@@ -224,7 +224,7 @@ mod tests {
     fn a_program_that_says_much_on_both_sides_does_not_hang() {
         assert!(alone(|| {
             let script = "head -c 200000 /dev/zero >&2; head -c 1500000 /dev/zero; exec 1>&- 2>&-";
-            let output = shell(script).finish(&[b'x'; 60000], LIMIT);
+            let output = shell(script).finish(&[b'x'; 60000], LIMIT, OUTPUT_LIMIT);
             output.is_ok_and(|output| {
                 (output.stdout.len(), output.stderr.len(), output.cut)
                     == (OUTPUT_LIMIT, 200_000, true)
@@ -237,7 +237,7 @@ mod tests {
         assert!(alone(|| {
             alarm::init().expect("alarm");
             let begin = Instant::now();
-            let output = shell("exec sleep 50").finish(b"", Duration::from_secs(1));
+            let output = shell("exec sleep 50").finish(b"", Duration::from_secs(1), OUTPUT_LIMIT);
             output.is_err_and(|error| error.kind() == io::ErrorKind::TimedOut)
                 && begin.elapsed() < Duration::from_secs(10)
                 && nix::sys::wait::waitpid(None, None).is_err()
@@ -249,7 +249,7 @@ mod tests {
         assert!(alone(|| {
             let (path, arguments) = (Path::new("/bin/sleep"), [OsStr::new("50")]);
             let program = Program::start(path, &arguments, &[], Duration::from_secs(1));
-            let output = program.and_then(|program| program.finish(b"", LIMIT));
+            let output = program.and_then(|program| program.finish(b"", LIMIT, OUTPUT_LIMIT));
             output.is_ok_and(|output| output.status.code().is_none())
         }));
     }
