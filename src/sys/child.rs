@@ -7,6 +7,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -14,7 +15,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::prctl;
-use nix::sys::signal::{SigHandler, Signal, kill, signal};
+use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, getpid, getppid, pipe2, read, write};
 
@@ -164,19 +165,26 @@ fn be_child(limit: Duration, pipe: &OwnedFd, work: impl FnOnce() -> Vec<u8>) -> 
 /// Starts a program that reads two streams, on its descriptors 0 and 1; what it has to say goes nowhere. Its process id,
 /// and the ends to write to.
 ///
-/// It finds its signals at their defaults: std sees to SIGPIPE and the mask, exec to what has a handler.
+/// It finds all its signals at their defaults and none blocked, whatever this process was started with: a program that
+/// is not used to SIGCHLD or SIGPIPE being ignored loses mail by it.
 pub fn start_reader(program: &Path) -> io::Result<(Pid, OwnedFd, OwnedFd)> {
     let (input, to_input) = pipe2(OFlag::O_CLOEXEC)?;
     let (output, to_output) = pipe2(OFlag::O_CLOEXEC)?;
     let mut command = Command::new(program);
     command.stdin(input).stdout(output).stderr(Stdio::null());
-    // SAFETY: the default action runs no code of this process.
-    let before = unsafe { signal(Signal::SIGXFSZ, SigHandler::SigDfl) }?;
-    let started = command.spawn();
-    // SAFETY: puts back what was there: ignored by this program, or a handler that was good before.
-    unsafe { signal(Signal::SIGXFSZ, before) }?;
-    let pid = i32::try_from(started?.id()).map_err(io::Error::other)?;
+    // SAFETY: between fork and exec `reset_signals` makes system calls, and allocates nothing.
+    unsafe { command.pre_exec(reset_signals) };
+    let pid = i32::try_from(command.spawn()?.id()).map_err(io::Error::other)?;
     Ok((Pid::from_raw(pid), to_input, to_output))
+}
+
+/// The numbers below those of real-time signals, which nobody hands down. SIGKILL and SIGSTOP cannot be changed.
+fn reset_signals() -> io::Result<()> {
+    for number in 1..=31 {
+        // SAFETY: takes numbers; the default action runs no code of this process.
+        unsafe { libc::signal(number, libc::SIG_DFL) };
+    }
+    Ok(())
 }
 
 #[cfg(test)]
