@@ -182,6 +182,7 @@ fn systemd_serves_with_the_unit_as_it_is() {
     let mut world = World::start(&systemd(&[], &[]), "");
     exercise("systemd", &mut world, true);
     a_message_of_the_largest_size(&world);
+    a_table_that_postmap_reads(&world);
     is_tidy(&world);
 }
 
@@ -191,6 +192,18 @@ fn a_message_of_the_largest_size(world: &World) {
     let content = [b"Subject: t\n\n".as_slice(), &line.repeat(100_000)].concat();
     let large = request(&content, "s@client.example", &["r@rcpt.example"]);
     let said = reply(connect_from(LOCALHOST, world.port), &large);
+    assert!(
+        said.contains(":KOk: queued as "),
+        "{said:?}\n{}",
+        world.log()
+    );
+}
+
+/// The unit lets the process start postmap(1), which reads the tables that it does not read itself.
+fn a_table_that_postmap_reads(world: &World) {
+    world.add_to_main_cf("qmqpd_authorized_clients = unionmap:{static:yes}\n");
+    let said = reply(connect_from(STRANGER, world.port), &message());
+    world.add_to_main_cf("");
     assert!(
         said.contains(":KOk: queued as "),
         "{said:?}\n{}",
@@ -218,6 +231,7 @@ fn systemd_serves_without_a_network() {
     let mut world = World::start(&systemd(&[], &["no-network"]), "");
     exercise("systemd, no network", &mut world, true);
     world.wait_for_log("connect from unknown[127.0.0.1]");
+    a_table_that_postmap_reads(&world);
     is_tidy(&world);
     one_host_does_not_keep_others_out(&world);
 }
