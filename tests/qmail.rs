@@ -43,9 +43,7 @@ fn instance(script: &str) -> Instance {
     ];
     let instance = Instance::new(&conf.map(str::to_owned));
     let dir = instance.dir.display().to_string();
-    let program = instance.dir.join("program");
-    fs::write(&program, script.replace("DIR", &dir)).unwrap();
-    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    instance.write_program("program", &script.replace("DIR", &dir));
     let out = instance.dir.join("out");
     fs::create_dir(&out).unwrap();
     fs::set_permissions(&out, fs::Permissions::from_mode(0o777)).unwrap();

@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 
 use harness::dialogue;
 use harness::instance::Instance;
+use harness::launchers::connect_from;
 use harness::lists::{self, CLIENTS, Client, LOG, List, Maker, letter};
 use harness::master::{self, Master};
 use harness::server::Server;
@@ -375,9 +376,7 @@ fn a_file_that_only_root_can_read_is_opened_before_root_is_given_up() {
 
 /// A program in the place of postmap(1).
 fn fake_postmap(instance: &Instance, script: &str) {
-    instance.write("postmap", format!("#!/bin/sh\n{script}\n").as_bytes());
-    let mode = fs::Permissions::from_mode(0o755);
-    fs::set_permissions(instance.dir.join("postmap"), mode).unwrap();
+    instance.write_program("postmap", &format!("#!/bin/sh\n{script}\n"));
 }
 
 /// The script; what is logged; whether the client is refused by the item after the table, which is without error then.
@@ -705,4 +704,44 @@ fn under_master_a_table_is_read_before_the_chroot_and_watched() {
         assert_eq!(postfix.trouble(), [""; 0], "{kind}");
     }
     fs::remove_dir_all(dir).unwrap();
+}
+
+#[test]
+fn under_master_a_table_of_any_type_is_read_by_a_program_unless_there_is_a_chroot() {
+    let test = "under_master_a_table_of_any_type_is_read_by_a_program_unless_there_is_a_chroot";
+    if master::is_missing(test) {
+        return;
+    }
+    let (open, closed) = (master::free_port(), master::free_port());
+    let services = format!("{open} inet n - n - - qmqpd\n{closed} inet n - y - - qmqpd");
+    let main_cf = "qmqpd_authorized_clients = unionmap:{inline:{127.0.0.1=x}}\n";
+    let postfix = Master::start(main_cf, &services);
+    let request = master::request(b"Subject: t\n\nb\n", "s@x.example", &["r@y.example"]);
+    let send = |from: u8, port: u16| {
+        let stream = connect_from([127, 0, 0, from], port);
+        master::send(stream, &request).unwrap()
+    };
+    for _ in 0..2 {
+        let reply = send(1, open);
+        assert!(
+            reply.contains(":KOk: queued as "),
+            "{reply} {}",
+            postfix.log()
+        );
+        let reply = send(3, open);
+        assert!(
+            reply.contains("is not authorized"),
+            "{reply} {}",
+            postfix.log()
+        );
+    }
+    assert_eq!(postfix.trouble(), [""; 0]);
+    let reply = send(1, closed);
+    assert!(
+        reply.contains("ZError: server configuration error"),
+        "{reply}"
+    );
+    postfix.wait_for_log(
+        "are not read from inside a chroot, perhaps you should use \"proxy:unionmap:",
+    );
 }

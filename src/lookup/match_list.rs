@@ -133,6 +133,14 @@ impl MatchList {
         }
     }
 
+    /// Whether there is a table that a program has to be started for, for each client.
+    pub fn runs_programs(&self) -> bool {
+        self.items.iter().any(|item| match &item.what {
+            What::Table(table) => table.runs_a_program(),
+            What::Literal(_) => false,
+        })
+    }
+
     pub fn has_tables(&self) -> bool {
         let mut items = self.items.iter();
         items.any(|item| matches!(item.what, What::Table(_)))

@@ -5,8 +5,9 @@
 //! database library is mapped, and no plugin loaded, by a process that serves strangers. It exits 1 for "not found" and
 //! for "cannot tell" alike: whatever it says on standard error then makes it the second.
 //!
-//! A process that serves one client after another, and may by then have no way to start anything, has `postmap -s` write
-//! out all keys of a table that is an indexed file, and watches the file.
+//! A process that forks for one client after another has `postmap -s` write out all keys of a table that is an indexed
+//! file, and watches the file. For tables of other types each child starts a program, unless it is in a chroot: there is
+//! none to be found there.
 
 use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeSet;
@@ -127,7 +128,11 @@ impl Postmap {
         let program = match self.program.take() {
             Some(Ok(program)) => program,
             Some(Err(reason)) => return refuse(&reason),
-            None => return refuse(&self.use_proxy("tables of this type are not read in a process that serves one client after another")),
+            None => {
+                return refuse(
+                    &self.use_proxy("tables of this type are not read from inside a chroot"),
+                );
+            }
         };
         let keys = self.announced.borrow();
         let input: String = keys.iter().map(|key| format!("{key}\n")).collect();
@@ -246,7 +251,14 @@ impl Table for Postmap {
         self.keys
     }
 
+    fn runs_a_program(&self) -> bool {
+        self.file.is_none()
+    }
+
     fn start(&self, parents: ParentStyle) {
+        if self.snapshot.get().is_some() {
+            return;
+        }
         let mut styles = self.styles.borrow_mut();
         if !styles.contains(&parents) {
             styles.push(parents);

@@ -80,6 +80,11 @@ pub(super) trait Table: Debug {
         Ok(())
     }
 
+    /// Whether a program has to be started for each client that the table is asked about.
+    fn runs_a_program(&self) -> bool {
+        false
+    }
+
     /// Whether no client gets past the table, because it has every key or answers no question.
     fn is_last(&self) -> bool {
         false

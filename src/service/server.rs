@@ -27,6 +27,7 @@ pub enum Launch {
 /// Everything that main.cf says about a client, evaluated and opened before there is one.
 pub struct Server<'a> {
     config: &'a Config,
+    launch: Launch,
     settings: Settings,
     method: Method,
     lists: Lists,
@@ -40,6 +41,7 @@ impl<'a> Server<'a> {
     pub fn open(config: &'a Config, launch: Launch) -> Result<Self, Fatal> {
         let server = Server {
             config,
+            launch,
             settings: Settings::from_config(config)?,
             method: Method::from_config(config)?,
             daemon_timeout: config.daemon_timeout()?,
@@ -74,12 +76,18 @@ impl<'a> Server<'a> {
     }
 
     /// Gives up, in a process that does not serve clients itself, the system calls that its children do not need either.
-    /// A queue method that starts a program needs more than that leaves.
-    pub fn confine_resident(&self) -> Result<(), Fatal> {
-        if self.sandbox && !self.method.starts_a_program() {
+    /// Children that start a program, for the queue or for a lookup table, need more than that leaves.
+    pub fn confine_resident(&self, options: &Options) -> Result<(), Fatal> {
+        let starts_programs = self.method.starts_a_program() || self.asks_programs(options);
+        if self.sandbox && !starts_programs {
             jail::confine_resident().map_err(Fatal::from_display)?;
         }
         Ok(())
+    }
+
+    /// Whether a child of the resident process starts a program to read a lookup table. A chroot has none.
+    fn asks_programs(&self, options: &Options) -> bool {
+        self.launch == Launch::Master && !options.chroot && self.lists.run_programs()
     }
 
     /// Goes to queue_directory and gives up root: the owner of the mail takes over, whether or not `-u` asks for it.
@@ -116,6 +124,10 @@ impl<'a> Server<'a> {
         }
         alarm::limit_process(self.daemon_timeout);
         let arrival = time::now();
+        if self.asks_programs(options) {
+            let addr = peer::address_of(std::io::stdin().as_fd(), &self.ask);
+            self.lists.start(addr.as_deref());
+        }
         let peer = Peer::of(std::io::stdin().as_fd(), &self.ask).map_err(Fatal::from_display)?;
         let Some(descriptors) = start::client() else {
             return Err(Fatal::Text("no client on standard input".to_owned()));

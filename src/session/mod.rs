@@ -76,6 +76,11 @@ impl Lists {
         self.all().any(MatchList::has_tables)
     }
 
+    /// As [`MatchList::runs_programs`].
+    pub fn run_programs(&self) -> bool {
+        self.all().any(MatchList::runs_programs)
+    }
+
     /// As [`MatchList::start`].
     pub fn start(&self, addr: Option<&str>) {
         self.all().for_each(|list| list.start(addr));

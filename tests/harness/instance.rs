@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, SystemTime};
 
@@ -75,6 +76,19 @@ impl Instance {
             .unwrap()
             .set_modified(hour_ago)
             .unwrap();
+    }
+
+    /// Writes a program. Another process copies it into its place: a fork of this one, made for another test at that
+    /// moment, would hold the file open for writing, and whoever runs it would hear "Text file busy".
+    pub fn write_program(&self, name: &str, text: &str) {
+        let draft = format!("{name}.draft");
+        self.write(&draft, text.as_bytes());
+        let status = Command::new("install")
+            .args(["-m", "755"])
+            .args([self.dir.join(draft), self.dir.join(name)])
+            .status()
+            .unwrap();
+        assert!(status.success(), "install {name}: {status}");
     }
 
     pub fn config_directory(&self) -> PathBuf {

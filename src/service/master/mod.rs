@@ -88,7 +88,7 @@ pub fn serve(options: &Options, config: &Config, inherited: Inherited) -> Result
         Lock::open(inherited.transport, &config.service_name()?)?
     };
     server.enter(options)?;
-    server.confine_resident()?;
+    server.confine_resident(options)?;
     log_warnings(config);
     let mut resident = Resident {
         channel,
