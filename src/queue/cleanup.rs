@@ -19,6 +19,7 @@ use crate::wire::attr;
 use crate::wire::record::{DATA_LIMIT, Type, Writer};
 use crate::wire::verp::Sender;
 
+use super::content::Held;
 use super::received::Received;
 use super::{Committed, Origin, Queue, Unavailable, Verdict, answers, attributes, content};
 
@@ -79,8 +80,7 @@ pub struct Cleanup<'a> {
     origin: &'a Origin<'a>,
     queue_id: String,
     out: Writer<Bounded>,
-    content: Vec<u8>,
-    out_of_memory: bool,
+    content: Held,
     recipients: u64,
     first_recipient: Vec<u8>,
 }
@@ -118,8 +118,7 @@ pub fn open<'a>(
         origin,
         queue_id,
         out,
-        content: Vec::new(),
-        out_of_memory: false,
+        content: Held::default(),
         recipients: 0,
         first_recipient: Vec::new(),
     })
@@ -153,15 +152,7 @@ impl Queue for Cleanup<'_> {
     }
 
     fn content(&mut self, piece: &[u8]) {
-        if self.out_of_memory {
-            return;
-        }
-        if self.content.try_reserve(piece.len()).is_err() {
-            self.out_of_memory = true;
-            self.content = Vec::new();
-            return;
-        }
-        self.content.extend_from_slice(piece);
+        self.content.add(piece);
     }
 
     fn sender(&mut self, sender: &Sender) {
@@ -184,10 +175,10 @@ impl Queue for Cleanup<'_> {
     }
 
     fn commit(mut self: Box<Self>) -> Committed {
-        if self.out_of_memory {
+        let Some(content) = self.content.take() else {
             return Verdict::OutOfMemory.into();
-        }
-        self.send_content();
+        };
+        self.send_content(&content);
         let socket = socket_name(&self.settings.socket);
         if let Err(error) = self.out.finish() {
             answers::log_close_error(&error, &socket);
@@ -198,7 +189,7 @@ impl Queue for Cleanup<'_> {
 }
 
 impl Cleanup<'_> {
-    fn send_content(&mut self) {
+    fn send_content(&mut self, content: &[u8]) {
         let header = Received {
             origin: self.origin,
             myhostname: &self.settings.myhostname,
@@ -211,7 +202,7 @@ impl Cleanup<'_> {
             self.out.put(Type::Norm, &[&line]);
         }
         let limit = self.settings.line_length_limit;
-        content::records(&self.content, limit, |kind, pieces| {
+        content::records(content, limit, |kind, pieces| {
             self.out.put(kind, pieces);
         });
         self.out.put(Type::Xtra, &[]);

@@ -1,10 +1,39 @@
-//! The client's content as records, the same for cleanup and for a queue file.
+//! The client's content, held back and then as records, the same for cleanup and for a queue file.
 //!
 //! Authority: section 12 of the QMQP page of the specification.
 
 use std::io::BufRead;
 
 use crate::wire::record::Type;
+
+/// Content that is held back to the end of the request, since the envelope has to be in front of it.
+///
+/// Unlike Postfix, which reserves the length that is announced: it grows with what arrives.
+#[derive(Debug, Default)]
+pub struct Held {
+    bytes: Vec<u8>,
+    out_of_memory: bool,
+}
+
+impl Held {
+    /// Adds a piece. Once there is no memory for one, all of it is dropped.
+    pub fn add(&mut self, piece: &[u8]) {
+        if self.out_of_memory {
+            return;
+        }
+        if self.bytes.try_reserve(piece.len()).is_err() {
+            self.out_of_memory = true;
+            self.bytes = Vec::new();
+            return;
+        }
+        self.bytes.extend_from_slice(piece);
+    }
+
+    /// Everything that was added, or nothing where that could not be held.
+    pub fn take(&mut self) -> Option<Vec<u8>> {
+        (!self.out_of_memory).then(|| std::mem::take(&mut self.bytes))
+    }
+}
 
 /// Hands `content` to `put` line by line; a line of more than `line_limit` bytes becomes several records.
 ///

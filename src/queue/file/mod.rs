@@ -27,6 +27,7 @@ use crate::wire::address;
 use crate::wire::record::{self, DATA_LIMIT, Type, Writer};
 use crate::wire::verp::Sender;
 
+use super::content::Held;
 use super::received::{self, Received};
 use super::{AfterReply, Committed, Origin, Queue, Unavailable, Verdict, content};
 
@@ -124,8 +125,7 @@ pub struct QueueFile<'a> {
     out: Writer<Incoming>,
     /// Not connected. None where there is no socket to be had: the queue manager finds the message by itself.
     trigger: Option<OwnedFd>,
-    content: Vec<u8>,
-    out_of_memory: bool,
+    content: Held,
     sender: Vec<u8>,
     seen: recipients::Seen,
     /// How many the client has named, and the first of them.
@@ -166,8 +166,7 @@ pub fn open<'a>(
         created,
         out,
         trigger: socket::unconnected_stream().ok(),
-        content: Vec::new(),
-        out_of_memory: false,
+        content: Held::default(),
         sender: Vec::new(),
         seen: recipients::Seen::default(),
         named: 0,
@@ -190,15 +189,7 @@ impl Queue for QueueFile<'_> {
     }
 
     fn content(&mut self, piece: &[u8]) {
-        if self.out_of_memory {
-            return;
-        }
-        if self.content.try_reserve(piece.len()).is_err() {
-            self.out_of_memory = true;
-            self.content = Vec::new();
-            return;
-        }
-        self.content.extend_from_slice(piece);
+        self.content.add(piece);
     }
 
     fn sender(&mut self, sender: &Sender) {
@@ -242,11 +233,11 @@ impl Queue for QueueFile<'_> {
     }
 
     fn commit(mut self: Box<Self>) -> Committed {
-        if self.out_of_memory {
+        let Some(content) = self.content.take() else {
             return Verdict::OutOfMemory.into();
-        }
+        };
         let data_offset = self.put_envelope_end();
-        let found = self.put_content();
+        let found = self.put_content(&content);
         let data_size = self.out.position() - data_offset;
         if found.hops >= self.settings.content.hopcount_limit {
             let id = &self.queue_id;
@@ -308,7 +299,7 @@ impl QueueFile<'_> {
         self.out.position()
     }
 
-    fn put_content(&mut self) -> header::Found {
+    fn put_content(&mut self, content: &[u8]) -> header::Found {
         let settings = self.settings;
         let received = Received {
             origin: self.origin,
@@ -325,7 +316,7 @@ impl QueueFile<'_> {
             edited.record(Type::Norm, &line);
         }
         let limit = settings.content.line_length_limit;
-        content::records(&self.content, limit, |kind, pieces| match pieces {
+        content::records(content, limit, |kind, pieces| match pieces {
             [line] => edited.record(kind, line),
             pieces => edited.record(kind, &pieces.concat()),
         });
