@@ -132,6 +132,7 @@ fn check_main_cf(text: &str) {
             "qmqpd_queue_method",
             "qmqpd_sandbox",
             "qmqpd_peername_lookup",
+            "qmqpd_log_stderr",
         ];
         for name in names.iter().filter(|name| !strangers.contains(name)) {
             assert!(set.contains(&format!("{name} = ")), "{name}: {set}");
