@@ -85,6 +85,7 @@ fn program_manual_and_examples_are_installed_and_work() {
         "644 opt/mail/share/doc/qmqpd/examples/inetd.conf.example",
         "644 opt/mail/share/doc/qmqpd/examples/postfix/master.cf.example",
         "644 opt/mail/share/doc/qmqpd/examples/systemd/drop-ins/no-network.conf",
+        "644 opt/mail/share/doc/qmqpd/examples/systemd/drop-ins/qmail-queue.conf",
         "755 opt/mail/share/doc/qmqpd/examples/tcpserver/run",
         "644 opt/mail/share/man/man8/qmqpd.8.gz",
         "755 opt/mail/sbin/qmqpd",

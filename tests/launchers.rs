@@ -275,6 +275,89 @@ fn systemd_serves_by_a_unix_domain_socket() {
     is_tidy(&world);
 }
 
+/// Takes the place of qmail-queue(8): both descriptors to their ends, in that order, and whose process it was.
+const RECORDER: &str = r#"
+#include <stdio.h>
+#include <unistd.h>
+static int copy(int from, const char *name) {
+    char buffer[4096];
+    ssize_t length;
+    FILE *to = fopen(name, "w");
+    if (!to) return 1;
+    while ((length = read(from, buffer, sizeof buffer)) > 0) fwrite(buffer, 1, length, to);
+    return fclose(to) || length < 0;
+}
+int main(void) {
+    FILE *ids;
+    if (chdir("/var/qmail/queue")) return 61;
+    if (copy(0, "message") || copy(1, "envelope")) return 53;
+    if (!(ids = fopen("ids", "w"))) return 53;
+    fprintf(ids, "%d %d", (int)getuid(), (int)geteuid());
+    return fclose(ids) ? 53 : 0;
+}
+"#;
+
+/// Who owns the program, and the queue that only its owner can write.
+const QUEUE_OWNER: &str = "daemon";
+
+/// Before systemd: a /var like the machine's, but for a qmail of which the machine knows nothing.
+const QMAIL: &str = "\
+mkdir /run/var
+mount --rbind /var /run/var
+mount -t tmpfs -o mode=755 tmpfs /var
+for entry in /run/var/*; do
+    copy=/var/${entry#/run/var/}
+    if [ -h \"$entry\" ]; then cp -P \"$entry\" \"$copy\"
+    elif [ -d \"$entry\" ]; then mkdir \"$copy\"; mount --rbind \"$entry\" \"$copy\"; fi
+done
+mkdir -p /var/qmail/bin /var/qmail/queue
+cc -o /var/qmail/bin/qmail-queue /run/keep/qmail-queue.c
+chown daemon /var/qmail/queue /var/qmail/bin/qmail-queue
+chmod 700 /var/qmail/queue
+chmod 4755 /var/qmail/bin/qmail-queue
+";
+
+#[test]
+fn systemd_lets_a_set_uid_qmail_queue_become_its_owner() {
+    let test = "systemd_lets_a_set_uid_qmail_queue_become_its_owner";
+    if is_missing(test, program("systemd").and(program("cc")), "systemd or cc") {
+        return;
+    }
+    let owner = nix::unistd::User::from_name(QUEUE_OWNER).unwrap().unwrap();
+    let ours = harness::instance::mail_owner().unwrap();
+    let method = "qmqpd_queue_method = qmail:/var/qmail/bin/qmail-queue\n";
+    // With the unit as it is the program is refused before it could fail in some odd way.
+    let mut world = World::start_after(QMAIL, &systemd(&[], &[]), &[("qmail-queue.c", RECORDER)]);
+    world.add_to_main_cf(method);
+    world.wait_for_port();
+    let said = reply(connect_from(LOCALHOST, world.port), &message());
+    assert!(said.contains(":Z"), "{said:?}");
+    world.wait_for_log("started with no_new_privs");
+    drop(world);
+
+    let launcher = systemd(&[], &["qmail-queue"]);
+    let mut world = World::start_after(QMAIL, &launcher, &[("qmail-queue.c", RECORDER)]);
+    world.add_to_main_cf(method);
+    world.wait_for_port();
+    let said = reply(connect_from(LOCALHOST, world.port), &message());
+    assert!(
+        said.contains(":KOk: queued as qp "),
+        "{said:?}\n{}",
+        world.log()
+    );
+    let queue = format!("/proc/{}/root/var/qmail/queue", world.launcher());
+    let recorded = |name: &str| fs::read_to_string(format!("{queue}/{name}")).unwrap();
+    assert_eq!(recorded("ids"), format!("{} {}", ours.uid, owner.uid));
+    assert_eq!(
+        recorded("envelope"),
+        "Fs@client.example\0Tr@rcpt.example\0\0"
+    );
+    let content = recorded("message");
+    assert!(content.ends_with("\nSubject: t\n\nHello.\n"), "{content}");
+    assert_eq!(trouble(&world), Vec::<String>::new());
+    is_tidy(&world);
+}
+
 #[test]
 fn xinetd_serves() {
     if is_missing("xinetd_serves", program("xinetd"), "xinetd") {
@@ -366,10 +449,11 @@ fn fail2ban_finds(master: &Master, addresses: &str) {
 }
 
 /// What systemd-analyze(1) makes of the units with a drop-in, and the most that it may.
-const SCORES: [(&str, &str, f64); 3] = [
+const SCORES: [(&str, &str, f64); 4] = [
     ("the unit as it is", "", 1.3),
     ("with local-resolver.conf", "local-resolver", 1.1),
     ("with no-network.conf", "no-network", 0.2),
+    ("with qmail-queue.conf", "qmail-queue", 2.4),
 ];
 
 /// A directory that is removed at the end.
@@ -449,6 +533,8 @@ fn systemd_has_nothing_to_say_against_the_units() {
         (&[][..], &[][..]),
         (&[], &["local-resolver"]),
         (&["unix-socket"], &["no-network"]),
+        (&[], &["qmail-queue"]),
+        (&[], &["no-network", "qmail-queue"]),
     ]
     .into_iter()
     .enumerate()

@@ -146,12 +146,24 @@ pub struct World {
 impl World {
     /// Starts the launcher, and returns when it is there. `main_cf` is added to that of the Postfix.
     pub fn start(launcher: &Launcher, main_cf: &str) -> World {
+        World::boot("", &[], launcher, main_cf)
+    }
+
+    /// Starts the launcher after `steps` of the shell, which find `files` in /run/keep.
+    pub fn start_after(steps: &str, launcher: &Launcher, files: &[(&str, &str)]) -> World {
+        World::boot(steps, files, launcher, "")
+    }
+
+    fn boot(before: &str, files: &[(&str, &str)], launcher: &Launcher, main_cf: &str) -> World {
         let port = super::master::free_port();
-        let mut steps = PREPARE.to_owned();
+        let mut steps = PREPARE.to_owned() + before;
         let master = Master::start_with(main_cf, "", |dir| {
             let world = dir.join("world");
             fs::create_dir(&world).unwrap();
             fs::write(world.join("console"), "").unwrap();
+            for (name, text) in files {
+                fs::write(world.join(name), text).unwrap();
+            }
             steps += &install(launcher, &world, port);
         });
         write_main_cf(&master, "");
