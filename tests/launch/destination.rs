@@ -1,9 +1,11 @@
 //! Where log lines go, and in which form.
 
 use std::fs;
+use std::os::unix::fs::{MetadataExt, chown};
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
+use crate::harness::queue_file::records;
 use crate::harness::server::{Server, why_no_postfix};
 use crate::machine::{ACCEPTED, How, Machine, PATIENCE, REQUEST, User, is_not_root};
 
@@ -167,4 +169,115 @@ fn without_a_log_mail_is_taken_all_the_same() {
     assert_eq!(session.exit(), "0");
     cleanup.finish();
     assert!(machine.finish(&session).is_empty());
+}
+
+/// A container: a /dev without a log, no account but root's, and a user with a number and no name.
+const CONTAINER: &[&str] = &[
+    "unshare",
+    "--mount",
+    "sh",
+    "-c",
+    "mount --bind DIR/passwd /etc/passwd && mount --bind DIR/passwd /etc/group &&
+    mount --bind /dev/null DIR/dev/null && mount --rbind DIR/dev /dev &&
+    exec setpriv --reuid=10001 --regid=10001 --clear-groups \"$@\"",
+    "sh",
+];
+
+/// Who that is.
+const CONTAINER_ID: u32 = 10_001;
+
+/// What has become of a message.
+struct Queued {
+    id: String,
+    mode: u32,
+    file: Vec<u8>,
+    /// What is on standard error.
+    log: String,
+}
+
+/// One message, queued as a file in there.
+fn in_a_container(conf: &[&str]) -> Queued {
+    let mut conf = conf.to_vec();
+    conf.push("qmqpd_queue_method = file");
+    let machine = Machine::new(&conf);
+    let dir = &machine.instance.dir;
+    fs::remove_file(machine.instance.socket("postlog")).unwrap();
+    fs::write(dir.join("passwd"), "root:x:0:\n").unwrap();
+    fs::create_dir(dir.join("dev")).unwrap();
+    fs::write(dir.join("dev/null"), b"").unwrap();
+    let incoming = dir.join("queue/incoming");
+    chown(&incoming, Some(CONTAINER_ID), Some(CONTAINER_ID)).unwrap();
+    let mut session = machine.start(&How {
+        through: CONTAINER,
+        ..How::default()
+    });
+    session.send(REQUEST);
+    let reply = session.reply(PATIENCE);
+    assert_eq!(session.exit(), "0", "{conf:?}");
+    let log = fs::read_to_string(machine.stderr()).unwrap();
+    let (_, id) = reply
+        .trim_end_matches(',')
+        .split_once(":KOk: queued as ")
+        .unwrap_or_else(|| panic!("{conf:?}: {reply:?}, {log}"));
+    let names: Vec<_> = fs::read_dir(&incoming)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    assert_eq!(names, [incoming.join(id)], "{conf:?}");
+    let status = fs::metadata(&names[0]).unwrap();
+    assert_eq!(status.uid(), CONTAINER_ID);
+    Queued {
+        id: id.to_owned(),
+        mode: status.mode() & 0o7777,
+        file: fs::read(&names[0]).unwrap(),
+        log,
+    }
+}
+
+/// Neither syslogd nor postlogd, nor an account called postfix: a server that only queues needs none of them.
+#[test]
+fn in_a_container_standard_error_is_the_log_and_the_queue_is_a_directory() {
+    let test = "in_a_container_standard_error_is_the_log_and_the_queue_is_a_directory";
+    if is_not_root(test) {
+        return;
+    }
+    for log in ["maillog_file =", "maillog_file = /var/log/x"] {
+        let queued = in_a_container(&[log, "qmqpd_log_stderr = yes"]);
+        is_whole(&queued);
+        let id = &queued.id;
+        let expected = format!(
+            "\
+postfix/qmqpd: connect from localhost[127.0.0.1]
+postfix/qmqpd: {id}: client=localhost[127.0.0.1]
+postfix/qmqpd: {id}: message-id=<TIME.{id}@mail.spec.example>
+postfix/qmqpd: {id}: from=<s@x.example>, size=308, nrcpt=1 (queued)
+postfix/qmqpd: disconnect from localhost[127.0.0.1]
+"
+        );
+        assert_eq!(without_time(&queued.log), expected, "{log}");
+
+        // The lines are lost, and the mail is not.
+        let queued = in_a_container(&[log]);
+        is_whole(&queued);
+        assert_eq!(queued.log, "", "{log}");
+    }
+}
+
+/// The file as the queue manager takes it: its mode, and records from the size to the end, the message among them.
+fn is_whole(queued: &Queued) {
+    assert_eq!(queued.mode, 0o700);
+    let records = records(&queued.file);
+    let kinds: String = records.iter().map(|&(kind, _)| kind).collect();
+    assert!(kinds.starts_with('C') && kinds.ends_with('E'), "{kinds}");
+    let has = |kind: char, data: &[u8]| records.contains(&(kind, data.to_vec()));
+    assert!(has('S', b"s@x.example") && has('R', b"r@y.example"));
+    assert!(has('N', b"Subject: t") && has('N', b"b"));
+}
+
+/// The one line that has the time in it, without.
+fn without_time(log: &str) -> String {
+    let (before, rest) = log.split_once("message-id=<").unwrap();
+    let (time, after) = rest.split_at("YYYYMMDDHHMMSS".len());
+    assert!(time.bytes().all(|byte| byte.is_ascii_digit()), "{log}");
+    format!("{before}message-id=<TIME{after}")
 }
