@@ -330,7 +330,9 @@ fn install(launcher: &Launcher, world: &Path, port: u16) -> String {
             let run = adapted("scripts/tcpserver/run", " 0 628 ", port);
             write("run", &run.replace("/etc/qmqpd/", "/etc/postfix/"));
             write("tcp.qmqp", &shipped("scripts/tcpserver/tcp.qmqp"));
-            "cd /etc/postfix\ntcprules tcp.qmqp.cdb tcp.qmqp.tmp <tcp.qmqp\nexec sh ./run\n"
+            // Not with exec: a process that changes its user, as tcpserver does, is no longer ended with its parent. As
+            // a child it goes with the shell, which is the first process of the namespace.
+            "cd /etc/postfix\ntcprules tcp.qmqp.cdb tcp.qmqp.tmp <tcp.qmqp\nsh ./run &\nwait\n"
                 .to_owned()
         }
     }
