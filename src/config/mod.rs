@@ -37,10 +37,9 @@ use kinds::Kind;
 use params::DefaultValue;
 
 pub use error::Error;
-#[allow(unused_imports, reason = "rooms are being furnished")]
 pub use {
     hostname::valid_hostname,
-    keywords::{Protocols, QueueMethod, ReceiveOverrides, Style, Utf8Classes},
+    keywords::{Protocols, QueueMethod, ReceiveOverrides},
     main_cf::read_settled,
     owner::Owner,
     params::Param,
