@@ -110,3 +110,34 @@ impl Write for Bounded {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+    use crate::sys::child::bounded_child;
+
+    /// The first alarm goes off while nobody waits. The wait that begins after it must end all the same, before another
+    /// process ends it; in a process of its own, since alarms reach any thread.
+    #[test]
+    fn an_alarm_just_before_a_wait_is_not_lost() {
+        init().unwrap();
+        let answer = bounded_child(Duration::from_secs(30), || {
+            init().unwrap();
+            let (silent, open) = nix::unistd::pipe().unwrap();
+            let mut holder = Command::new("sleep").arg("5").stdout(open).spawn().unwrap();
+            let result = bounded(Duration::from_secs(1), || {
+                while !expired() {
+                    std::hint::spin_loop();
+                }
+                nix::unistd::read(&silent, &mut [0])
+            });
+            holder.kill().unwrap();
+            holder.wait().unwrap();
+            let timed_out = result.is_err_and(|error| error.kind() == io::ErrorKind::TimedOut);
+            vec![u8::from(timed_out)]
+        });
+        assert_eq!(answer.unwrap(), Some(vec![1]));
+    }
+}
