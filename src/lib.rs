@@ -33,9 +33,11 @@ mod log;
 #[allow(unsafe_code, reason = "the one room that calls the C library")]
 mod sys;
 
-use std::process::ExitCode;
-
-/// Runs the program that the command line asks for.
-pub fn main() -> ExitCode {
+/// Runs the program that the command line asks for, and returns its exit status.
+pub fn run() -> u8 {
     service::run()
 }
+
+// The unit tests have an entry point of their own.
+#[cfg(not(test))]
+sys::entry::entry_point!(run);

@@ -1,8 +1,5 @@
-//! qmqpd: a QMQP server, one confined process per connection. See `lib.rs` for the rooms.
+//! qmqpd: a QMQP server, one confined process per connection. See `lib.rs` for the rooms, and for the entry point.
+#![no_main]
 #![forbid(unsafe_code)]
 
-use std::process::ExitCode;
-
-fn main() -> ExitCode {
-    qmqpd::main()
-}
+use qmqpd as _;

@@ -4,7 +4,6 @@
 //! one. So what is reported is what would happen, and not a guess at it. Nothing is logged.
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::process::ExitCode;
 
 use nix::errno::Errno;
 use nix::unistd::geteuid;
@@ -52,7 +51,7 @@ pub(super) fn load(options: &Options, process: &str) -> Result<Config, config::E
 }
 
 /// Checks everything, and says how it went: 0, or 78 where there is an error.
-pub fn run(options: &Options, process: &str) -> ExitCode {
+pub fn run(options: &Options, process: &str) -> u8 {
     let mut report = Report::default();
     match load(options, process) {
         Ok(config) => check(&mut report, &config, options),

@@ -3,14 +3,13 @@
 use std::ffi::OsString;
 use std::io::{BufWriter, IsTerminal, Write};
 use std::path::Path;
-use std::process::ExitCode;
 
 use crate::log;
 use crate::sys::time;
 
 use super::explain::Subject;
 use super::options::{self, Command, Options};
-use super::{cat, check, explain};
+use super::{EX_FATAL, EX_OK, cat, check, explain};
 
 /// sysexits.h: the command line makes no sense.
 pub const EX_USAGE: u8 = 64;
@@ -56,14 +55,14 @@ pub fn by_hand(arguments: &[OsString]) -> bool {
 }
 
 /// Answers a command line that makes no sense.
-pub fn misuse(error: &options::Error) -> ExitCode {
+pub fn misuse(error: &options::Error) -> u8 {
     let text = format!("qmqpd: {error}\n\"qmqpd --help\" lists what there is.\n");
     tell(&text);
-    ExitCode::from(EX_USAGE)
+    EX_USAGE
 }
 
 /// What people asked for.
-pub fn obey(command: &Command, options: &Options, process: &str) -> ExitCode {
+pub fn obey(command: &Command, options: &Options, process: &str) -> u8 {
     match command {
         Command::Help => print(HELP),
         Command::Version => print(concat!("qmqpd ", env!("CARGO_PKG_VERSION"), "\n")),
@@ -77,33 +76,33 @@ pub fn obey(command: &Command, options: &Options, process: &str) -> ExitCode {
 }
 
 /// If the terminal is gone there is nobody to tell.
-fn print(text: &str) -> ExitCode {
+fn print(text: &str) -> u8 {
     match std::io::stdout().write_all(text.as_bytes()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(_) => ExitCode::FAILURE,
+        Ok(()) => EX_OK,
+        Err(_) => EX_FATAL,
     }
 }
 
-fn print_queue_file(path: &Path) -> ExitCode {
+fn print_queue_file(path: &Path) -> u8 {
     time::init();
     let mut out = BufWriter::new(std::io::stdout().lock());
     let shown = std::fs::read(path)
         .and_then(|file| cat::cat(path, &file, &mut out))
         .and_then(|whole| out.flush().map(|()| whole));
     let problem = match shown {
-        Ok(true) => return ExitCode::SUCCESS,
+        Ok(true) => return EX_OK,
         Ok(false) => "unexpected end of file".to_owned(),
         Err(error) => log::error_text(&error),
     };
     tell(&format!("qmqpd: fatal: {}: {problem}\n", path.display()));
-    ExitCode::FAILURE
+    EX_FATAL
 }
 
 /// Says what this is to somebody who has started it on a terminal, where it would wait for a request for ever.
-pub fn refuse_terminal() -> ExitCode {
+pub fn refuse_terminal() -> u8 {
     log::fatal(format_args!("do not run this command by hand"));
     tell(BY_HAND);
-    ExitCode::FAILURE
+    EX_FATAL
 }
 
 /// Standard error is for people. If it is gone there is nobody to tell.

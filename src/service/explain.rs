@@ -5,7 +5,6 @@
 
 use std::io::Write;
 use std::net::IpAddr;
-use std::process::ExitCode;
 
 use crate::config::Config;
 use crate::log;
@@ -40,7 +39,7 @@ impl Subject {
 }
 
 /// Answers 0 where the client is let in, 1 where it is not, 78 where that cannot be told, 64 where nobody can be meant.
-pub fn run(subject: &Subject, options: &Options, process: &str) -> ExitCode {
+pub fn run(subject: &Subject, options: &Options, process: &str) -> u8 {
     let explained = load(options, process)
         .map_err(Fatal::from)
         .and_then(|config| explain(subject, &config));
@@ -63,15 +62,15 @@ pub fn run(subject: &Subject, options: &Options, process: &str) -> ExitCode {
         text.push_str("Such a client is answered Z, try later. \"qmqpd --check\" says more.\n");
     }
     say(&text);
-    ExitCode::from(code)
+    code
 }
 
 /// Says that `address` is none.
-pub fn refuse(address: &str) -> ExitCode {
+pub fn refuse(address: &str) -> u8 {
     say(&format!(
         "qmqpd: \"{address}\" is no address: say, for example, --explain 192.0.2.1\n"
     ));
-    ExitCode::from(EX_USAGE)
+    EX_USAGE
 }
 
 fn say(text: &str) {

@@ -20,7 +20,6 @@ use std::ffi::OsString;
 use std::fmt::Display;
 use std::io::IsTerminal;
 use std::path::Path;
-use std::process::ExitCode;
 use std::time::Duration;
 
 use crate::config::{self, Config, Names};
@@ -39,6 +38,12 @@ const FAILURE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a process that master(8) has started stays after its last line. master starts another one at once, and would
 /// see to nothing else if that failed as fast.
 const FAILURE_PAUSE: Duration = Duration::from_secs(1);
+
+/// Exit status: all is well, or a client was served, whatever it was told.
+const EX_OK: u8 = 0;
+
+/// Exit status: a `fatal:` line says why.
+const EX_FATAL: u8 = 1;
 
 /// sysexits.h: the configuration is wrong.
 const EX_CONFIG: u8 = 78;
@@ -93,7 +98,7 @@ impl Fatal {
 }
 
 /// Runs the program and says how it went: 0 also where the client was refused, 1 after a `fatal:` line.
-pub fn run() -> ExitCode {
+pub fn run() -> u8 {
     std::panic::set_hook(Box::new(|info| log::panic(format_args!("{info}"))));
     match start() {
         Ok(code) => code,
@@ -101,7 +106,7 @@ pub fn run() -> ExitCode {
     }
 }
 
-fn start() -> Result<ExitCode, Fatal> {
+fn start() -> Result<u8, Fatal> {
     let mut arguments = std::env::args_os();
     let process = process_name(arguments.next());
     log::configure(
@@ -136,8 +141,8 @@ fn start() -> Result<ExitCode, Fatal> {
     }
     .inspect_err(|_| log_warnings(&config))?;
     Ok(match outcome {
-        Outcome::Served => ExitCode::SUCCESS,
-        Outcome::Failed => ExitCode::FAILURE,
+        Outcome::Served => EX_OK,
+        Outcome::Failed => EX_FATAL,
     })
 }
 
@@ -165,7 +170,7 @@ fn log_warnings(config: &Config) {
 }
 
 /// Says why the process ends: to the log, and to the client, if there is one. The client keeps its mail.
-fn fail(fatal: &Fatal) -> ExitCode {
+fn fail(fatal: &Fatal) -> u8 {
     match fatal {
         Fatal::Text(text) => log::fatal(format_args!("{text}")),
         Fatal::Logged => {}
@@ -186,7 +191,7 @@ fn fail(fatal: &Fatal) -> ExitCode {
     if std::env::var_os("GENERATION").is_some() {
         std::thread::sleep(FAILURE_PAUSE);
     }
-    ExitCode::FAILURE
+    EX_FATAL
 }
 
 fn process_name(argument: Option<OsString>) -> String {

@@ -2,11 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::io::{self, Write};
-use std::process::ExitCode;
 
 use crate::config::{self, Config, Place};
 
-use super::EX_CONFIG;
+use super::{EX_CONFIG, EX_OK};
 
 /// What has been found, written out as it is found: the rehearsal can end the process.
 #[derive(Default)]
@@ -85,7 +84,7 @@ impl Report {
     }
 
     /// Counts what was found; 78 if there were errors.
-    pub fn finish(&mut self) -> ExitCode {
+    pub fn finish(&mut self) -> u8 {
         let count = |n: u32, what: &str| match n {
             0 => format!("no {what}s"),
             1 => format!("1 {what}"),
@@ -93,10 +92,6 @@ impl Report {
         };
         let (errors, warnings) = (count(self.errors, "error"), count(self.warnings, "warning"));
         self.line(&format!("{errors}, {warnings}"));
-        if self.errors == 0 {
-            ExitCode::SUCCESS
-        } else {
-            ExitCode::from(EX_CONFIG)
-        }
+        if self.errors == 0 { EX_OK } else { EX_CONFIG }
     }
 }

@@ -6,6 +6,7 @@
 pub mod alarm;
 pub mod capability;
 pub mod child;
+pub mod entry;
 pub mod name;
 pub mod program;
 pub mod regex;

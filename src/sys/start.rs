@@ -68,8 +68,7 @@ pub fn first_act() -> Result<(), Error> {
 }
 
 /// SIGCHLD, SIGALRM, SIGTERM and SIGHUP can come down ignored: the exit code of a child would be lost, and the process
-/// could not be stopped. Everything is unblocked: a blocked SIGSYS kills without its handler. SIGPIPE is not touched,
-/// since the start-up code of Rust's standard library ignores it before main; a test holds it to that.
+/// could not be stopped. Everything is unblocked: a blocked SIGSYS kills without its handler.
 fn reset_signals() -> nix::Result<()> {
     for number in [
         Signal::SIGCHLD,
@@ -80,9 +79,11 @@ fn reset_signals() -> nix::Result<()> {
         // SAFETY: the default action runs no code of this process, so nothing has to be async-signal-safe.
         unsafe { signal(number, SigHandler::SigDfl) }?;
     }
-    // A file that outgrows its limit is to be an error of write, not the end.
-    // SAFETY: to ignore a signal runs no code of this process either.
-    unsafe { signal(Signal::SIGXFSZ, SigHandler::SigIgn) }?;
+    // A client that is gone and a file that outgrows its limit are to be errors of write, not the end.
+    for number in [Signal::SIGPIPE, Signal::SIGXFSZ] {
+        // SAFETY: to ignore a signal runs no code of this process either.
+        unsafe { signal(number, SigHandler::SigIgn) }?;
+    }
     SigSet::empty().thread_set_mask()
 }
 
@@ -104,7 +105,7 @@ fn make_blocking(number: RawFd) -> Result<(), Error> {
 }
 
 /// Asks the kernel about descriptor 0, 1 or 2, which is /dev/null from here on if it was closed: else the next file
-/// that is opened would take its place. The standard library does the same before main, but does not promise it.
+/// that is opened would take its place.
 fn ask<T>(
     number: RawFd,
     question: impl Fn(BorrowedFd<'static>) -> nix::Result<T>,
@@ -261,7 +262,7 @@ mod tests {
                     // SAFETY: runs no code of the process.
                     unsafe { libc::signal(number, libc::SIG_IGN) };
                 }
-                // SAFETY: as above. The standard library has to turn this one round.
+                // SAFETY: as above.
                 unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
                 SigSet::all().thread_set_mask().map_err(io::Error::from)
             });
