@@ -16,6 +16,9 @@ use super::reply::Reply;
 pub const DRAIN_BYTES: usize = 64 * 1024 * 1024;
 pub const DRAIN_TIME: Duration = Duration::from_secs(10);
 
+/// Bytes dropped at a time after an acceptance: few clients have any more to say.
+const LEFTOVER_SIZE: usize = 1024;
+
 /// A client on one descriptor for each direction, often the same socket twice.
 #[derive(Debug)]
 pub struct Client {
@@ -64,7 +67,12 @@ impl Client {
     /// finished, within [`DRAIN_BYTES`] and [`DRAIN_TIME`]; after an acceptance only what has arrived already.
     pub fn finish(mut self, reply: &Reply) {
         let input = &mut self.input;
-        let mut buffer = vec![0; READ_SIZE];
+        let size = if reply.is_accepted() {
+            LEFTOVER_SIZE
+        } else {
+            READ_SIZE
+        };
+        let mut buffer = vec![0; size];
         let end = Instant::now() + DRAIN_TIME;
         let mut dropped = 0;
         while dropped < DRAIN_BYTES {

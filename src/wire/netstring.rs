@@ -10,6 +10,9 @@ use std::io::{self, Read};
 /// Bytes asked of the source at a time.
 pub const READ_SIZE: usize = 64 * 1024;
 
+/// Bytes asked for at first: most requests are small, and each page of a buffer costs the process a page fault.
+const FIRST_READ: usize = 8 * 1024;
+
 /// The largest length that can be written, a signed machine word as in Postfix.
 pub const LENGTH_LIMIT: u64 = i64::MAX as u64;
 
@@ -77,7 +80,7 @@ impl<R: Read> Reader<R> {
         Reader {
             source,
             trace,
-            buffer: vec![0; READ_SIZE],
+            buffer: vec![0; FIRST_READ],
             start: 0,
             end: 0,
             left: u64::MAX,
@@ -162,6 +165,9 @@ impl<R: Read> Reader<R> {
     }
 
     fn fill(&mut self) -> Result<(), Error> {
+        if self.end == FIRST_READ && self.buffer.len() == FIRST_READ {
+            self.buffer = vec![0; READ_SIZE];
+        }
         self.start = 0;
         self.end = 0;
         while self.end == 0 {
@@ -214,6 +220,42 @@ mod tests {
             if let Ok(data) = decode(&bytes, Some(1000)) {
                 prop_assert!(data.len() <= 1000);
             }
+        }
+    }
+
+    /// A source that is never empty, and counts how often it is asked.
+    struct Counted<'a>(&'a [u8], &'a mut usize);
+
+    impl Read for Counted<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            *self.1 += 1;
+            self.0.read(buffer)
+        }
+    }
+
+    #[test]
+    fn a_small_request_is_one_read_and_a_large_one_few() {
+        for (size, expected) in [
+            (100, 1),
+            (FIRST_READ - 6, 1),
+            (FIRST_READ - 5, 2),
+            (FIRST_READ + READ_SIZE - 7, 2),
+            (FIRST_READ + READ_SIZE - 6, 3),
+            (16 * READ_SIZE, 17),
+        ] {
+            let data: Vec<u8> = (0..=250).cycle().take(size).collect();
+            let bytes = encode(&data);
+            let mut reads = 0;
+            let mut reader = Reader::new(Counted(&bytes, &mut reads), |_| ());
+            let mut left = reader.length(None).unwrap();
+            let mut found = Vec::new();
+            while left > 0 {
+                let piece = reader.some(left).unwrap();
+                found.extend_from_slice(piece);
+                left -= piece.len() as u64;
+            }
+            reader.comma().unwrap();
+            assert_eq!((found, reads), (data, expected), "{size}");
         }
     }
 
