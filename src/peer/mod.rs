@@ -7,6 +7,7 @@
 //! `lookup::MatchList`. Authority: the client access page of the specification, section 2.
 #![forbid(unsafe_code)]
 
+mod hosts;
 #[cfg(test)]
 mod tests;
 
@@ -307,6 +308,11 @@ fn text_of(address: IpAddr) -> String {
 /// The name of `address`, if it has one that leads back to it. The resolver is asked in a child: it cannot be
 /// interrupted, and may take minutes.
 fn confirmed_name(address: IpAddr, addr: &str, limit: Duration) -> Option<String> {
+    if let Some(name) = hosts::confirmed_name(address) {
+        if let Ok(text) = check_name(&name) {
+            return Some(text.into_owned());
+        }
+    }
     let answer = match bounded_child(limit, || Answer::of(address, addr).into_bytes()) {
         Ok(Some(bytes)) => Answer::from_bytes(&bytes),
         Ok(None) => {
@@ -346,7 +352,7 @@ impl Answer {
         let Ok(name) = name::name_of(address) else {
             return Answer::default();
         };
-        match check_name(&name) {
+        match check_name(name.to_bytes()) {
             Ok(text) => confirm(&name, &text, address, addr),
             Err(warning) => Answer::warn(warning),
         }
@@ -378,13 +384,12 @@ impl Answer {
 }
 
 /// A reverse zone can hold anything: what looks like an address would be taken for one in a list or a header.
-fn check_name(name: &CStr) -> Result<Cow<'_, str>, String> {
-    let bytes = name.to_bytes();
-    let text = String::from_utf8_lossy(bytes);
+fn check_name(name: &[u8]) -> Result<Cow<'_, str>, String> {
+    let text = String::from_utf8_lossy(name);
     if text.parse::<IpAddr>().is_ok() {
         return Err(format!("numeric hostname: {text}"));
     }
-    valid_hostname(bytes).map(|()| text)
+    valid_hostname(name).map(|()| text)
 }
 
 fn confirm(name: &CStr, text: &str, address: IpAddr, addr: &str) -> Answer {

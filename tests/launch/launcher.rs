@@ -136,14 +136,12 @@ fn a_listening_socket_is_not_taken_for_a_client() {
     }
 }
 
-/// A name is asked for in a child, which may not be to be had.
+/// A name that is not in the hosts file is asked for in a child, which may not be to be had.
 #[test]
 fn without_a_child_the_client_has_no_name() {
     if is_not_root("without_a_child_the_client_has_no_name") {
         return;
     }
-    let machine = Machine::new(&[]);
-    let cleanup = machine.cleanup(&[]);
     let through = [
         "setpriv",
         "--reuid=postfix",
@@ -156,15 +154,23 @@ fn without_a_child_the_client_has_no_name() {
         through: &through,
         ..How::default()
     };
-    let mut session = machine.start_tcp(&how, "127.0.0.1");
-    session.send(REQUEST);
-    assert_eq!(session.reply(PATIENCE), ACCEPTED);
-    session.exit();
-    cleanup.finish();
-    let log = machine.finish(&session);
+    let log_of = |client: &str| {
+        let machine = Machine::new(&["qmqpd_authorized_clients = 127.0.0.0/8"]);
+        let cleanup = machine.cleanup(&[]);
+        let mut session = machine.start_tcp(&how, client);
+        session.send(REQUEST);
+        assert_eq!(session.reply(PATIENCE), ACCEPTED);
+        session.exit();
+        cleanup.finish();
+        machine.finish(&session)
+    };
     let warning =
-        "warning: the name of 127.0.0.1 cannot be looked up: Resource temporarily unavailable";
-    assert_eq!(log[..2], [warning, "connect from unknown[127.0.0.1]"]);
+        "warning: the name of 127.0.0.9 cannot be looked up: Resource temporarily unavailable";
+    assert_eq!(
+        log_of("127.0.0.9")[..2],
+        [warning, "connect from unknown[127.0.0.9]"]
+    );
+    assert_eq!(log_of("127.0.0.1")[0], "connect from localhost[127.0.0.1]");
 }
 
 /// Everything that the client is told while its connection is on descriptor 2 as well: by inetd all three are one

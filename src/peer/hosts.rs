@@ -1,0 +1,154 @@
+//! Names from the hosts file, where the name service begins with it.
+//!
+//! The C library's resolver has to be asked in a child process, and that costs more than all the rest of a small session.
+//! Clients of a mail queue are few, and often have a line in /etc/hosts. What that line says is taken from it here, where
+//! there can be no doubt that the C library would say the same: `hosts:` in nsswitch.conf begins with `files`, nothing in
+//! front of the line has the name or could be taken for the address, and the way back is the line itself. Everything
+//! else is left to the C library. Authority: hosts(5), nsswitch.conf(5).
+
+use std::fs::File;
+use std::io::Read;
+use std::net::IpAddr;
+
+const NSSWITCH: &str = "/etc/nsswitch.conf";
+const HOSTS: &str = "/etc/hosts";
+
+/// Files longer than this, in bytes, are left to the C library, which need not read them whole.
+const SIZE_LIMIT: u64 = 64 * 1024;
+
+/// Room for the files of most machines.
+const USUAL_SIZE: usize = 4096;
+
+/// The name of `address`, which has `address` for its address; nothing where that takes more than the hosts file to say.
+pub fn confirmed_name(address: IpAddr) -> Option<Vec<u8>> {
+    if !files_come_first(&read(NSSWITCH)?) {
+        return None;
+    }
+    name_in(&read(HOSTS)?, address).map(<[u8]>::to_vec)
+}
+
+fn read(path: &str) -> Option<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(USUAL_SIZE);
+    let file = File::open(path).ok()?;
+    file.take(SIZE_LIMIT + 1).read_to_end(&mut bytes).ok()?;
+    (bytes.len() as u64 <= SIZE_LIMIT && !bytes.contains(&0)).then_some(bytes)
+}
+
+/// Lines without comments, blank ones and what stands around them left out.
+fn lines(file: &[u8]) -> impl Iterator<Item = &[u8]> {
+    file.split(|&b| b == b'\n')
+        .map(|line| line.split(|&b| b == b'#').next().unwrap_or_default())
+        .map(<[u8]>::trim_ascii)
+        .filter(|line| !line.is_empty())
+}
+
+fn words(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+    line.split(u8::is_ascii_whitespace)
+        .filter(|word| !word.is_empty())
+}
+
+/// Whether nsswitch.conf has the hosts file asked first, and its answer final: `files` may have no action behind it.
+fn files_come_first(nsswitch: &[u8]) -> bool {
+    let mut orders = lines(nsswitch).filter_map(|line| line.strip_prefix(b"hosts"));
+    let (Some(order), None) = (orders.next(), orders.next()) else {
+        return false;
+    };
+    let Some(services) = order.trim_ascii().strip_prefix(b":") else {
+        return false;
+    };
+    let mut services = words(services);
+    services.next() == Some(b"files") && services.next().is_none_or(|next| !next.starts_with(b"["))
+}
+
+/// The name on the first line of a hosts file that has `address`, if no line before it has that name.
+fn name_in(hosts: &[u8], address: IpAddr) -> Option<&[u8]> {
+    let mut named_before = Vec::new();
+    for line in lines(hosts) {
+        let mut words = words(line);
+        let listed: Option<IpAddr> = words.next().and_then(|word| {
+            let text = std::str::from_utf8(word).ok()?;
+            text.parse().ok()
+        });
+        let Some(listed) = listed else { continue };
+        if listed == address {
+            let name = words.next()?;
+            let doubtful = named_before
+                .iter()
+                .any(|before: &&[u8]| before.eq_ignore_ascii_case(name));
+            return (!doubtful).then_some(name);
+        }
+        if may_pass_for(listed, address) {
+            return None;
+        }
+        named_before.extend(words);
+    }
+    None
+}
+
+/// Whether the C library may take the IPv6 address of a line for this IPv4 address: a mapped one, or the loopback.
+fn may_pass_for(listed: IpAddr, address: IpAddr) -> bool {
+    match (listed, address) {
+        (IpAddr::V6(listed), IpAddr::V4(v4)) => {
+            listed.to_ipv4_mapped() == Some(v4) || listed.is_loopback() && v4.is_loopback()
+        }
+        (IpAddr::V4(_) | IpAddr::V6(_), _) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hosts_file_counts_where_it_is_asked_first_and_last() {
+        for (text, first) in [
+            ("hosts: files dns", true),
+            ("passwd: files\n# hosts: dns\n hosts:\tfiles # all\n", true),
+            ("hosts : files", true),
+            ("hosts: files mdns4_minimal [NOTFOUND=return] dns", true),
+            ("hosts: files [SUCCESS=continue] dns", false),
+            ("hosts: files[SUCCESS=continue] dns", false),
+            ("hosts: mymachines resolve [!UNAVAIL=return] files", false),
+            ("hosts: dns files", false),
+            ("hosts:", false),
+            ("hosts: files\nhosts: dns", false),
+            ("hostsx: files", false),
+            ("passwd: files", false),
+            ("", false),
+        ] {
+            assert_eq!(files_come_first(text.as_bytes()), first, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_name_is_taken_only_where_there_is_no_doubt() {
+        for (hosts, address, name) in [
+            ("127.0.0.1 localhost\n", "127.0.0.1", Some("localhost")),
+            ("127.0.0.1 localhost", "127.0.0.2", None),
+            (
+                "\t10.0.0.1\tMail.Example mail # ours\n",
+                "10.0.0.1",
+                Some("Mail.Example"),
+            ),
+            (
+                "#10.0.0.1 a\n10.0.0.1 b\n10.0.0.1 c\n",
+                "10.0.0.1",
+                Some("b"),
+            ),
+            ("10.0.0.1 a b\n10.0.0.2 c\n", "10.0.0.2", Some("c")),
+            // What the C library makes of a name with two addresses depends on host.conf.
+            ("10.0.0.1 a b\n10.0.0.2 B\n", "10.0.0.2", None),
+            ("10.0.0.1 # nothing\n", "10.0.0.1", None),
+            ("::1 localhost\n127.0.0.1 localhost\n", "127.0.0.1", None),
+            ("::1 localhost\n10.0.0.1 b\n", "10.0.0.1", Some("b")),
+            ("::ffff:10.0.0.1 a\n10.0.0.1 b\n", "10.0.0.1", None),
+            ("2001:db8::1 a\n10.0.0.1 b\n", "10.0.0.1", Some("b")),
+            ("127.0.0.1 a\n::1 localhost\n", "::1", Some("localhost")),
+            ("2001:DB8:0::1 a\n", "2001:db8::1", Some("a")),
+            ("10.0.0 a\n10.0.0.01 b\nx 10.0.0.1\n", "10.0.0.1", None),
+        ] {
+            let found = name_in(hosts.as_bytes(), address.parse().unwrap());
+            assert_eq!(found, name.map(str::as_bytes), "{hosts:?} {address}");
+        }
+    }
+}
