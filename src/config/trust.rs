@@ -12,6 +12,7 @@ use super::error::{Fault, errno};
 use super::lines::{items, logical_lines};
 use super::main_cf;
 use super::{DEFAULT_DIRECTORY, main_cf_in};
+use crate::sys::start::has_foreign_rights;
 
 /// The parameters of the default main.cf that list other directories.
 const LISTS: [&[u8]; 2] = [
@@ -22,7 +23,7 @@ const LISTS: [&[u8]; 2] = [
 /// Refuses a `directory` that the process must not use.
 pub(super) fn check(directory: &Path) -> Result<(), Fault> {
     let default = Path::new(DEFAULT_DIRECTORY);
-    if directory.as_os_str() == default.as_os_str() || !is_set_id() {
+    if directory.as_os_str() == default.as_os_str() || !has_foreign_rights() || !is_set_id() {
         return Ok(());
     }
     listed(directory, &main_cf_in(default))

@@ -8,6 +8,7 @@ use std::os::fd::AsRawFd;
 
 use super::Need;
 use super::table::{Check, TABLE, Value, Who};
+use crate::sys::child::own_id;
 use crate::sys::seccomp::Instruction;
 
 // Of struct seccomp_data: where the parts are that a program can look at.
@@ -67,7 +68,7 @@ pub fn resident_rules() -> Vec<Rule> {
 }
 
 fn rules_of(parties: impl Iterator<Item = (Who, u32)>) -> Vec<Rule> {
-    let pid = std::process::id();
+    let pid = own_id();
     let mut rules = Vec::with_capacity(TABLE.len());
     for (who, held) in parties {
         rules.extend(TABLE.iter().filter(|row| row.who == who).filter_map(|row| {

@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use syslog::{LogFormat, Logger, LoggerBackend, Severity};
 
+use crate::sys::child::own_id;
 use crate::sys::time;
 
 /// The longest message text in bytes, the level word and what stands before it not counted.
@@ -356,7 +357,7 @@ impl Rfc3164 {
             now.hour,
             now.minute,
             now.second,
-            std::process::id(),
+            own_id(),
         )
     }
 }

@@ -4,12 +4,16 @@
 //! cannot be interrupted safely: a call into the C library that may sleep for a minute and does not end at a signal (the
 //! resolver's) runs in a copy of the process; the caller waits for the answer no longer than it wants to, and kills the
 //! child. No child outlives the wait for it.
+//!
+//! A child starts out with its parent's memory, and so with what the parent has kept there of its own number:
+//! [`own_id`].
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -24,6 +28,21 @@ use super::alarm;
 /// How much longer than its parent waits a child may live, should the parent not be there to kill it.
 const FUSE: Duration = Duration::from_secs(1);
 
+/// The number of this process, once somebody has asked for it; 0 before.
+static OWN_ID: AtomicU32 = AtomicU32::new(0);
+
+/// The number of this process. The system is asked once: every log line has it.
+pub fn own_id() -> u32 {
+    match OWN_ID.load(Relaxed) {
+        0 => {
+            let id = std::process::id();
+            OWN_ID.store(id, Relaxed);
+            id
+        }
+        id => id,
+    }
+}
+
 /// Which of two processes this is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fork {
@@ -37,7 +56,10 @@ pub fn fork() -> io::Result<Fork> {
     // SAFETY: the child may call what it likes only if no other thread held a lock at the fork; the program has one
     // thread.
     Ok(match unsafe { nix::unistd::fork() }? {
-        ForkResult::Child => Fork::Child { parent },
+        ForkResult::Child => {
+            OWN_ID.store(0, Relaxed);
+            Fork::Child { parent }
+        }
         ForkResult::Parent { child } => Fork::Parent { child },
     })
 }
@@ -143,6 +165,7 @@ impl Drop for ExitOnDrop {
 
 fn be_child(limit: Duration, pipe: &OwnedFd, work: impl FnOnce() -> Vec<u8>) -> ! {
     let mut exit = ExitOnDrop(1);
+    OWN_ID.store(0, Relaxed);
     // SAFETY: SIG_DFL is no function of ours, so nothing can be called at a bad moment.
     unsafe { libc::signal(libc::SIGALRM, libc::SIG_DFL) };
     // SAFETY: this option of prctl takes a number. It can only fail for a number that is no signal.
@@ -239,8 +262,9 @@ mod tests {
             alarm::init().expect("alarm");
             match fork().expect("fork") {
                 Fork::Child { parent } => {
-                    let exit = ExitOnDrop(7);
+                    let mut exit = ExitOnDrop(1);
                     work(parent);
+                    exit.0 = 7;
                     drop(exit);
                     false
                 }
@@ -265,6 +289,22 @@ mod tests {
         ));
         let killed = |child| WaitStatus::Signaled(child, Signal::SIGKILL, false);
         assert!(waited(|_| sleep(LIMIT), Duration::from_secs(1), killed));
+    }
+
+    #[test]
+    fn a_child_has_a_number_of_its_own() {
+        let parent = own_id();
+        assert_eq!(parent, std::process::id());
+        let fork_too = || {
+            waited(
+                |_| assert_eq!(own_id(), std::process::id()),
+                LIMIT,
+                |child| WaitStatus::Exited(child, 7),
+            )
+        };
+        assert!(alone(move || {
+            own_id() == std::process::id() && own_id() != parent && fork_too()
+        }));
     }
 
     #[test]

@@ -126,6 +126,13 @@ fn ask<T>(
     .map_err(at("standard descriptor"))
 }
 
+/// Whether the process may have other rights than whoever started it: a set-id program, or one with capabilities of its
+/// own. The kernel says so at exec; no system call is needed.
+pub fn has_foreign_rights() -> bool {
+    // SAFETY: getauxval takes a number, and answers 0 for what it does not know.
+    unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
+}
+
 fn dev_null() -> Result<OwnedFd, Error> {
     open("/dev/null", OFlag::O_RDWR, Mode::empty()).map_err(at("open /dev/null"))
 }
