@@ -44,8 +44,7 @@ impl Config {
 
     /// mail_owner, if no account that comes before it has its user id: the queue would be open to that one as well.
     fn sole_owner(&self) -> Result<Account, Error> {
-        let Owner { name, uid, gid } = self.mail_owner_ids()?;
-        let name = name.to_string_lossy().into_owned();
+        let Owner { name, uid, gid, .. } = self.mail_owner_ids()?;
         if let Ok(Some(other)) = User::from_uid(uid) {
             if other.name != name {
                 return Err(self.unfit(format_args!(

@@ -1,18 +1,27 @@
 //! The account that mail_owner names: the one to become, and the one that the queue belongs to.
 
 use std::ffi::CString;
+use std::io;
+use std::time::Duration;
 
-use nix::unistd::{Gid, Uid, User};
+use nix::errno::Errno;
+use nix::unistd::{Gid, Uid, User, getgrouplist};
 
 use super::{Config, Error};
 use crate::log;
+use crate::sys::child::bounded_child;
+
+/// How long [`Config::mail_owner_ids_apart`] waits for the name service.
+const LOOKUP_LIMIT: Duration = Duration::from_secs(60);
 
 /// An account without privileges that owns the mail queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Owner {
-    pub name: CString,
+    pub name: String,
     pub uid: Uid,
     pub gid: Gid,
+    /// All groups that the account is in, `gid` among them.
+    pub groups: Vec<Gid>,
 }
 
 impl Config {
@@ -22,20 +31,105 @@ impl Config {
     /// longer than everything else that a connection needs, and `--check` does it.
     pub fn mail_owner_ids(&self) -> Result<Owner, Error> {
         let name = self.mail_owner()?;
+        let found = look_up(&name).map_err(io::Error::from);
+        self.fit_owner(name, found)
+    }
+
+    /// As [`Config::mail_owner_ids`], and leaves nothing of the libraries that the name service loads in this process: a
+    /// child that serves a client would have them as well, and each fork their pages to copy.
+    pub fn mail_owner_ids_apart(&self) -> Result<Owner, Error> {
+        let name = self.mail_owner()?;
+        let found = match bounded_child(LOOKUP_LIMIT, || encode(look_up(&name))) {
+            Ok(Some(answer)) => decode(&answer).map_err(io::Error::from),
+            Ok(None) => Err(Errno::ETIMEDOUT.into()),
+            Err(error) => Err(error),
+        };
+        self.fit_owner(name, found)
+    }
+
+    fn fit_owner(&self, name: String, found: io::Result<Option<Ids>>) -> Result<Owner, Error> {
         let unfit = |what: String| self.in_file(format_args!("parameter mail_owner: {what}"));
-        let user = User::from_name(&name).map_err(|errno| {
-            let why = log::errno_text(errno);
+        let found = found.map_err(|error| {
+            let why = log::error_text(&error);
             unfit(format!("user {name} cannot be looked up: {why}"))
         })?;
-        let problem = match user {
+        let problem = match found {
             None => format!("unknown user name value: {name}"),
-            Some(user) if user.uid.is_root() => format!("user {name} has privileged user ID"),
-            Some(user) if user.gid.as_raw() == 0 => format!("user {name} has privileged group ID"),
-            Some(User { uid, gid, .. }) => {
-                let name = CString::new(name).unwrap_or_default();
-                return Ok(Owner { name, uid, gid });
+            Some((uid, ..)) if uid.is_root() => format!("user {name} has privileged user ID"),
+            Some((_, gid, _)) if gid.as_raw() == 0 => {
+                format!("user {name} has privileged group ID")
+            }
+            Some((uid, gid, groups)) => {
+                return Ok(Owner {
+                    name,
+                    uid,
+                    gid,
+                    groups,
+                });
             }
         };
         Err(unfit(problem).into())
+    }
+}
+
+/// What the name service knows of an account.
+type Ids = (Uid, Gid, Vec<Gid>);
+
+fn look_up(name: &str) -> nix::Result<Option<Ids>> {
+    let Some(User { uid, gid, .. }) = User::from_name(name)? else {
+        return Ok(None);
+    };
+    let name = CString::new(name).map_err(|_nul| Errno::EINVAL)?;
+    Ok(Some((uid, gid, getgrouplist(&name, gid)?)))
+}
+
+/// What goes through the pipe: the ids in decimal, or nothing, or `!` and the number of an error.
+fn encode(found: nix::Result<Option<Ids>>) -> Vec<u8> {
+    match found {
+        Ok(None) => String::new(),
+        Ok(Some((uid, gid, groups))) => {
+            let groups = groups.iter().map(|group| format!(" {group}"));
+            format!("{uid} {gid}") + &groups.collect::<String>()
+        }
+        Err(errno) => format!("!{}", errno as i32),
+    }
+    .into_bytes()
+}
+
+fn decode(answer: &[u8]) -> nix::Result<Option<Ids>> {
+    let text = std::str::from_utf8(answer).map_err(|_binary| Errno::EBADMSG)?;
+    if let Some(number) = text.strip_prefix('!') {
+        return Err(Errno::from_raw(number.parse().unwrap_or(0)));
+    }
+    let numbers: Result<Vec<u32>, _> = text.split_ascii_whitespace().map(str::parse).collect();
+    match numbers.map_err(|_odd| Errno::EBADMSG)?.as_slice() {
+        [] => Ok(None),
+        [_] => Err(Errno::EBADMSG),
+        [uid, gid, groups @ ..] => {
+            let groups = groups.iter().copied().map(Gid::from_raw).collect();
+            Ok(Some((Uid::from_raw(*uid), Gid::from_raw(*gid), groups)))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_child_has_found_comes_back_whole() {
+        let ids = (Uid::from_raw(102), Gid::from_raw(105));
+        let groups = vec![ids.1, Gid::from_raw(u32::MAX)];
+        for found in [
+            Ok(None),
+            Ok(Some((ids.0, ids.1, Vec::new()))),
+            Ok(Some((ids.0, ids.1, groups))),
+            Err(Errno::EMFILE),
+        ] {
+            assert_eq!(decode(&encode(found.clone())), found);
+        }
+        for odd in [&b"102"[..], b"x", b"\xff", b"-1 2"] {
+            assert_eq!(decode(odd), Err(Errno::EBADMSG));
+        }
     }
 }

@@ -491,9 +491,10 @@ fn run_as_root(act: &str) {
 fn nobody() -> Owner {
     let user = nix::unistd::User::from_name("nobody").unwrap().unwrap();
     Owner {
-        name: c"nobody".to_owned(),
+        name: user.name,
         uid: user.uid,
         gid: user.gid,
+        groups: vec![user.gid],
     }
 }
 
@@ -556,9 +557,10 @@ fn an_owner_that_is_root_is_refused() {
 
 fn refuse_to_stay_root() {
     let root = |gid| Owner {
-        name: c"root".to_owned(),
+        name: "root".to_owned(),
         uid: Uid::from_raw(0),
         gid,
+        groups: vec![gid],
     };
     let refused = Err(Error::StillRoot(Uid::from_raw(0)));
     assert_eq!(drop_privileges(&root(Gid::from_raw(0)), None), refused);

@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::sys::prctl;
-use nix::unistd::{Gid, Pid, Uid, chdir, chroot, initgroups, setgid, setuid};
+use nix::unistd::{Gid, Pid, Uid, chdir, chroot, setgid, setgroups, setuid};
 
 use crate::config::Owner;
 use crate::log;
@@ -87,10 +87,10 @@ impl Display for Error {
 impl std::error::Error for Error {}
 
 /// Becomes `owner` for good, in the root directory `root` if one is given. For a process whose effective user is root.
-/// What needs the outside of a chroot (group database, zone file, log socket) has been opened, except for the groups.
+/// What needs the outside of a chroot (zone file, log socket) has been opened.
 pub fn drop_privileges(owner: &Owner, root: Option<&Path>) -> Result<(), Error> {
     setgid(owner.gid).map_err(|errno| Error::SetGid(owner.gid, errno))?;
-    initgroups(&owner.name, owner.gid).map_err(Error::InitGroups)?;
+    setgroups(&owner.groups).map_err(Error::InitGroups)?;
     if let Some(root) = root {
         chroot(root).map_err(|errno| Error::Chroot(root.to_owned(), errno))?;
         chdir("/").map_err(Error::Chdir)?;

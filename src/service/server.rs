@@ -99,11 +99,13 @@ impl<'a> Server<'a> {
         change_directory(&queue_directory)?;
         let root = options.chroot.then_some(queue_directory.as_path());
         if nix::unistd::geteuid().is_root() {
-            let owner = self.config.mail_owner_ids()?;
+            let owner = match self.launch {
+                Launch::Stdin => self.config.mail_owner_ids(),
+                Launch::Master => self.config.mail_owner_ids_apart(),
+            }?;
             jail::drop_privileges(&owner, root).map_err(Fatal::from_display)?;
             let root = root.unwrap_or(Path::new("(none)")).display();
-            let user = owner.name.to_string_lossy();
-            log::debug(2, format_args!("chroot {root} user {user}"));
+            log::debug(2, format_args!("chroot {root} user {}", owner.name));
             return Ok(());
         }
         match root {

@@ -285,11 +285,12 @@ fn the_owner_of_the_mail_is_an_account_without_privileges() {
         refused("root"),
         "file DIR/main.cf: parameter mail_owner: user root has privileged user ID"
     );
-    let daemon = config("mail_owner = daemon\n").mail_owner_ids().unwrap();
-    assert_eq!(
-        (daemon.name.as_c_str(), daemon.uid.as_raw()),
-        (c"daemon", 1)
-    );
+    let config = config("mail_owner = daemon\n");
+    let daemon = config.mail_owner_ids().unwrap();
+    assert_eq!((daemon.name.as_str(), daemon.uid.as_raw()), ("daemon", 1));
+    assert!(daemon.groups.contains(&daemon.gid));
+    crate::sys::alarm::init().unwrap();
+    assert_eq!(config.mail_owner_ids_apart(), Ok(daemon));
 }
 
 #[test]
