@@ -123,7 +123,7 @@ fn start() -> Result<u8, Fatal> {
     if let Some(command) = &options.command {
         return Ok(commands::obey(command, &options, &process));
     }
-    if !options.terminal_allowed && std::io::stdin().is_terminal() {
+    if !options.terminal_allowed && start::client_input().is_terminal() {
         return Ok(commands::refuse_terminal());
     }
     let inherited = match options.transport {

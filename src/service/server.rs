@@ -1,6 +1,5 @@
 //! What every way of being launched has in common: lists opened, rights given up, one client served.
 
-use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::Duration;
 
@@ -56,7 +55,7 @@ impl<'a> Server<'a> {
         };
         match launch {
             Launch::Stdin if server.lists.have_tables() => {
-                let addr = peer::address_of(std::io::stdin().as_fd(), &server.ask);
+                let addr = peer::address_of(start::client_input(), &server.ask);
                 server.lists.start(addr.as_deref());
             }
             Launch::Stdin => {}
@@ -127,10 +126,10 @@ impl<'a> Server<'a> {
         alarm::limit_process(self.daemon_timeout);
         let arrival = time::now();
         if self.asks_programs(options) {
-            let addr = peer::address_of(std::io::stdin().as_fd(), &self.ask);
+            let addr = peer::address_of(start::client_input(), &self.ask);
             self.lists.start(addr.as_deref());
         }
-        let peer = Peer::of(std::io::stdin().as_fd(), &self.ask).map_err(Fatal::from_display)?;
+        let peer = Peer::of(start::client_input(), &self.ask).map_err(Fatal::from_display)?;
         let Some(descriptors) = start::client() else {
             return Err(Fatal::Text("no client on standard input".to_owned()));
         };

@@ -160,6 +160,14 @@ pub fn client() -> Option<(OwnedFd, OwnedFd)> {
     Some((input, output))
 }
 
+/// Descriptor 0, for questions about the client before it is served. Not by the standard library's `stdin`, which
+/// allocates a buffer to read into.
+pub fn client_input() -> BorrowedFd<'static> {
+    // SAFETY: 0 is open since `first_act`, and until the owner that `client` makes closes it, at the end of the session;
+    // callers ask before they serve.
+    unsafe { BorrowedFd::borrow_raw(STDIN) }
+}
+
 /// Closes what a launcher left open above 2. Only for stdin mode (master(8) hands down descriptors that are needed),
 /// and only before this process has opened anything.
 pub fn close_inherited() {

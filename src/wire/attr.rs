@@ -8,6 +8,9 @@ use std::io::{self, Read};
 /// reason.
 pub const LIST_LIMIT: usize = 256 * 1024;
 
+/// How much is read at a time, in bytes: most lists have less than a hundred.
+const PIECE: usize = 512;
+
 /// Names and values in the order in which they came.
 pub type List = Vec<(Vec<u8>, Vec<u8>)>;
 
@@ -46,7 +49,7 @@ pub fn put_end(out: &mut Vec<u8>) {
 /// Reads one list. What the peer sends right behind it is lost: the peers that this serves wait for an answer first.
 pub fn read<R: Read>(source: &mut R) -> Result<List, Error> {
     let mut bytes = Vec::new();
-    let mut piece = [0; 4096];
+    let mut piece = [0; PIECE];
     loop {
         let n = match source.read(&mut piece) {
             Ok(n) => n,
