@@ -1,0 +1,269 @@
+//! What a server costs: processor time, memory, page faults, system calls, instructions.
+
+use std::fs;
+use std::io::{self, BufRead, BufReader, Error, Read};
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::chown;
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::instance::mail_owner;
+use crate::load;
+use crate::servers::{Program, Programs};
+
+/// What processes have used, in all.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Usage {
+    /// In milliseconds.
+    pub user: f64,
+    pub system: f64,
+    pub faults: f64,
+}
+
+impl Usage {
+    pub fn cpu(self) -> f64 {
+        self.user + self.system
+    }
+
+    pub fn plus(self, other: Usage) -> Usage {
+        Usage {
+            user: self.user + other.user,
+            system: self.system + other.system,
+            faults: self.faults + other.faults,
+        }
+    }
+
+    pub fn since(self, before: Usage) -> Usage {
+        Usage {
+            user: self.user - before.user,
+            system: self.system - before.system,
+            faults: self.faults - before.faults,
+        }
+    }
+
+    pub fn per(self, messages: usize) -> Usage {
+        let messages = messages.max(1) as f64;
+        Usage {
+            user: self.user / messages,
+            system: self.system / messages,
+            faults: self.faults / messages,
+        }
+    }
+}
+
+/// A program that is started for each connection by `metered`, which says what it took.
+pub struct Metered {
+    pub port: u16,
+    child: Child,
+    reports: BufReader<ChildStdout>,
+}
+
+/// One process that has served one connection.
+#[derive(Debug, Clone, Copy)]
+pub struct Session {
+    pub usage: Usage,
+    /// Peak memory, in bytes.
+    pub memory: f64,
+    pub elapsed: Duration,
+}
+
+impl Metered {
+    /// Starts `program`, below `tracer` if there is one.
+    pub fn start(program: &Program, programs: &Programs, tracer: &[&str]) -> io::Result<Metered> {
+        let listener = TcpListener::bind(("127.0.0.1", 0))?;
+        let port = listener.local_addr()?.port();
+        let metered = programs.path("metered").into_os_string();
+        let launcher = std::iter::once(metered).chain(tracer.iter().map(Into::into));
+        let mut child = program
+            .command(launcher)?
+            .stdin(Stdio::from(OwnedFd::from(listener)))
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let reports = child.stdout.take().ok_or_else(|| Error::other("no pipe"))?;
+        Ok(Metered {
+            port,
+            child,
+            reports: BufReader::new(reports),
+        })
+    }
+
+    /// Serves one message, and waits for the end of the process.
+    pub fn session(&mut self, request: &[u8]) -> io::Result<Session> {
+        let elapsed = load::message(self.port, request)?;
+        let mut line = String::new();
+        self.reports.read_line(&mut line)?;
+        let numbers: Vec<f64> = line
+            .split_whitespace()
+            .filter_map(|word| word.parse().ok())
+            .collect();
+        let [user, system, kilobytes, faults, status] = numbers[..] else {
+            return Err(Error::other(format!("metered ends: {line:?}")));
+        };
+        if status != 0.0 {
+            return Err(Error::other(format!("wait status {status}")));
+        }
+        let usage = Usage {
+            user: user / 1e3,
+            system: system / 1e3,
+            faults,
+        };
+        Ok(Session {
+            usage,
+            memory: kilobytes * 1024.0,
+            elapsed,
+        })
+    }
+}
+
+impl Drop for Metered {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// What these processes and the children they have waited for have used so far. The kernel counts exactly, and rounds
+/// to 10 ms what it shows.
+pub fn used(pids: &[u32]) -> io::Result<Usage> {
+    let tick = 10.0;
+    let mut sum = Usage::default();
+    for pid in pids {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+        let (_, rest) = stat
+            .rsplit_once(") ")
+            .ok_or_else(|| Error::other("/proc/PID/stat"))?;
+        // proc(5) counts from 1, and the first here is its third.
+        let fields: Vec<f64> = rest
+            .split(' ')
+            .map(|field| field.parse().unwrap_or(0.0))
+            .collect();
+        let field = |number: usize| fields[number - 3];
+        sum.faults += field(10) + field(11);
+        sum.user += tick * (field(14) + field(16));
+        sum.system += tick * (field(15) + field(17));
+    }
+    Ok(sum)
+}
+
+/// Messages per second by Postfix's own generator.
+pub fn qmqp_source(port: u16, content: usize, clients: usize, count: usize) -> io::Result<f64> {
+    let start = Instant::now();
+    let status = Command::new("qmqp-source")
+        .args(["-f", "s@client.example", "-t", "r@rcpt.example"])
+        .args([
+            "-l",
+            &content.to_string(),
+            "-s",
+            &clients.to_string(),
+            "-m",
+            &count.to_string(),
+        ])
+        .arg(format!("inet:127.0.0.1:{port}"))
+        .status()?;
+    if status.success() {
+        Ok(count as f64 / start.elapsed().as_secs_f64())
+    } else {
+        Err(Error::other(format!("qmqp-source: {status}")))
+    }
+}
+
+/// System calls of one session, with those of its children.
+pub fn system_calls(
+    program: &Program,
+    programs: &Programs,
+    dir: &Path,
+    request: &[u8],
+) -> io::Result<f64> {
+    let counts = dir.join("calls").display().to_string();
+    let mut metered = Metered::start(
+        program,
+        programs,
+        &["/usr/bin/strace", "-f", "-c", "-o", &counts],
+    )?;
+    metered.session(request)?;
+    total_calls(&fs::read_to_string(&counts)?)
+}
+
+/// System calls of resident processes and their children, for each of so many messages.
+pub fn resident_calls(
+    pids: &[u32],
+    port: u16,
+    dir: &Path,
+    request: &[u8],
+    messages: usize,
+) -> io::Result<f64> {
+    let counts = dir.join("calls-resident");
+    let mut strace = Command::new("strace");
+    strace.args(["-f", "-c", "-o"]).arg(&counts);
+    for pid in pids {
+        strace.args(["-p", &pid.to_string()]);
+    }
+    let mut child = strace.stdin(Stdio::null()).stderr(Stdio::piped()).spawn()?;
+    let stderr = child.stderr.take().ok_or_else(|| Error::other("no pipe"))?;
+    let mut lines = BufReader::new(stderr);
+    for _ in pids {
+        let mut line = String::new();
+        lines.read_line(&mut line)?;
+        if !line.contains("attached") {
+            return Err(Error::other(format!("strace: {line}")));
+        }
+    }
+    let sent: io::Result<Vec<Duration>> = (0..messages)
+        .map(|_| load::message(port, request))
+        .collect();
+    kill(Pid::from_raw(child.id() as i32), Signal::SIGINT)?;
+    lines.read_to_string(&mut String::new())?;
+    child.wait()?;
+    sent?;
+    Ok(total_calls(&fs::read_to_string(&counts)?)? / messages as f64)
+}
+
+/// From the last line of `strace -c`: time, seconds, time per call, calls, perhaps errors, `total`.
+fn total_calls(table: &str) -> io::Result<f64> {
+    let total = table.lines().find(|line| line.ends_with(" total"));
+    let calls = total.and_then(|line| line.split_whitespace().nth(3)?.parse().ok());
+    calls.ok_or_else(|| Error::other("strace -c has no total"))
+}
+
+/// Instructions of one session outside of the kernel, with those of its children.
+pub fn instructions(
+    program: &Program,
+    programs: &Programs,
+    dir: &Path,
+    request: &[u8],
+) -> io::Result<f64> {
+    let logs = dir.join("valgrind");
+    fs::create_dir_all(&logs)?;
+    chown(&logs, Some(mail_owner()?.uid.as_raw()), None)?;
+    for entry in fs::read_dir(&logs)? {
+        fs::remove_file(entry?.path())?;
+    }
+    let log = format!("--log-file={}/%p", logs.display());
+    let tracer = [
+        "/usr/bin/valgrind",
+        "--tool=callgrind",
+        "--callgrind-out-file=/dev/null",
+        &log,
+    ];
+    Metered::start(program, programs, &tracer)?.session(request)?;
+    let mut sum = 0.0;
+    for entry in fs::read_dir(&logs)? {
+        let text = fs::read_to_string(entry?.path())?;
+        let collected = text
+            .lines()
+            .find_map(|line| line.split("Collected : ").nth(1));
+        sum += collected
+            .and_then(|count| count.trim().parse::<f64>().ok())
+            .unwrap_or(0.0);
+    }
+    if sum > 0.0 {
+        Ok(sum)
+    } else {
+        Err(Error::other("valgrind counts nothing"))
+    }
+}
