@@ -1,20 +1,14 @@
-//! What a server costs: processor time, memory, page faults, system calls, instructions.
+//! What a server costs: processor time, memory, page faults.
 
 use std::fs;
-use std::io::{self, BufRead, BufReader, Error, Read};
+use std::io::{self, BufRead, BufReader, Error};
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::chown;
-use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-
-use crate::instance::mail_owner;
 use crate::load;
-use crate::servers::{Program, Programs};
+use crate::programs::{Program, Programs};
 
 /// What processes have used, in all.
 #[derive(Debug, Clone, Copy, Default)]
@@ -169,101 +163,5 @@ pub fn qmqp_source(port: u16, content: usize, clients: usize, count: usize) -> i
         Ok(count as f64 / start.elapsed().as_secs_f64())
     } else {
         Err(Error::other(format!("qmqp-source: {status}")))
-    }
-}
-
-/// System calls of one session, with those of its children.
-pub fn system_calls(
-    program: &Program,
-    programs: &Programs,
-    dir: &Path,
-    request: &[u8],
-) -> io::Result<f64> {
-    let counts = dir.join("calls").display().to_string();
-    let mut metered = Metered::start(
-        program,
-        programs,
-        &["/usr/bin/strace", "-f", "-c", "-o", &counts],
-    )?;
-    metered.session(request)?;
-    total_calls(&fs::read_to_string(&counts)?)
-}
-
-/// System calls of resident processes and their children, for each of so many messages.
-pub fn resident_calls(
-    pids: &[u32],
-    port: u16,
-    dir: &Path,
-    request: &[u8],
-    messages: usize,
-) -> io::Result<f64> {
-    let counts = dir.join("calls-resident");
-    let mut strace = Command::new("strace");
-    strace.args(["-f", "-c", "-o"]).arg(&counts);
-    for pid in pids {
-        strace.args(["-p", &pid.to_string()]);
-    }
-    let mut child = strace.stdin(Stdio::null()).stderr(Stdio::piped()).spawn()?;
-    let stderr = child.stderr.take().ok_or_else(|| Error::other("no pipe"))?;
-    let mut lines = BufReader::new(stderr);
-    for _ in pids {
-        let mut line = String::new();
-        lines.read_line(&mut line)?;
-        if !line.contains("attached") {
-            return Err(Error::other(format!("strace: {line}")));
-        }
-    }
-    let sent: io::Result<Vec<Duration>> = (0..messages)
-        .map(|_| load::message(port, request))
-        .collect();
-    kill(Pid::from_raw(child.id() as i32), Signal::SIGINT)?;
-    lines.read_to_string(&mut String::new())?;
-    child.wait()?;
-    sent?;
-    Ok(total_calls(&fs::read_to_string(&counts)?)? / messages as f64)
-}
-
-/// From the last line of `strace -c`: time, seconds, time per call, calls, perhaps errors, `total`.
-fn total_calls(table: &str) -> io::Result<f64> {
-    let total = table.lines().find(|line| line.ends_with(" total"));
-    let calls = total.and_then(|line| line.split_whitespace().nth(3)?.parse().ok());
-    calls.ok_or_else(|| Error::other("strace -c has no total"))
-}
-
-/// Instructions of one session outside of the kernel, with those of its children.
-pub fn instructions(
-    program: &Program,
-    programs: &Programs,
-    dir: &Path,
-    request: &[u8],
-) -> io::Result<f64> {
-    let logs = dir.join("valgrind");
-    fs::create_dir_all(&logs)?;
-    chown(&logs, Some(mail_owner()?.uid.as_raw()), None)?;
-    for entry in fs::read_dir(&logs)? {
-        fs::remove_file(entry?.path())?;
-    }
-    let log = format!("--log-file={}/%p", logs.display());
-    let tracer = [
-        "/usr/bin/valgrind",
-        "--tool=callgrind",
-        "--callgrind-out-file=/dev/null",
-        &log,
-    ];
-    Metered::start(program, programs, &tracer)?.session(request)?;
-    let mut sum = 0.0;
-    for entry in fs::read_dir(&logs)? {
-        let text = fs::read_to_string(entry?.path())?;
-        let collected = text
-            .lines()
-            .find_map(|line| line.split("Collected : ").nth(1));
-        sum += collected
-            .and_then(|count| count.trim().parse::<f64>().ok())
-            .unwrap_or(0.0);
-    }
-    if sum > 0.0 {
-        Ok(sum)
-    } else {
-        Err(Error::other("valgrind counts nothing"))
     }
 }
