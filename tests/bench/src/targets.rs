@@ -3,7 +3,7 @@
 use crate::load::Shape;
 use crate::results::{Key, Results, Samples, median};
 use crate::servers::Method::{Cleanup, File};
-use crate::servers::{Method, Mode, Server};
+use crate::servers::{Mode, Server};
 use crate::table::number;
 use crate::{LARGE, LIST, LISTS, SIZES, SMALL};
 
@@ -37,7 +37,12 @@ impl Target {
 
 type Of = fn(&Samples) -> &Vec<f64>;
 
-/// Prints the list, and the figures are looked up as it goes.
+const RATE: Of = |samples| &samples.rate;
+const P50: Of = |samples| &samples.p50;
+const CPU: Of = |samples| &samples.cpu;
+const ELAPSED: Of = |samples| &samples.elapsed;
+
+/// Where a figure is looked up.
 pub struct Figures<'r> {
     results: &'r Results,
     /// Where all but the disk's own are measured.
@@ -51,8 +56,8 @@ impl Figures<'_> {
         };
         let figures = Figures { results, place };
         println!(
-            "{:<78} {:>8} {:>9} {:<8} {:>9} {:<8}",
-            "figure", "target", "open", "", "confined", ""
+            "{:<84} {:>8} {:>9} {:<8} {:>9}",
+            "figure", "target", "open", "", "confined"
         );
         figures.sandbox();
         figures.stdin();
@@ -65,8 +70,9 @@ impl Figures<'_> {
     }
 
     fn key(&self, shape: Shape, clients: usize, mode: Mode, server: Server) -> Key {
+        let place = self.place;
         Key {
-            place: self.place,
+            place,
             shape,
             clients,
             mode,
@@ -74,16 +80,18 @@ impl Figures<'_> {
         }
     }
 
+    /// What was measured of a confined server, and of the same one without the sandbox.
     fn line(
         &self,
         what: &str,
         target: Target,
         digits: usize,
-        open: Option<f64>,
-        confined: Option<f64>,
+        of: impl Fn(Server) -> Option<f64>,
+        server: Server,
     ) {
+        let (open, confined) = (of(server.open()), of(server));
         println!(
-            "{what:<78} {:>8} {:>9} {:<8} {:>9} {:<8}",
+            "{what:<84} {:>8} {:>9} {:<8} {:>9} {}",
             target.text(),
             number(open, digits),
             target.verdict(open),
@@ -92,49 +100,35 @@ impl Figures<'_> {
         );
     }
 
-    /// One figure of a method, by that of another server.
-    fn ratio(
-        &self,
-        what: &str,
-        target: Target,
-        (key, method): (Key, Method),
-        by: (Mode, Server),
-        of: Of,
-    ) {
-        let against = key.of(by.0, by.1);
-        let ratio = |server| self.results.ratio(key.of(key.mode, server), against, of);
-        self.line(
-            what,
-            target,
-            2,
-            ratio(Server::Open(method)),
-            ratio(Server::Ours(method)),
-        );
+    /// The median of one row by that of another.
+    fn ratio(&self, what: &str, target: Target, key: Key, by: (Mode, Server), of: Of) {
+        let by = key.of(by.0, by.1);
+        let ratio = |server| self.results.ratio(key.of(key.mode, server), by, of);
+        self.line(what, target, 2, ratio, key.server);
     }
 
     /// Round by round, since two servers in turns have the same neighbours.
     fn sandbox(&self) {
+        let ours = Server::Ours(Cleanup);
         for (mode, name) in [(Mode::Stdin, "tcpserver"), (Mode::Master, "master's child")] {
-            let values: [(&str, Of); 2] = [
-                ("own CPU", |samples| &samples.cpu),
-                ("p50", |samples| &samples.p50),
-            ];
-            for (what, of) in values {
-                let rows = [Server::Ours(Cleanup), Server::Open(Cleanup)]
-                    .map(|server| self.results.rows.get(&self.key(SMALL, 1, mode, server)));
-                let price = match rows {
-                    [Some(confined), Some(open)] => {
-                        let pairs = of(confined).iter().zip(of(open));
-                        median(
-                            &pairs
-                                .map(|(confined, open)| confined - open)
-                                .collect::<Vec<_>>(),
-                        )
-                    }
-                    _ => None,
+            for (what, of) in [("own CPU", CPU), ("p50", P50)] {
+                let rounds = |server| {
+                    Some(of(self
+                        .results
+                        .rows
+                        .get(&self.key(SMALL, 1, mode, server))?))
                 };
+                let price = |server| {
+                    let pairs = rounds(server)?.iter().zip(rounds(ours.open())?);
+                    median(
+                        &pairs
+                            .map(|(confined, open)| confined - open)
+                            .collect::<Vec<_>>(),
+                    )
+                };
+                let confined = |server| (server == ours).then(|| price(server)).flatten();
                 let what = format!("0. price of the sandbox, {name}, {what}, ms");
-                self.line(&what, Target::AtMost(0.15), 3, None, price);
+                self.line(&what, Target::AtMost(0.15), 3, confined, ours);
             }
         }
     }
@@ -142,108 +136,100 @@ impl Figures<'_> {
     fn stdin(&self) {
         let key = self.key(SMALL, 1, Mode::Stdin, Server::Ours(Cleanup));
         let by = |what: &str, target, server, of| {
-            let what = format!("1. tcpserver, cleanup, 4 KiB: {what}");
-            self.ratio(&what, target, (key, Cleanup), (Mode::Stdin, server), of);
+            let what = format!("1. cleanup, 4 KiB, tcpserver: {what}");
+            self.ratio(&what, target, key, (Mode::Stdin, server), of);
         };
-        let (most, fixed) = (Target::AtMost(1.5), Server::FloorAStatic);
-        by("own CPU by floor A", most, Server::FloorA, |row| &row.cpu);
-        by("own CPU by floor A, static", Target::None, fixed, |row| {
-            &row.cpu
-        });
-        by("p50 by floor A", most, Server::FloorA, |row| &row.p50);
-        by("p50 by floor A, static", Target::None, fixed, |row| {
-            &row.p50
-        });
-        let five = Target::AtLeast(5.0);
+        let most = Target::AtMost(1.5);
+        by("own CPU by floor A", most, Server::FloorA, CPU);
+        by(
+            "own CPU by floor A, static",
+            Target::None,
+            Server::FloorAStatic,
+            CPU,
+        );
+        by("p50 by floor A", most, Server::FloorA, P50);
+        by(
+            "p50 by floor A, static",
+            Target::None,
+            Server::FloorAStatic,
+            P50,
+        );
         by(
             "throughput by Postfix's qmqpd -S",
-            five,
+            Target::AtLeast(5.0),
             Server::Postfix,
-            |row| &row.rate,
+            RATE,
         );
-        let count = |of: Of, scale: f64| {
-            [Server::Open(Cleanup), Server::Ours(Cleanup)].map(|server| {
-                let count = self.results.median(key.of(Mode::Stdin, server), of);
-                count.map(|count| count / scale)
-            })
-        };
-        let [open, confined] = count(|row| &row.instructions, 1e6);
+        let count = |of: Of| move |server| self.results.median(key.of(Mode::Stdin, server), of);
+        let millions = |server| Some(count(|samples| &samples.instructions)(server)? / 1e6);
         let what = "1. million instructions of a session";
-        self.line(what, Target::AtMost(0.7), 3, open, confined);
-        let [open, confined] = count(|row| &row.calls, 1.0);
+        self.line(what, Target::AtMost(0.7), 3, millions, key.server);
         let what = "1. system calls of a session";
-        self.line(what, Target::AtMost(110.0), 0, open, confined);
+        self.line(
+            what,
+            Target::AtMost(110.0),
+            0,
+            count(|samples| &samples.calls),
+            key.server,
+        );
     }
 
     fn master(&self) {
-        let postfix = (Mode::Master, Server::Postfix);
-        let ours = |clients| {
-            (
-                self.key(SMALL, clients, Mode::Master, Server::Ours(Cleanup)),
-                Cleanup,
-            )
+        let by_postfix = |what: &str, target, clients, of| {
+            let what = format!("2. cleanup, 4 KiB, master: {what}");
+            let key = self.key(SMALL, clients, Mode::Master, Server::Ours(Cleanup));
+            self.ratio(&what, target, key, (Mode::Master, Server::Postfix), of);
         };
-        let what = "2. master, cleanup, 4 KiB: throughput by Postfix's, 1 client";
-        self.ratio(what, Target::AtLeast(0.9), ours(1), postfix, |row| {
-            &row.rate
-        });
-        self.ratio(
-            "2.   10 clients",
+        by_postfix(
+            "throughput by Postfix's, 1 client",
+            Target::AtLeast(0.9),
+            1,
+            RATE,
+        );
+        by_postfix(
+            "throughput by Postfix's, 10 clients",
             Target::AtLeast(1.0),
-            ours(10),
-            postfix,
-            |row| &row.rate,
+            10,
+            RATE,
         );
-        self.ratio(
-            "2.   own CPU by Postfix's, 1 client",
-            Target::AtMost(2.0),
-            ours(1),
-            postfix,
-            |row| &row.cpu,
-        );
+        by_postfix("own CPU by Postfix's", Target::AtMost(2.0), 1, CPU);
     }
 
     fn large(&self) {
         for shape in LARGE {
             let size = shape.content >> 20;
-            let stdin = (
-                self.key(shape, 1, Mode::Stdin, Server::Ours(Cleanup)),
-                Cleanup,
-            );
-            let master = (
-                self.key(shape, 1, Mode::Master, Server::Ours(Cleanup)),
-                Cleanup,
-            );
+            let stdin = self.key(shape, 1, Mode::Stdin, Server::Ours(Cleanup));
+            let master = self.key(shape, 1, Mode::Master, Server::Ours(Cleanup));
             let what = format!("3. cleanup, {size} MiB: own CPU by floor A, tcpserver");
             self.ratio(
                 &what,
                 Target::AtMost(1.2),
                 stdin,
                 (Mode::Stdin, Server::FloorA),
-                |row| &row.cpu,
+                CPU,
             );
-            let postfix = (Mode::Master, Server::Postfix);
+            let what = format!("3. cleanup, {size} MiB: own CPU by Postfix's, master");
             self.ratio(
-                "3.   own CPU by Postfix's, master",
+                &what,
                 Target::AtMost(1.0),
                 master,
-                postfix,
-                |row| &row.cpu,
+                (Mode::Master, Server::Postfix),
+                CPU,
             );
-            self.memory("3.   peak memory beyond the request, MiB", stdin.0, Cleanup);
+            self.memory(&format!("3. cleanup, {size} MiB"), stdin);
         }
     }
 
-    fn memory(&self, what: &str, key: Key, method: Method) {
+    fn memory(&self, what: &str, key: Key) {
         let request = key.shape.request().len() as f64;
         let beyond = |server| {
             let peak = self
                 .results
-                .median(key.of(key.mode, server), |row| &row.memory)?;
+                .median(key.of(key.mode, server), |samples| &samples.memory)?;
             Some((peak - request) / f64::from(1 << 20))
         };
-        let (open, confined) = (beyond(Server::Open(method)), beyond(Server::Ours(method)));
-        self.line(what, Target::AtMost(4.0), 2, open, confined);
+        let what = format!("{what}: peak memory beyond the request, MiB");
+        self.line(&what, Target::AtMost(4.0), 2, beyond, key.server);
     }
 
     fn file(&self, place: &'static str) {
@@ -253,17 +239,16 @@ impl Figures<'_> {
                     place,
                     ..self.key(shape, 1, mode, Server::Ours(File))
                 };
+                let under = mode.name();
                 let what = format!(
-                    "4. file, {name}, {place}: throughput under {} by Postfix's under master",
-                    mode.name()
+                    "4. file, {name}, {place}: throughput under {under} by Postfix's under master"
                 );
-                let postfix = (Mode::Master, Server::Postfix);
                 self.ratio(
                     &what,
                     Target::AtLeast(target),
-                    (key, File),
-                    postfix,
-                    |row| &row.rate,
+                    key,
+                    (Mode::Master, Server::Postfix),
+                    RATE,
                 );
             }
         }
@@ -271,19 +256,19 @@ impl Figures<'_> {
 
     /// Ten times as much may take twelve times as long.
     fn growth(&self) {
-        let values: [(&str, Of); 2] = [("time", |row| &row.elapsed), ("own CPU", |row| &row.cpu)];
         for (method, name) in [(Cleanup, "cleanup"), (File, "file")] {
+            let ours = Server::Ours(method);
+            let key = |shape, server| self.key(shape, 1, Mode::Stdin, server);
             for (shapes, unit) in [(SIZES, "MiB"), (LISTS, "thousand recipients")] {
-                let row = |shape| self.key(shape, 1, Mode::Stdin, Server::Ours(method));
-                for (what, of) in values {
+                for (what, of) in [("time", ELAPSED), ("own CPU", CPU)] {
                     for (step, from) in shapes.windows(2).zip([1, 10]) {
-                        let ratio = self.results.ratio(row(step[1]), row(step[0]), of);
+                        let row = |index: usize, server| key(step[index], server);
+                        let ratio = |server| self.results.ratio(row(1, server), row(0, server), of);
                         let what = format!("5. {name}, {} {unit} by {from}: {what}", 10 * from);
-                        self.line(&what, Target::AtMost(12.0), 2, None, ratio);
+                        self.line(&what, Target::AtMost(12.0), 2, ratio, ours);
                     }
                 }
-                let what = format!("5. {name}, 100 {unit}: peak memory beyond the request, MiB");
-                self.memory(&what, row(shapes[2]), method);
+                self.memory(&format!("5. {name}, 100 {unit}"), key(shapes[2], ours));
             }
         }
     }
