@@ -7,6 +7,7 @@ use std::process::{Child, Stdio};
 use crate::instance::{self, Instance, Service};
 use crate::programs::{Program, Programs, options};
 use crate::systemd::Systemd;
+use crate::{SMALL, load};
 
 /// Who hands over connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -123,8 +124,7 @@ pub struct Place {
     /// What does not run, and why.
     pub missing: Vec<String>,
     launchers: Vec<Child>,
-    /// It is ended before the Postfix that it uses.
-    _systemd: Option<Systemd>,
+    systemd: Option<Systemd>,
 }
 
 impl Place {
@@ -159,7 +159,7 @@ impl Place {
             subjects,
             missing,
             launchers,
-            _systemd: None,
+            systemd: None,
         };
         for (mode, server) in ALL.into_iter().filter(|(mode, _)| *mode == Mode::Stdin) {
             let program = Program::new(server, programs, &place.instance);
@@ -169,34 +169,15 @@ impl Place {
         for subject in resident {
             place.add(subject.mode, subject.server, Ok(subject.port), None);
         }
-        match Systemd::start(&place.instance, &ours) {
-            Ok(systemd) => {
-                place.add(
-                    Mode::Systemd,
-                    Server::Ours(Method::Cleanup),
-                    Ok(systemd.port),
-                    None,
-                );
-                place._systemd = Some(systemd);
-            }
-            Err(error) => place.add(
-                Mode::Systemd,
-                Server::Ours(Method::Cleanup),
-                Err(error),
-                None,
-            ),
-        }
+        let systemd = Systemd::start(&place.instance, &ours);
+        let port = systemd.map(|systemd| place.systemd.insert(systemd).port);
+        place.add(Mode::Systemd, Server::Ours(Method::Cleanup), port, None);
         Ok(place)
     }
 
-    /// A server that takes a message takes part; another one is said not to run.
+    /// A server that accepts a message takes part; another one is said not to run.
     fn add(&mut self, mode: Mode, server: Server, port: io::Result<u16>, program: Option<Program>) {
-        let request = crate::load::Shape {
-            content: 4096,
-            recipients: 1,
-        }
-        .request();
-        match port.and_then(|port| crate::load::message(port, &request).map(|_| port)) {
+        match port.and_then(|port| load::message(port, &SMALL.request()).map(|_| port)) {
             Ok(port) => self.subjects.push(Subject {
                 mode,
                 server,
@@ -215,20 +196,8 @@ impl Place {
     }
 
     fn tcpserver(&mut self, program: &Program) -> io::Result<u16> {
-        let launcher = [
-            "tcpserver",
-            "-1",
-            "-H",
-            "-R",
-            "-l",
-            "localhost",
-            "-c",
-            "100",
-            "-b",
-            "100",
-            "127.0.0.1",
-            "0",
-        ];
+        let options = "-1 -H -R -l localhost -c 100 -b 100 127.0.0.1 0";
+        let launcher = ["tcpserver"].into_iter().chain(options.split(' '));
         let mut child = program.command(launcher)?.stdout(Stdio::piped()).spawn()?;
         let output = child.stdout.take().ok_or_else(|| Error::other("no pipe"))?;
         self.launchers.push(child);
@@ -247,7 +216,9 @@ impl Place {
 }
 
 impl Drop for Place {
+    /// Whoever uses the Postfix ends before it.
     fn drop(&mut self) {
+        self.systemd = None;
         for launcher in &mut self.launchers {
             drop(launcher.kill());
             drop(launcher.wait());
