@@ -79,7 +79,7 @@ pub struct Plan {
 const FULL: Plan = Plan {
     quick: false,
     rounds: 5,
-    time: Duration::from_millis(500),
+    time: Duration::from_millis(400),
     sessions: 50,
     growth_rounds: 5,
 };
