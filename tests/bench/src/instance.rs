@@ -72,9 +72,8 @@ impl Instance {
         let text = MASTER_CF.to_owned() + &services.collect::<String>();
         fs::write(dir.join("conf/master.cf"), text)?;
         link_daemons(&dir.join("daemons"), ours)?;
-        // A session of its own, as `postfix start` makes it; and it ends with us.
-        let master = Command::new("setpriv")
-            .args(["--pdeathsig", "TERM", "setsid"])
+        // A session of its own, as `postfix start` makes it.
+        let master = Command::new("setsid")
             .arg(format!("{DAEMONS}/master"))
             .args(["-d", "-c"])
             .arg(dir.join("conf"))
