@@ -17,6 +17,8 @@ mod confined;
 mod deadline;
 #[path = "launch/destination.rs"]
 mod destination;
+#[path = "launch/escape.rs"]
+mod escape;
 #[path = "launch/launcher.rs"]
 mod launcher;
 #[path = "launch/machine.rs"]

@@ -142,13 +142,29 @@ impl<'a> Server<'a> {
             confine: &|needs| {
                 log::stay_with_connection();
                 if self.sandbox {
-                    jail::confine(needs)
-                } else {
-                    Ok(())
+                    jail::confine(needs)?;
                 }
+                #[cfg(debug_assertions)]
+                try_to_escape();
+                Ok(())
             },
         };
         Ok(session.run(Client::new(descriptors, self.settings.qmqpd_timeout)))
+    }
+}
+
+/// Tries what the environment says, for a test to see that it does not work. Not in a release build.
+#[cfg(debug_assertions)]
+fn try_to_escape() {
+    if let Ok(what) = std::env::var("QMQPD_ESCAPE") {
+        match crate::sys::escape::attempt(&what) {
+            Some(Ok(())) => log::info(format_args!("escape: {what}")),
+            Some(Err(error)) => {
+                let text = log::error_text(&error);
+                log::info(format_args!("escape: {what}: {text}"));
+            }
+            None => log::fatal(format_args!("escape: {what}: no such way")),
+        }
     }
 }
 

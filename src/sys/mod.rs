@@ -7,6 +7,8 @@ pub mod alarm;
 pub mod capability;
 pub mod child;
 pub mod entry;
+#[cfg(debug_assertions)]
+pub mod escape;
 pub mod name;
 pub mod program;
 pub mod regex;
