@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockaddrStorage, getpeername, getsockopt, sockopt};
-use nix::sys::stat::{SFlag, fstat};
+use nix::sys::stat::{FileStat, SFlag, fstat};
 
 use crate::config::{Protocols, valid_hostname};
 use crate::log::{self, Shown};
@@ -71,6 +71,8 @@ pub enum Error {
     },
     /// There is no connection: the launcher leaves it to the program to accept one, and would start it again and again.
     Listening,
+    /// The system does not say who it is.
+    Untold(Errno),
 }
 
 impl Display for Error {
@@ -87,6 +89,10 @@ impl Display for Error {
                 "standard input is a listening socket: the launcher has to accept connections \
                  (inetd: nowait, xinetd: wait = no, systemd: Accept=yes)",
             ),
+            Error::Untold(errno) => {
+                let why = log::errno_text(*errno);
+                write!(f, "cannot tell who the client is: {why}")
+            }
         }
     }
 }
@@ -115,6 +121,7 @@ impl Peer {
                 Ok(Peer::unknown())
             }
             Client::None => Err(Error::Listening),
+            Client::Untold(errno) => Err(Error::Untold(errno)),
             Client::Remote { address, port } => Peer::remote(address, port, ask),
         }
     }
@@ -188,7 +195,7 @@ impl Peer {
 pub fn address_of(fd: BorrowedFd<'_>, ask: &Ask) -> Option<String> {
     match client_on(fd, ask, &|name| std::env::var_os(name)) {
         Client::Local => Some(Peer::local().addr),
-        Client::Gone | Client::None | Client::Misnamed { .. } => None,
+        Client::Gone | Client::None | Client::Untold(_) | Client::Misnamed { .. } => None,
         Client::Remote { address, .. } => Some(text_of(unmapped(address, &ask.protocols))),
     }
 }
@@ -216,6 +223,8 @@ enum Client {
     },
     /// A socket that clients are still to be accepted from.
     None,
+    /// Unlike Postfix, to whom such a client is unknown and so refused for good: it may well be one that is let in.
+    Untold(Errno),
     Remote {
         address: IpAddr,
         port: Option<u16>,
@@ -239,10 +248,14 @@ fn client_on(fd: BorrowedFd<'_>, ask: &Ask, environment: Environment<'_>) -> Cli
             }
             client_named(ask, UNIX_VARIABLES, environment)
         }
-        Err(Errno::ENOTSOCK) if is_pipe(fd) => client_named(ask, PIPE_VARIABLES, environment),
-        Err(Errno::ENOTSOCK) => Client::Local,
+        Err(Errno::ENOTSOCK) => match fstat(fd) {
+            Ok(stat) if is_pipe(&stat) => client_named(ask, PIPE_VARIABLES, environment),
+            Ok(_) => Client::Local,
+            Err(errno) => Client::Untold(errno),
+        },
         Err(Errno::ENOTCONN) if getsockopt(&fd, sockopt::AcceptConn) == Ok(true) => Client::None,
-        Err(_) => Client::Gone,
+        Err(Errno::ENOTCONN) => Client::Gone,
+        Err(errno) => Client::Untold(errno),
     }
 }
 
@@ -289,8 +302,8 @@ fn parse_scoped(text: &str) -> Option<IpAddr> {
     }
 }
 
-fn is_pipe(fd: BorrowedFd<'_>) -> bool {
-    fstat(fd).is_ok_and(|stat| stat.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFIFO.bits())
+fn is_pipe(stat: &FileStat) -> bool {
+    stat.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFIFO.bits()
 }
 
 /// An address as the C library writes it. The standard library differs in one form: the IPv4-compatible `::1.2.3.4`.

@@ -3,8 +3,10 @@
 use std::fs::File;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 
+use nix::fcntl::OFlag;
 use nix::sys::socket::{SockFlag, SockType, socket};
 use nix::unistd::pipe;
 
@@ -119,6 +121,18 @@ fn a_socket_without_a_peer_is_nobody_whatever_the_environment_says() {
 fn a_listening_socket_is_an_error() {
     let listener = TcpListener::bind(("127.0.0.1", 0)).expect("bind");
     assert_eq!(Peer::of(listener.as_fd(), &ask()), Err(Error::Listening));
+}
+
+#[test]
+fn a_socket_that_does_not_say_whose_it_is_is_an_error() {
+    // What is open with O_PATH answers no question about its other end.
+    let file = File::options()
+        .read(true)
+        .custom_flags(OFlag::O_PATH.bits())
+        .open("/dev/null")
+        .expect("open");
+    let error = Err(Error::Untold(Errno::EBADF));
+    assert_eq!(Peer::of(file.as_fd(), &ask()), error);
 }
 
 #[test]
