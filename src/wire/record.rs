@@ -49,6 +49,9 @@ impl Type {
     pub const Cont: Type = Type::Filt;
 }
 
+/// The most bytes in front of a record's data: its type and its length.
+const HEAD_LIMIT: usize = 5;
+
 /// Appends a record whose data is the pieces one after the other. Data beyond [`DATA_LIMIT`] cannot be written;
 /// callers bound theirs below it.
 pub fn put(out: &mut Vec<u8>, kind: Type, pieces: &[&[u8]]) {
@@ -119,8 +122,13 @@ impl<W: Write> Writer<W> {
         }
     }
 
-    /// Adds a record, see [`put`].
+    /// Adds a record, see [`put`]. Where there is no memory to keep it back, what is there already is written first.
     pub fn put(&mut self, kind: Type, pieces: &[&[u8]]) {
+        let length: usize = pieces.iter().map(|piece| piece.len()).sum();
+        let room = length.saturating_add(HEAD_LIMIT);
+        if self.buffer.try_reserve(room).is_err() {
+            self.write();
+        }
         put(&mut self.buffer, kind, pieces);
         if self.buffer.len() >= WRITE_SIZE {
             self.write();
