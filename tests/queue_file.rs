@@ -25,6 +25,7 @@ use harness::dialogue::at_once;
 use harness::master::{self, Master, queue_id, until};
 use harness::queue_file::{files, records, send, start, take};
 use harness::requests::Numbers;
+use harness::trace::{self, Call};
 
 const FILE: &str = "qmqpd_queue_method = file";
 
@@ -422,34 +423,13 @@ fn the_queue_manager_delivers_what_we_write_at_once() {
     assert_no_complaint(&master);
 }
 
-/// One system call of a traced run.
-struct Call {
-    name: String,
-    /// Which of the calls of this name it is, from 1.
-    number: usize,
-    line: String,
-}
-
 /// The system calls of a whole session, in order.
 fn traced(master: &Master, options: &[&str], request: &[u8]) -> Vec<Call> {
     let to = master.dir.join("trace.out");
     let tracer = ["strace", "-y", "-o", to.to_str().unwrap()];
     let reply = send(master, &tracer, options, request);
     assert!(reply.contains("queued as"), "{reply}");
-    let trace = fs::read_to_string(to).unwrap();
-    let mut calls: Vec<Call> = Vec::new();
-    for line in trace.lines() {
-        let Some((name, _)) = line.split_once('(') else {
-            continue;
-        };
-        let number = calls.iter().filter(|call| call.name == name).count() + 1;
-        calls.push(Call {
-            name: name.to_owned(),
-            number,
-            line: line.to_owned(),
-        });
-    }
-    calls
+    trace::read(&to)
 }
 
 fn strace_is_missing(test: &str) -> bool {
@@ -573,67 +553,6 @@ fn a_process_killed_at_any_call_has_queued_the_message_or_not_said_so() {
     }
     assert!(said > 3 && unsaid > 10, "{said} {unsaid}");
     assert_no_complaint(&master);
-}
-
-/// Removes hash directories as well, so that each run has to make them.
-fn empty_incoming(master: &Master) {
-    for entry in fs::read_dir(master.dir.join("queue/incoming")).unwrap() {
-        fs::remove_dir_all(entry.unwrap().path()).unwrap();
-    }
-}
-
-#[test]
-fn a_disk_that_fails_at_any_step_costs_no_mail_and_leaves_nothing() {
-    let test = "a_disk_that_fails_at_any_step_costs_no_mail_and_leaves_nothing";
-    if strace_is_missing(test) {
-        return;
-    }
-    let master = Master::start(FILE, "");
-    // An injected error makes the number of the call -1, which no filter lets pass.
-    let options = ["qmqpd_sandbox=no", "hash_queue_names=incoming"];
-    let body = "x".repeat(99) + "\n";
-    let request = master::request(
-        body.repeat(2000).as_bytes(),
-        "s@x.example",
-        &["r@y.example"],
-    );
-    let calls = traced(&master, &options, &request);
-    empty_incoming(&master);
-    let steps = [
-        "openat",
-        "fstat",
-        "newfstatat",
-        "renameat",
-        "renameat2",
-        "mkdirat",
-        "write",
-        "pwrite64",
-        "fchmod",
-        "fsync",
-    ];
-    let mut tried = Vec::new();
-    for call in calls {
-        if !call.line.contains("/incoming") || !steps.contains(&call.name.as_str()) {
-            continue;
-        }
-        for error in ["EIO", "ENOSPC", "EDQUOT", "EROFS"] {
-            let inject = format!("inject={}:error={error}:when={}", call.name, call.number);
-            let tracer = ["strace", "-o", "/dev/null", "-e", &inject];
-            let reply = send(&master, &tracer, &options, &request);
-            let said = reply.split_once(':').map_or("", |(_, text)| text);
-            assert!(said.starts_with('Z'), "{error} {}: {reply}", call.line);
-            let left = files(&master);
-            assert!(left.is_empty(), "{error} {}: {left:?}", call.line);
-            empty_incoming(&master);
-        }
-        tried.push(call.name);
-    }
-    let log = master.log();
-    assert!(log.contains("No space left on device"), "{log}");
-    for step in ["write", "pwrite64", "fchmod", "fsync"] {
-        assert!(tried.iter().any(|name| name == step), "{step}: {tried:?}");
-    }
-    assert!(tried.iter().filter(|name| *name == "fsync").count() >= 2);
 }
 
 #[test]

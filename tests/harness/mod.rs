@@ -26,6 +26,7 @@ pub mod reading;
 pub mod requests;
 pub mod server;
 pub mod text;
+pub mod trace;
 pub mod versions;
 
 use std::fs::OpenOptions;

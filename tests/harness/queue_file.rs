@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use super::master::Master;
@@ -47,9 +47,14 @@ pub fn send(master: &Master, tracer: &[&str], options: &[&str], request: &[u8]) 
 
 /// Every file below `incoming`, hash directories or not: name, mode and content.
 pub fn files(master: &Master) -> Vec<(PathBuf, u32, Vec<u8>)> {
+    below(&master.dir.join("queue/incoming"))
+}
+
+/// Every file below `directory`: name, mode and content.
+pub fn below(directory: &Path) -> Vec<(PathBuf, u32, Vec<u8>)> {
     use std::os::unix::fs::PermissionsExt;
 
-    let mut directories = vec![master.dir.join("queue/incoming")];
+    let mut directories = vec![directory.to_path_buf()];
     let mut files = Vec::new();
     while let Some(directory) = directories.pop() {
         for entry in fs::read_dir(directory).unwrap() {
