@@ -30,6 +30,12 @@ pub struct Origin<'a> {
     pub arrival: (i64, u32),
 }
 
+/// Where messages can be opened.
+pub trait Open {
+    /// Opens a message in the queue.
+    fn open<'a>(&'a self, origin: &'a Origin<'a>) -> Result<Box<dyn Queue + 'a>, Unavailable>;
+}
+
 /// A message on its way into the queue.
 pub trait Queue {
     /// The name under which the queue knows the message.
@@ -129,9 +135,11 @@ impl Method {
             Method::Qmail(_) => true,
         }
     }
+}
 
-    /// Opens a message in the queue. The working directory must be queue_directory.
-    pub fn open<'a>(&'a self, origin: &'a Origin<'a>) -> Result<Box<dyn Queue + 'a>, Unavailable> {
+/// The working directory must be queue_directory.
+impl Open for Method {
+    fn open<'a>(&'a self, origin: &'a Origin<'a>) -> Result<Box<dyn Queue + 'a>, Unavailable> {
         match self {
             Method::Cleanup(settings) => Ok(Box::new(cleanup::open(settings, origin)?)),
             Method::File(settings) => Ok(Box::new(file::open(settings, origin)?)),

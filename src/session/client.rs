@@ -19,20 +19,61 @@ pub const DRAIN_TIME: Duration = Duration::from_secs(10);
 /// Bytes dropped at a time after an acceptance: few clients have any more to say.
 const LEFTOVER_SIZE: usize = 1024;
 
-/// A client on one descriptor for each direction, often the same socket twice.
+/// One direction of a connection.
+pub trait Stream: Read + Write {
+    /// Waits until there is something to read (true) or nothing more will come (false), and reads nothing.
+    fn wait_for_input(&mut self) -> io::Result<bool>;
+
+    /// Reads what has arrived, without waiting for more.
+    fn read_arrived(&mut self, buffer: &mut [u8]) -> io::Result<usize>;
+
+    /// From here on each wait lasts `limit` at most.
+    fn set_limit(&mut self, limit: Duration);
+
+    /// Tells the other end that nothing more will come. Where this is no socket, the stream's being dropped is the end
+    /// that the client sees.
+    fn shutdown_write(&mut self);
+}
+
+impl Stream for Bounded {
+    fn wait_for_input(&mut self) -> io::Result<bool> {
+        socket::wait_for_input(self.fd.as_fd(), self.limit)
+    }
+
+    fn read_arrived(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        socket::read_arrived(self.fd.as_fd(), buffer)
+    }
+
+    fn set_limit(&mut self, limit: Duration) {
+        self.limit = limit;
+    }
+
+    fn shutdown_write(&mut self) {
+        socket::shutdown_write(self.fd.as_fd()).unwrap_or_default();
+    }
+}
+
+/// A client on one stream for each direction, often the same socket twice.
 #[derive(Debug)]
-pub struct Client {
-    input: Bounded,
+pub struct Client<S = Bounded> {
+    input: S,
     /// Until the reply has been sent.
-    output: Option<Bounded>,
+    output: Option<S>,
 }
 
 impl Client {
     /// Each wait for the client, in either direction, lasts `limit` at most.
     pub fn new((input, output): (OwnedFd, OwnedFd), limit: Duration) -> Client {
+        Client::on(Bounded { fd: input, limit }, Bounded { fd: output, limit })
+    }
+}
+
+impl<S: Stream> Client<S> {
+    /// A client whose bytes come from `input`, and to whom `output` leads.
+    pub fn on(input: S, output: S) -> Client<S> {
         Client {
-            input: Bounded { fd: input, limit },
-            output: Some(Bounded { fd: output, limit }),
+            input,
+            output: Some(output),
         }
     }
 
@@ -41,7 +82,7 @@ impl Client {
     /// Unlike Postfix, which opens the queue before it reads: a port probe that connects and leaves costs the queue nothing.
     pub fn wait_for_first_byte(&mut self) -> Result<(), Fault> {
         let fault = |error| Fault::Netstring(error, Phase::Header);
-        match socket::wait_for_input(self.input.fd.as_fd(), self.input.limit) {
+        match self.input.wait_for_input() {
             Ok(true) => Ok(()),
             Ok(false) => Err(fault(Error::Disconnect)),
             Err(error) => Err(fault(error.into())),
@@ -55,8 +96,7 @@ impl Client {
             return Err(Error::Disconnect);
         };
         output.write_all(&reply.encode())?;
-        // Where this is no socket, the descriptor's being closed is the end that the client sees.
-        socket::shutdown_write(output.fd.as_fd()).unwrap_or_default();
+        output.shutdown_write();
         Ok(())
     }
 
@@ -77,12 +117,13 @@ impl Client {
         let mut dropped = 0;
         while dropped < DRAIN_BYTES {
             let arrived = if reply.is_accepted() {
-                socket::read_arrived(input.fd.as_fd(), &mut buffer)
+                input.read_arrived(&mut buffer)
             } else {
-                input.limit = end.saturating_duration_since(Instant::now());
-                if input.limit.is_zero() {
+                let left = end.saturating_duration_since(Instant::now());
+                if left.is_zero() {
                     return;
                 }
+                input.set_limit(left);
                 input.read(&mut buffer)
             };
             match arrived {
@@ -93,7 +134,7 @@ impl Client {
     }
 }
 
-impl Read for Client {
+impl<S: Read> Read for Client<S> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.input.read(buffer)
     }

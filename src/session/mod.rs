@@ -9,7 +9,7 @@ mod answer;
 mod client;
 mod reply;
 
-pub use client::Client;
+pub use client::{Client, Stream};
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use crate::jail::{self, Need};
 use crate::log::{self, Shown};
 use crate::lookup::MatchList;
 use crate::peer::Peer;
-use crate::queue::{Committed, Method, Origin, Queue};
+use crate::queue::{Committed, Open, Origin, Queue};
 use crate::sys::alarm;
 use crate::wire::netstring::{self, Seen};
 use crate::wire::qmqp::{self, Limits, Request};
@@ -101,7 +101,7 @@ impl Lists {
 pub struct Session<'a> {
     pub settings: &'a Settings,
     pub lists: &'a Lists,
-    pub method: &'a Method,
+    pub method: &'a dyn Open,
     pub peer: &'a Peer,
     /// When the client connected, in seconds and microseconds since the epoch.
     pub arrival: (i64, u32),
@@ -148,7 +148,7 @@ impl From<qmqp::Fault> for Fault {
 
 impl Session<'_> {
     /// Serves the client from its first log line to its last.
-    pub fn run(&self, client: Client) -> Outcome {
+    pub fn run<S: Stream>(&self, client: Client<S>) -> Outcome {
         let namaddr = if self.settings.qmqpd_client_port_logging {
             self.peer.namaddr_port()
         } else {
@@ -165,7 +165,7 @@ impl Session<'_> {
         outcome
     }
 
-    fn serve(&self, mut client: Client, namaddr: &str) -> Outcome {
+    fn serve<S: Stream>(&self, mut client: Client<S>, namaddr: &str) -> Outcome {
         let origin = Origin {
             peer: self.peer,
             namaddr,
@@ -204,9 +204,9 @@ impl Session<'_> {
     }
 
     /// The protocol. `id` is the queue id from the moment there is one.
-    fn transaction(
+    fn transaction<S: Stream>(
         &self,
-        client: &mut Client,
+        client: &mut Client<S>,
         origin: &Origin<'_>,
         id: &mut String,
     ) -> Result<Committed, Fault> {
