@@ -119,13 +119,22 @@ impl Config {
     /// Reads main.cf in `directory` and puts the `overrides` in place.
     pub fn load(directory: &Path, overrides: Vec<Override>, names: Names) -> Result<Config, Error> {
         trust::check(directory)?;
-        let path = main_cf_in(directory);
-        let bytes = main_cf::read(&path)?;
+        let bytes = main_cf::read(&main_cf_in(directory))?;
+        Config::parse(directory, &bytes, overrides, names)
+    }
+
+    /// The same, with `bytes` for what main.cf in `directory` holds.
+    pub fn parse(
+        directory: &Path,
+        bytes: &[u8],
+        overrides: Vec<Override>,
+        names: Names,
+    ) -> Result<Config, Error> {
         let mut warnings = Vec::new();
         let mut set: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
         let parsed = main_cf::parse(
-            &path.to_string_lossy(),
-            &bytes,
+            &main_cf_in(directory).to_string_lossy(),
+            bytes,
             &mut |warning| warnings.push(warning),
             &mut |name, value| {
                 let earlier = set.insert(name.to_vec(), value.to_vec());
