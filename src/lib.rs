@@ -2,6 +2,10 @@
 //!
 //! The rooms, highest first. A room uses only rooms that stand below it; `tests/layers.rs` holds them to it.
 
+// What a fuzzer runs (tests/fuzz), and the tests with what it has found. No part of the program.
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
+
 // How the process starts, is confined, serves and exits.
 mod service;
 
@@ -38,6 +42,6 @@ pub fn run() -> u8 {
     service::run()
 }
 
-// The unit tests have an entry point of their own.
-#[cfg(not(test))]
+// The unit tests and the fuzzer have an entry point of their own.
+#[cfg(not(any(test, fuzzing)))]
 sys::entry::entry_point!(run);

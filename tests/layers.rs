@@ -33,9 +33,12 @@ fn a_room_uses_only_rooms_below_it() {
     let lib = fs::read_to_string(src.join("lib.rs")).unwrap();
     let rooms: Vec<&str> = lib
         .lines()
-        .filter_map(|line| line.strip_prefix("mod ")?.strip_suffix(';'))
+        .filter_map(|line| {
+            let line = line.strip_prefix("pub ").unwrap_or(line);
+            line.strip_prefix("mod ")?.strip_suffix(';')
+        })
         .collect();
-    assert_eq!(rooms.len(), 10, "{rooms:?}");
+    assert_eq!(rooms.len(), 11, "{rooms:?}");
     let rank = |name: &str| rooms.iter().position(|room| *room == name);
 
     let mut files = Vec::new();

@@ -78,13 +78,22 @@ impl Cdb {
             notes.extend(older_than_source(&database, changed, path).map(Note::Warning));
         }
         Ok(Cdb {
+            changed,
+            ..Cdb::over((name, path), file, metadata.size())
+        })
+    }
+}
+
+impl<F> Cdb<F> {
+    pub(super) fn over((name, path): (&str, &str), file: F, size: u64) -> Cdb<F> {
+        Cdb {
             name: name.to_owned(),
             path: path.to_owned(),
             file,
-            size: metadata.size(),
-            changed,
+            size,
+            changed: None,
             form: Cell::new(Form::Unknown),
-        })
+        }
     }
 }
 
@@ -264,17 +273,12 @@ mod tests {
     }
 
     fn open(bytes: Vec<u8>) -> Cdb<Memory> {
-        Cdb {
-            name: "cdb:F".to_owned(),
-            path: "F".to_owned(),
-            size: bytes.len() as u64,
-            file: Memory {
-                bytes,
-                reads: RefCell::default(),
-            },
-            changed: None,
-            form: Cell::new(Form::Unknown),
-        }
+        let size = bytes.len() as u64;
+        let file = Memory {
+            bytes,
+            reads: RefCell::default(),
+        };
+        Cdb::over(("cdb:F", "F"), file, size)
     }
 
     /// Writes a database as cdb.txt describes it.

@@ -22,11 +22,15 @@ pub(super) struct Cidr {
 
 impl Cidr {
     pub(super) fn open(name: &str, text: &str) -> Result<Cidr, Reason> {
-        Ok(Cidr {
+        Ok(Cidr::over(name, Source::rules("cidr", text)?))
+    }
+
+    pub(super) fn over(name: &str, source: Source) -> Cidr {
+        Cidr {
             name: name.to_owned(),
-            source: Source::rules("cidr", text)?,
+            source,
             rules: Once::new(),
-        })
+        }
     }
 
     fn read(&self) -> Parsed<Vec<Rule>> {

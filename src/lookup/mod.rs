@@ -11,6 +11,8 @@ mod braces;
 mod cdb;
 mod cidr;
 mod constant;
+#[cfg(any(test, fuzzing))]
+pub mod in_memory;
 mod inline;
 mod items;
 mod match_list;

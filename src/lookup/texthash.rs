@@ -27,12 +27,16 @@ impl TextHash {
     pub(super) fn open(name: &str, path: &str, utf8: bool) -> Result<TextHash, Reason> {
         let source = Source::file(path)
             .map_err(|error| Reason(format!("open database {path}: {}", error_text(&error))))?;
-        Ok(TextHash {
+        Ok(TextHash::over(name, source, utf8))
+    }
+
+    pub(super) fn over(name: &str, source: Source, utf8: bool) -> TextHash {
+        TextHash {
             name: name.to_owned(),
             source,
             utf8,
             entries: Once::new(),
-        })
+        }
     }
 
     fn read(&self) -> Parsed<Entries> {

@@ -5,7 +5,7 @@
 //! may have left something, and counts as not queued. The content is held back to the end, because the envelope has to be in front
 //! of it, and our own header depends on the envelope. Authority: the cleanup page of the specification.
 
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -75,17 +75,17 @@ impl Settings {
 const HEADER_ROOM: usize = 16;
 
 /// A message that cleanup has given an id to.
-pub struct Cleanup<'a> {
+pub struct Cleanup<'a, S = Bounded> {
     settings: &'a Settings,
     origin: &'a Origin<'a>,
     queue_id: String,
-    out: Writer<Bounded>,
+    out: Writer<S>,
     content: Held,
     recipients: u64,
     first_recipient: Vec<u8>,
 }
 
-/// Connects, reads the queue id and prepares the records that come before the sender.
+/// Connects, reads the queue id and begins the message.
 pub fn open<'a>(
     settings: &'a Settings,
     origin: &'a Origin<'a>,
@@ -102,7 +102,16 @@ pub fn open<'a>(
         begin,
     };
     let queue_id = answers::greeting(&mut greeting, &socket_name(&settings.socket))?;
+    Ok(begin_message(settings, origin, (stream, queue_id), flags))
+}
 
+/// Prepares the records that come before the sender.
+pub(super) fn begin_message<'a, S: Write>(
+    settings: &'a Settings,
+    origin: &'a Origin<'a>,
+    (stream, queue_id): (S, String),
+    flags: u32,
+) -> Cleanup<'a, S> {
     log::debug(1, format_args!("send attr flags = {flags}"));
     let mut preamble = Vec::with_capacity(4096);
     attr::put(&mut preamble, "flags", &flags.to_string());
@@ -113,7 +122,7 @@ pub fn open<'a>(
     if !settings.content_filter.is_empty() {
         out.put(Type::Filt, &[&settings.content_filter]);
     }
-    Ok(Cleanup {
+    Cleanup {
         settings,
         origin,
         queue_id,
@@ -121,7 +130,7 @@ pub fn open<'a>(
         content: Held::default(),
         recipients: 0,
         first_recipient: Vec::new(),
-    })
+    }
 }
 
 /// A greeting, in however many pieces it comes: all of them have to be there [`GREETING_LIMIT`] after `begin`.
@@ -141,7 +150,7 @@ impl Read for Whole<'_> {
     }
 }
 
-impl Queue for Cleanup<'_> {
+impl<S: Read + Write> Queue for Cleanup<'_, S> {
     fn queue_id(&self) -> &str {
         &self.queue_id
     }
@@ -188,7 +197,7 @@ impl Queue for Cleanup<'_> {
     }
 }
 
-impl Cleanup<'_> {
+impl<S: Write> Cleanup<'_, S> {
     fn send_content(&mut self, content: &[u8]) {
         let header = Received {
             origin: self.origin,
@@ -211,7 +220,7 @@ impl Cleanup<'_> {
 }
 
 /// What cleanup is asked to do with the message.
-fn flags(settings: &Settings) -> u32 {
+pub(super) fn flags(settings: &Settings) -> u32 {
     let mut flags = flag::FILTER | flag::BCC_OK | flag::MAP_OK | flag::MILTER;
     log_flags("before", flags);
     let overrides = settings.receive_override_options;

@@ -10,6 +10,8 @@ mod answers;
 mod cleanup;
 mod content;
 mod file;
+#[cfg(any(test, fuzzing))]
+pub mod in_memory;
 mod qmail;
 mod received;
 

@@ -4,7 +4,7 @@
 //! launched.
 #![forbid(unsafe_code)]
 
-mod cat;
+pub mod cat;
 mod check;
 mod commands;
 mod destination;

@@ -9,7 +9,7 @@
 //! Nothing runs after main, either: what is written to standard output has to end with a line end, or be flushed.
 
 /// Makes `$run`, a function without arguments that returns the exit status, the program's entry point.
-#[cfg(not(test))]
+#[cfg(not(any(test, fuzzing)))]
 macro_rules! entry_point {
     ($run:path) => {
         /// The name that the C library's start-up code calls.
@@ -23,7 +23,7 @@ macro_rules! entry_point {
         }
     };
 }
-#[cfg(not(test))]
+#[cfg(not(any(test, fuzzing)))]
 pub(crate) use entry_point;
 
 // The unwinder, which the standard library refers to and a program that aborts on panic never calls: as a part of the

@@ -30,11 +30,15 @@ pub(super) struct Regexp {
 
 impl Regexp {
     pub(super) fn open(name: &str, text: &str) -> Result<Regexp, Reason> {
-        Ok(Regexp {
+        Ok(Regexp::over(name, Source::rules("regexp", text)?))
+    }
+
+    pub(super) fn over(name: &str, source: Source) -> Regexp {
+        Regexp {
             name: name.to_owned(),
-            source: Source::rules("regexp", text)?,
+            source,
             rules: Once::new(),
-        })
+        }
     }
 
     fn read(&self) -> Parsed<Vec<Rule>> {
@@ -129,6 +133,24 @@ fn find<'r>(rules: &'r [Rule], key: &CString) -> Result<Option<&'r [u8]>, String
         }
     }
     Ok(None)
+}
+
+/// What a rule's line has, as far as that can be told without the C library: one or two patterns, the number of groups
+/// in each, and the value behind them with the highest group that it asks for, if it can be right at all.
+#[cfg(any(test, fuzzing))]
+pub(super) fn split(line: &[u8]) -> Result<super::in_memory::RegexpLine<'_>, String> {
+    let mut rest = line;
+    let mut patterns = Vec::new();
+    while patterns.is_empty() || patterns.len() == 1 && rest.starts_with(b"!") {
+        let pattern = Pattern::split(&mut rest)?;
+        patterns.push((
+            pattern.source,
+            groups(pattern.source, pattern.flags.extended),
+        ));
+    }
+    let value = trim(rest);
+    let highest = replacement::check(value).ok().map(|highest| highest.0);
+    Ok((patterns, value, highest))
 }
 
 /// The rules and warnings of a table that is being read.

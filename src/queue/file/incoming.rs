@@ -187,6 +187,20 @@ impl Settings {
 }
 
 impl Incoming {
+    /// A file that somebody has made, and that has no name to be removed.
+    #[cfg(any(test, fuzzing))]
+    pub fn made(file: std::fs::File, directory: OwnedFd, limit: Option<u64>) -> Incoming {
+        Incoming {
+            file,
+            directory,
+            name: String::new(),
+            path: "F".to_owned(),
+            written: 0,
+            limit,
+            is_mail: false,
+        }
+    }
+
     pub fn file(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
     }

@@ -31,7 +31,7 @@ use super::content::Held;
 use super::received::{self, Received};
 use super::{AfterReply, Committed, Origin, Queue, Unavailable, Verdict, content};
 
-use incoming::Incoming;
+pub(super) use incoming::Incoming;
 
 /// How long the queue manager may take to hear of a message. It finds it by itself within minutes.
 const WAKE_LIMIT: Duration = Duration::from_secs(2);
@@ -136,18 +136,27 @@ pub struct QueueFile<'a> {
     utf8: u32,
 }
 
-/// Makes the file and writes the records that come before the sender.
+/// Makes the file and begins the message.
 pub fn open<'a>(
     settings: &'a Settings,
     origin: &'a Origin<'a>,
 ) -> Result<QueueFile<'a>, Unavailable> {
-    let (file, id, created) = match incoming::create(&settings.incoming) {
-        Ok(created) => created,
+    match incoming::create(&settings.incoming) {
+        Ok((file, id, created)) => Ok(begin_message(settings, origin, (file, id.text), created)),
         Err(error) => {
             log::warning(format_args!("{error}"));
-            return Err(Unavailable);
+            Err(Unavailable)
         }
-    };
+    }
+}
+
+/// Prepares the records that come before the sender.
+pub(super) fn begin_message<'a>(
+    settings: &'a Settings,
+    origin: &'a Origin<'a>,
+    (file, queue_id): (Incoming, String),
+    created: (i64, u32),
+) -> QueueFile<'a> {
     let mut out = Writer::new(file, Vec::with_capacity(4096));
     out.put(Type::Size, &[size_record([0; 6]).as_bytes()]);
     let (secs, usecs) = origin.arrival;
@@ -159,10 +168,10 @@ pub fn open<'a>(
     if !settings.content_filter.is_empty() {
         out.put(Type::Filt, &[&settings.content_filter]);
     }
-    Ok(QueueFile {
+    QueueFile {
         settings,
         origin,
-        queue_id: id.text,
+        queue_id,
         created,
         out,
         trigger: socket::unconnected_stream().ok(),
@@ -173,7 +182,7 @@ pub fn open<'a>(
         first_recipient: Vec::new(),
         written: 0,
         utf8: 0,
-    })
+    }
 }
 
 impl Queue for QueueFile<'_> {

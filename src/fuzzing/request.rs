@@ -1,0 +1,79 @@
+//! The request reader against an obvious one, whatever the limits and however the bytes come in.
+
+use std::io::Read;
+
+use crate::wire::qmqp::{Fault, Limits, Request};
+
+use super::input::Input;
+use super::obvious::request::{self as obvious, Parts};
+use super::steps::Steps;
+
+/// Two bytes of limits, one that says how many bytes come at a time, and what the client sends.
+pub fn request(data: &[u8]) {
+    let mut input = Input(data);
+    let limits = Limits {
+        message: Some(u64::from(input.byte())).filter(|&limit| limit > 0),
+        address: u64::from(input.byte()),
+    };
+    let step = usize::from(input.byte()).max(1);
+    let bytes = input.0;
+    let expected = obvious::parse(bytes, limits.message, limits.address);
+    let slow = Steps::new(bytes, step);
+    assert_eq!(read(slow, limits).map_err(sentence), expected);
+    assert_eq!(read(bytes, limits).map_err(sentence), expected);
+}
+
+fn read(source: impl Read, limits: Limits) -> Result<Parts, Fault> {
+    let mut content = Request::begin(source, limits, |_| ())?.content()?;
+    let mut bytes = Vec::new();
+    while let Some(piece) = content.next()? {
+        assert!(!piece.is_empty());
+        bytes.extend_from_slice(piece);
+    }
+    let (sender, mut rest) = content.sender()?;
+    let mut recipients = Vec::new();
+    let mut recipient = Vec::new();
+    while rest.next(&mut recipient)? {
+        recipients.push(recipient.clone());
+    }
+    Ok(Parts {
+        content: bytes,
+        sender,
+        recipients,
+    })
+}
+
+fn sentence(fault: Fault) -> String {
+    match fault {
+        Fault::Netstring(error, phase) => format!("{error} while {phase}"),
+        Fault::Address(phase) => format!("{} while {phase}", obvious::ADDRESS),
+    }
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+    use crate::fuzzing::random::{self, Random};
+    use crate::wire::netstring::encode;
+
+    /// A request of short parts, damaged as often as not.
+    pub fn sample(random: &mut Random) -> Vec<u8> {
+        let content = random.bytes(40);
+        let mut inner = encode(&content);
+        for _ in 0..random.below(5) {
+            let address = random.text(9, &["a", "list-", "@", ".example", "\"", "-@[]"]);
+            inner.extend(encode(&address));
+        }
+        let mut request = encode(&inner);
+        random.damage(&mut request);
+        request
+    }
+
+    #[test]
+    fn requests_are_read_as_by_an_obvious_reader() {
+        random::run("request", request, |random| {
+            let limits = [random.byte() % 64, random.byte() % 64, random.byte() % 64];
+            [&limits, sample(random).as_slice()].concat()
+        });
+    }
+}

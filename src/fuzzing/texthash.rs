@@ -1,0 +1,76 @@
+//! `texthash:` tables: what a file has for a key, against line by line.
+
+use crate::lookup::in_memory::InMemory;
+
+use super::input::Input;
+use super::obvious::lines::{is_space, of_table, trim};
+use super::surroundings::with_log;
+
+/// smtputf8_enable, the length of the key and the key, then the file.
+pub fn texthash(data: &[u8]) {
+    let mut input = Input(data);
+    let utf8 = !input.bit();
+    let key = String::from_utf8_lossy(input.data());
+    let table = InMemory::texthash(input.0, utf8);
+    let found = with_log(|| table.find(&key));
+    assert_eq!(found.ok(), find(input.0, utf8, key.as_bytes()));
+}
+
+/// The value; none at all where a key is there twice.
+fn find(file: &[u8], utf8: bool, key: &[u8]) -> Option<Option<Vec<u8>>> {
+    let mut entries: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
+    for line in of_table(file) {
+        let Some((own, value)) = entry(&line) else {
+            continue;
+        };
+        if utf8 && String::from_utf8(line).is_err() {
+            continue;
+        }
+        if entries.iter().any(|(other, _)| *other == own) {
+            return None;
+        }
+        entries.push((own, value));
+    }
+    let found = entries.into_iter().find(|(own, _)| own == key);
+    Some(found.map(|(_, value)| value))
+}
+
+/// A key goes to the first blank that is neither quoted nor after a backslash.
+fn entry(line: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
+    let mut quoted = false;
+    let mut at = 0;
+    while at < line.len() && (quoted || !is_space(line[at])) {
+        match line[at] {
+            b'\\' => at += 1,
+            b'"' => quoted = !quoted,
+            _ => {}
+        }
+        at += 1;
+    }
+    if quoted || at == 0 || at >= line.len() || trim(&line[at..]).is_empty() {
+        return None;
+    }
+    Some((line[..at].to_vec(), trim(&line[at..]).to_vec()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fuzzing::random;
+
+    #[test]
+    fn texthash_tables_are_read_as_line_by_line() {
+        random::run("texthash", texthash, |random| {
+            let key = random.text(2, &["a", "b", "\"a b\"", "\\ "]);
+            let mut input = vec![random.byte(), u8::try_from(key.len()).unwrap(), 0];
+            input.extend(&key);
+            let pieces = [
+                "a", "b", " ", "\t", "\n", "\"", "\\", "#", "\0", "\u{e9}", "\x0b", "a b\n",
+                "b a\n",
+            ];
+            input.extend(random.text(20, &pieces));
+            random.damage(&mut input);
+            input
+        });
+    }
+}

@@ -1,0 +1,96 @@
+//! Tables whose files are in memory, and lists that log nothing, for whoever wants to try many.
+
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::time::SystemTime;
+
+use super::Error;
+use super::cdb::{Cdb, Pages};
+use super::cidr::Cidr;
+use super::match_list::{MatchList, ParentStyle};
+use super::regexp::{self, Regexp};
+use super::table::{Problem, Table, Tables};
+use super::text::Source;
+use super::texthash::TextHash;
+
+/// The file's name in messages.
+const FILE: &str = "F";
+
+/// A table.
+#[derive(Debug)]
+pub struct InMemory(Box<dyn Table>);
+
+impl InMemory {
+    pub fn cidr(file: &[u8]) -> InMemory {
+        InMemory(Box::new(Cidr::over("cidr:F", source(file))))
+    }
+
+    pub fn regexp(file: &[u8]) -> InMemory {
+        InMemory(Box::new(Regexp::over("regexp:F", source(file))))
+    }
+
+    /// `utf8` is smtputf8_enable.
+    pub fn texthash(file: &[u8], utf8: bool) -> InMemory {
+        InMemory(Box::new(TextHash::over("texthash:F", source(file), utf8)))
+    }
+
+    pub fn cdb(file: &[u8]) -> InMemory {
+        let size = u64::try_from(file.len()).unwrap_or(u64::MAX);
+        let bytes = Bytes(file.to_vec());
+        InMemory(Box::new(Cdb::over(("cdb:F", FILE), bytes, size)))
+    }
+
+    /// The value of `key`, or what the table says where it cannot tell.
+    pub fn find(&self, key: &str) -> Result<Option<Vec<u8>>, Vec<String>> {
+        self.0.find(key).map_err(|Problem(warnings)| warnings)
+    }
+}
+
+/// A list, as [`MatchList::open`] has it, with nothing logged. A process may log few errors before it has to end.
+pub fn match_list(
+    patterns: &str,
+    parents: ParentStyle,
+    tables: &mut Tables,
+) -> Result<MatchList, Error> {
+    MatchList::read("qmqpd_authorized_clients", patterns, parents, tables).1
+}
+
+/// A line of a regexp table, without the C library: patterns, each with its number of groups; value; the highest group
+/// that the value asks for, if it can be right at all.
+pub type RegexpLine<'a> = (Vec<(&'a [u8], usize)>, &'a [u8], Option<usize>);
+
+/// Takes a line of a regexp table apart.
+pub fn split_regexp(line: &[u8]) -> Result<RegexpLine<'_>, String> {
+    regexp::split(line)
+}
+
+fn source(file: &[u8]) -> Source {
+    Source::Rules {
+        text: FILE.to_owned(),
+        lines: file.to_vec(),
+    }
+}
+
+/// The bytes of a database.
+#[derive(Debug)]
+struct Bytes(Vec<u8>);
+
+impl FileExt for Bytes {
+    fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize> {
+        let mut rest = usize::try_from(at)
+            .ok()
+            .and_then(|at| self.0.get(at..))
+            .unwrap_or_default();
+        io::Read::read(&mut rest, buffer)
+    }
+
+    fn write_at(&self, _: &[u8], _: u64) -> io::Result<usize> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+}
+
+impl Pages for Bytes {
+    fn state(&self) -> (u64, Option<SystemTime>) {
+        (1, None)
+    }
+}

@@ -1,0 +1,45 @@
+//! Messages whose cleanup or whose file is in memory, for whoever wants to try many.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+
+use super::file::{self, Incoming};
+use super::{Method, Origin, Queue, Unavailable, answers, cleanup};
+
+/// A message for the cleanup at the other end of `stream`.
+pub fn cleanup<'a, S: Read + Write + 'a>(
+    method: &'a Method,
+    origin: &'a Origin<'a>,
+    mut stream: S,
+) -> Result<Box<dyn Queue + 'a>, Unavailable> {
+    let Method::Cleanup(settings) = method else {
+        return Err(Unavailable);
+    };
+    let queue_id = answers::greeting(&mut stream, "cleanup in memory")?;
+    let flags = cleanup::flags(settings);
+    let stream = (stream, queue_id);
+    Ok(Box::new(cleanup::begin_message(
+        settings, origin, stream, flags,
+    )))
+}
+
+/// A message for a queue file of up to `limit` bytes that has no name in `directory`.
+pub fn file<'a>(
+    method: &'a Method,
+    origin: &'a Origin<'a>,
+    (file, directory): (File, OwnedFd),
+    limit: Option<u64>,
+) -> Result<Box<dyn Queue + 'a>, Unavailable> {
+    let Method::File(settings) = method else {
+        return Err(Unavailable);
+    };
+    let incoming = Incoming::made(file, directory, limit);
+    let named = (incoming, "4F1".to_owned());
+    Ok(Box::new(file::begin_message(
+        settings,
+        origin,
+        named,
+        origin.arrival,
+    )))
+}
