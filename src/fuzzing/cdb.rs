@@ -5,16 +5,22 @@ use crate::lookup::in_memory::InMemory;
 use super::input::Input;
 use super::surroundings::with_log;
 
-/// The key, entries to make a file of, places to damage it in; what is left replaces the file where it is not empty.
+/// A key, entries to make a file of, places to damage it in; what is left replaces the file where it is not empty.
 pub fn cdb(data: &[u8]) {
     let mut input = Input(data);
-    let key = String::from_utf8_lossy(input.data()).into_owned();
+    let other = input.data().to_vec();
     let entries: Vec<_> = (0..input.byte() % 16)
         .map(|_| (input.data().to_vec(), input.data().to_vec()))
         .collect();
     let mut file = make(&entries);
-    let expected = expected(&entries, key.as_bytes());
-    assert_eq!(with_log(|| InMemory::cdb(&file).find(&key)), Ok(expected));
+    let keys = entries.iter().map(|(key, _)| key).chain([&other]);
+    let keys: Vec<&str> = keys
+        .filter_map(|key| std::str::from_utf8(key).ok())
+        .collect();
+    for key in &keys {
+        let expected = expected(&entries, key.as_bytes());
+        assert_eq!(with_log(|| InMemory::cdb(&file).find(key)), Ok(expected));
+    }
 
     for _ in 0..input.byte() % 16 {
         let at = usize::from(u16::from_le_bytes([input.byte(), input.byte()])) % file.len();
@@ -23,10 +29,12 @@ pub fn cdb(data: &[u8]) {
     if !input.0.is_empty() {
         file = input.0.to_vec();
     }
-    let found = with_log(|| InMemory::cdb(&file).find(&key));
-    match find(&file, key.as_bytes()) {
-        Ok(value) => assert_eq!(found, Ok(value)),
-        Err(Damaged) => assert_eq!(found.unwrap_err(), ["error reading F.cdb: Protocol error"]),
+    for key in &keys {
+        let found = with_log(|| InMemory::cdb(&file).find(key));
+        match find(&file, key.as_bytes()) {
+            Ok(value) => assert_eq!(found, Ok(value)),
+            Err(Damaged) => assert_eq!(found.unwrap_err(), ["error reading F.cdb: Protocol error"]),
+        }
     }
 }
 
@@ -153,7 +161,7 @@ mod tests {
     use crate::fuzzing::random::{self, Random};
 
     fn text(random: &mut Random) -> Vec<u8> {
-        let text = random.text(2, &["a", "b", "\0"]);
+        let text = random.text(3, &["a", "b", "c", "de", "fgh", "\0"]);
         let mut out = vec![u8::try_from(text.len()).unwrap(), 0];
         out.extend(text);
         out

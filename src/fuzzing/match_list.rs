@@ -1,10 +1,16 @@
 //! Access lists: whether a client is listed, against item by item, character by character and bit by bit.
 
+use std::fs::File;
+use std::io::Write;
 use std::net::Ipv6Addr;
+use std::os::fd::AsRawFd;
+
+use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use crate::lookup::{in_memory, parent_style};
 
 use super::input::Input;
+use super::obvious::lines::logical;
 use super::obvious::network::Network;
 use super::surroundings::{tables, with_log};
 
@@ -39,7 +45,8 @@ enum Answer {
     AskTheTable,
 }
 
-/// Bytes for the client's name, its address, and whether `example` is what is below it too; then the list.
+/// Bytes for the client's name, its address, and whether `example` is what is below it too; a file; then the list, in
+/// which `@` stands for the file's name, as it does in the file.
 pub fn match_list(data: &[u8]) {
     let mut input = Input(data);
     let client = Client {
@@ -47,22 +54,31 @@ pub fn match_list(data: &[u8]) {
         addr: input.choice(ADDRS),
         parents_too: input.bit(),
     };
+    let file = String::from_utf8_lossy(input.data());
     let list = String::from_utf8_lossy(input.0);
-    if leaves_the_test(&list) {
+    if leaves_the_test(&list) || leaves_the_test(&file) {
         return;
     }
+    let mut memory = File::from(memfd_create(c"list", MFdFlags::MFD_CLOEXEC).unwrap());
+    let path = format!("/proc/self/fd/{}", memory.as_raw_fd());
+    let (file, list) = (file.replace('@', &path), list.replace('@', &path));
+    memory.write_all(file.as_bytes()).unwrap();
     let found = with_log(|| client.ask(&list));
-    let expected = client.expect(&list);
+    let expected = client.expect(&items_with_file(&list, &path, file.as_bytes()));
     if expected != Answer::AskTheTable {
-        assert_eq!(found, expected, "{list:?} {client:?}");
+        assert_eq!(found, expected, "{list:?} {file:?} {client:?}");
     }
 }
 
 /// Whether files and servers of this machine would be asked, or the C library for its expressions.
 fn leaves_the_test(list: &str) -> bool {
-    let mut slashes = list.match_indices('/');
-    let is_mask = |(at, _): (usize, &str)| list[at + 1..].starts_with(|c: char| c.is_ascii_digit());
-    !slashes.all(is_mask) || list.contains("proxy:") || list.contains("regexp:")
+    let next = |at: usize, is: fn(char) -> bool| list[at + 1..].chars().next().is_none_or(is);
+    let is_mask = |(at, _): (usize, &str)| next(at, |c| c.is_ascii_digit());
+    let is_file = |(at, _): (usize, &str)| next(at, is_separator);
+    !list.match_indices('/').all(is_mask)
+        || !list.match_indices('@').all(is_file)
+        || list.contains("proxy:")
+        || list.contains("regexp:")
 }
 
 #[derive(Debug)]
@@ -87,15 +103,14 @@ impl Client {
         }
     }
 
-    fn expect(&self, list: &str) -> Answer {
-        let items = items(list);
+    fn expect(&self, items: &[(String, bool)]) -> Answer {
         if items.iter().any(|(pattern, _)| pattern.is_empty()) {
             return Answer::NoList;
         }
         for (pattern, negated) in items {
-            match self.matches(&pattern) {
+            match self.matches(pattern) {
                 Answer::No => {}
-                Answer::Yes if negated => return Answer::No,
+                Answer::Yes if *negated => return Answer::No,
                 other => return other,
             }
         }
@@ -159,13 +174,33 @@ impl Client {
     }
 }
 
-/// The patterns of a list, and whether each is negated.
-fn items(list: &str) -> Vec<(String, bool)> {
+/// The patterns of a list, and whether each is negated; those of the file in the place of its name.
+fn items_with_file(list: &str, path: &str, file: &[u8]) -> Vec<(String, bool)> {
+    let mut all = Vec::new();
+    for (pattern, negated) in items(list) {
+        if pattern != path {
+            all.push((pattern, negated));
+            continue;
+        }
+        for line in logical(file) {
+            let inner = items(&String::from_utf8_lossy(&line));
+            all.extend(
+                inner
+                    .into_iter()
+                    .map(|(pattern, own)| (pattern, own != negated)),
+            );
+        }
+    }
+    all
+}
+
+/// The patterns of a text.
+fn items(text: &str) -> Vec<(String, bool)> {
     let mut items = vec![String::new()];
     let mut depth = 0;
-    for c in list.chars() {
+    for c in text.chars() {
         match c {
-            ',' | ' ' | '\t' | '\r' | '\n' if depth == 0 => {
+            c if depth == 0 && is_separator(c) => {
                 items.push(String::new());
                 continue;
             }
@@ -185,54 +220,68 @@ fn items(list: &str) -> Vec<(String, bool)> {
         .collect()
 }
 
+fn is_separator(c: char) -> bool {
+    ", \t\r\n".contains(c)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fuzzing::random;
+    use crate::fuzzing::random::{self, Random};
 
     #[test]
     fn lists_decide_as_item_by_item() {
         random::run("match_list", match_list, |random| {
             let mut input = vec![random.byte(), random.byte(), random.byte()];
-            for _ in 0..random.below(5) {
-                input.extend(random.text(2, &["!", ""]));
-                input.extend(random.text(
-                    1,
-                    &[
-                        "localhost",
-                        "unknown",
-                        "example",
-                        ".example",
-                        "B.example",
-                        "127.0.0.1",
-                        "127.0.0.0/8",
-                        "127.0.0.1/8",
-                        "[::1]",
-                        "::1",
-                        "2001:DB8::/32",
-                        "[2001:db8::/32]",
-                        "[2001:db8::]/33",
-                        "fe80::/10",
-                        "192.0.2.0/24",
-                        "192.0.2.0/33",
-                        "[::1",
-                        "static:x",
-                        "fail:x",
-                        "dead/8",
-                        "#",
-                        "inline:{a=b, b=c}",
-                        "cidr:{{0.0.0.0/0 x}}",
-                        "{a b}",
-                        "/8",
-                        ":x",
-                        "x:",
-                        "nosuch:type",
-                    ],
-                ));
-                input.extend(random.text(2, &[" ", ",", "\t"]));
-            }
+            let file = list(random, &["\n", " ", "\n "]);
+            input.extend(u16::try_from(file.len()).unwrap().to_le_bytes());
+            input.extend(file);
+            input.extend(list(random, &[" ", ",", "\t"]));
             random.damage(&mut input);
             input
         });
+    }
+
+    fn list(random: &mut Random, separators: &[&str]) -> Vec<u8> {
+        const ITEMS: &[&str] = &[
+            "localhost",
+            "unknown",
+            "example",
+            ".example",
+            "B.example",
+            "127.0.0.1",
+            "127.0.0.0/8",
+            "127.0.0.1/8",
+            "[::1]",
+            "::1",
+            "2001:DB8::/32",
+            "[2001:db8::/32]",
+            "[2001:db8::]/33",
+            "fe80::/10",
+            "192.0.2.0/24",
+            "192.0.2.0/33",
+            "[::1",
+            "static:x",
+            "fail:x",
+            "dead/8",
+            "#",
+            "inline:{a=b, b=c}",
+            "{a b}",
+            "/8",
+            ":x",
+            "x:",
+            "cidr:{{0.0.0.0/0 x}}",
+            "nosuch:type",
+            "@",
+            "@",
+            "@",
+        ];
+        let mut list = Vec::new();
+        for _ in 0..random.below(5) {
+            list.extend(random.text(2, &["!", ""]));
+            list.extend(random.text(1, ITEMS));
+            list.extend(random.text(2, separators));
+        }
+        list
     }
 }

@@ -53,6 +53,10 @@ mod tests {
                 for _ in 0..random.below(5) {
                     let data = random.bytes(300);
                     put(&mut input, Type::Norm, &[&data]);
+                    // A length of nothing, in more bytes than it needs.
+                    input.push(b'X');
+                    input.extend(vec![0x80; random.below(6)]);
+                    input.push(0);
                 }
             } else {
                 for _ in 0..random.below(5) {

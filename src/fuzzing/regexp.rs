@@ -3,26 +3,24 @@
 
 use crate::lookup::in_memory::{InMemory, split_regexp};
 
-use super::input::Input;
 use super::obvious::lines::{is_space, of_table, sign, trim, word};
 use super::surroundings::with_log;
 
 const KEYS: &[&str] = &["", "a", "b", "ab", "client", "192"];
 
-/// A byte for the key, then the file.
-pub fn regexp(data: &[u8]) {
-    let mut input = Input(data);
-    let key = input.choice(KEYS);
+/// The file.
+pub fn regexp(file: &[u8]) {
     let mut are_plain = true;
-    for line in of_table(input.0) {
+    for line in of_table(file) {
         let line = trim(&line);
         let (word, rest) = word(line);
         let text = if word == b"if" { trim(rest) } else { line };
         are_plain &= check_line(text);
     }
-    if are_plain {
-        let found = with_log(|| InMemory::regexp(input.0).find(key));
-        assert_eq!(found, Ok(find(input.0, key)));
+    let table = InMemory::regexp(file);
+    for key in KEYS.iter().filter(|_| are_plain) {
+        let found = with_log(|| table.find(key));
+        assert_eq!(found, Ok(find(file, key)), "{key}");
     }
 }
 
@@ -142,14 +140,33 @@ mod tests {
     #[test]
     fn regexp_tables_are_read_as_rule_by_rule() {
         random::run("regexp", regexp, |random| {
-            let mut input = vec![random.byte()];
-            let pieces = [
-                "if ", "endif\n", "!", " ", "/a/", "/b/", "|ab|", "/A/i", "//", "/[(]/",
-                "/(a)\\(/", " value\n", " $1\n", "\n", "x", "m", "i", "\\", "/", "#",
+            const STARTS: &[&str] = &["", "", "if ", "IF", "endif ", "!", " ! !", "x", "#", "\\"];
+            const PATTERNS: &[&str] = &[
+                "/a/",
+                "/b/",
+                "|ab|",
+                "/A/",
+                "//",
+                "/[(]/",
+                "/(a)\\(/",
+                "/a\\\\/",
+                "/\\//",
+                "a/",
+                "/a",
+                "/b/!/a/",
+                "/b/! /b/!",
             ];
-            input.extend(random.text(15, &pieces));
-            random.damage(&mut input);
-            input
+            const ENDS: &[&str] = &[" value", " $1", " ", "\tvalue $$", "\0"];
+            let mut file = Vec::new();
+            for _ in 0..random.below(6) {
+                file.extend(random.text(1, STARTS));
+                file.extend(random.text(1, PATTERNS));
+                file.extend(random.text(2, &["", "i", "m", "x", "ii"]));
+                file.extend(random.text(1, ENDS));
+                file.push(b'\n');
+            }
+            random.damage(&mut file);
+            file
         });
     }
 }

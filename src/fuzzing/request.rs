@@ -65,6 +65,12 @@ pub mod tests {
             inner.extend(encode(&address));
         }
         let mut request = encode(&inner);
+        if random.below(4) == 0 {
+            // Longer or shorter by one than its parts, and perhaps cut off.
+            let length = (inner.len() + random.below(3)).saturating_sub(1);
+            request = [format!("{length}:").as_bytes(), &inner, b","].concat();
+            request.truncate(request.len() - random.below(inner.len()));
+        }
         random.damage(&mut request);
         request
     }

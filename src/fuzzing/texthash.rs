@@ -6,18 +6,26 @@ use super::input::Input;
 use super::obvious::lines::{is_space, of_table, trim};
 use super::surroundings::with_log;
 
-/// smtputf8_enable, the length of the key and the key, then the file.
+/// smtputf8_enable, a key with its length, then the file.
 pub fn texthash(data: &[u8]) {
     let mut input = Input(data);
     let utf8 = !input.bit();
-    let key = String::from_utf8_lossy(input.data());
+    let other = input.data().to_vec();
     let table = InMemory::texthash(input.0, utf8);
-    let found = with_log(|| table.find(&key));
-    assert_eq!(found.ok(), find(input.0, utf8, key.as_bytes()));
+    let entries = entries(input.0, utf8);
+    let keys = entries.iter().flatten().map(|(key, _)| key).chain([&other]);
+    for key in keys.filter_map(|key| std::str::from_utf8(key).ok()) {
+        let found = with_log(|| table.find(key)).ok();
+        let expected = entries.as_ref().map(|entries| {
+            let entry = entries.iter().find(|(own, _)| own == key.as_bytes());
+            entry.map(|(_, value)| value.clone())
+        });
+        assert_eq!(found, expected);
+    }
 }
 
-/// The value; none at all where a key is there twice.
-fn find(file: &[u8], utf8: bool, key: &[u8]) -> Option<Option<Vec<u8>>> {
+/// Keys and values; none where a key is there twice.
+fn entries(file: &[u8], utf8: bool) -> Option<Vec<(Vec<u8>, Vec<u8>)>> {
     let mut entries: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
     for line in of_table(file) {
         let Some((own, value)) = entry(&line) else {
@@ -31,8 +39,7 @@ fn find(file: &[u8], utf8: bool, key: &[u8]) -> Option<Option<Vec<u8>>> {
         }
         entries.push((own, value));
     }
-    let found = entries.into_iter().find(|(own, _)| own == key);
-    Some(found.map(|(_, value)| value))
+    Some(entries)
 }
 
 /// A key goes to the first blank that is neither quoted nor after a backslash.
