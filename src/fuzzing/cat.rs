@@ -11,7 +11,7 @@ pub fn cat(data: &[u8]) {
     // Two bytes are a record, and its name and the time in it may take 60.
     assert!(out.len() <= 100 + 40 * data.len(), "{} bytes", out.len());
     assert!(out.starts_with(b"*** ENVELOPE RECORDS F ***\n"));
-    assert_eq!(is_whole, out.ends_with(b"*** MESSAGE FILE END F ***\n"));
+    assert!(!is_whole || out.ends_with(b"*** MESSAGE FILE END F ***\n"));
 }
 
 #[cfg(test)]

@@ -72,9 +72,9 @@ pub fn match_list(data: &[u8]) {
 
 /// Whether files and servers of this machine would be asked, or the C library for its expressions.
 fn leaves_the_test(list: &str) -> bool {
-    let next = |at: usize, is: fn(char) -> bool| list[at + 1..].chars().next().is_none_or(is);
-    let is_mask = |(at, _): (usize, &str)| next(at, |c| c.is_ascii_digit());
-    let is_file = |(at, _): (usize, &str)| next(at, is_separator);
+    let next = |at: usize| list[at + 1..].chars().next();
+    let is_mask = |(at, _): (usize, &str)| next(at).is_some_and(|c| c.is_ascii_digit());
+    let is_file = |(at, _): (usize, &str)| next(at).is_none_or(is_separator);
     !list.match_indices('/').all(is_mask)
         || !list.match_indices('@').all(is_file)
         || list.contains("proxy:")

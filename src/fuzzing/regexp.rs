@@ -32,8 +32,8 @@ fn check_line(text: &[u8]) -> bool {
     loop {
         let Some(pattern) = Pattern::split(&mut rest) else {
             assert!(found.is_err(), "{found:?}");
-            // One that is read for nothing is not compiled, the ones before it neither.
-            return true;
+            // A condition has only one, whatever follows it.
+            return patterns.iter().all(Pattern::is_plain);
         };
         patterns.push(pattern);
         if patterns.len() == 2 || !rest.starts_with(b"!") {
@@ -50,8 +50,7 @@ fn check_line(text: &[u8]) -> bool {
     if !value.contains(&b'$') {
         assert_eq!(highest, Some(0));
     }
-    let is_plain = |pattern: &Pattern<'_>| pattern.source.iter().all(u8::is_ascii_alphanumeric);
-    patterns.iter().all(is_plain) && !value.contains(&b'$')
+    patterns.iter().all(Pattern::is_plain) && !value.contains(&b'$')
 }
 
 struct Pattern<'a> {
@@ -83,6 +82,10 @@ impl<'a> Pattern<'a> {
             source: &text[1..end],
             ignore_case,
         })
+    }
+
+    fn is_plain(&self) -> bool {
+        self.source.iter().all(u8::is_ascii_alphanumeric)
     }
 
     fn holds(&self, key: &str) -> bool {
