@@ -46,7 +46,8 @@ fn check(other: Other<'_>, message: &Message) {
     };
     let (status, greeting) = (other.status, other.greeting);
     let (heard, breaks_at) = (Rc::clone(&other.heard), other.breaks_at);
-    let Ok(queue) = in_memory::cleanup(&method, &origin, other) else {
+    let mut queue = in_memory::cleanup(&method, &origin, other).unwrap();
+    let Ok(_) = queue.queue_id() else {
         assert!(!is_greeting(greeting));
         assert!(heard.borrow().is_empty());
         return;

@@ -74,10 +74,12 @@ impl Settings {
 /// A From_ line is given a header name of this many bytes, see `content`.
 const HEADER_ROOM: usize = 16;
 
-/// A message that cleanup has given an id to.
-pub struct Cleanup<'a, S = Bounded> {
+/// A message for cleanup.
+pub struct Cleanup<'a, S = Conversation> {
     settings: &'a Settings,
     origin: &'a Origin<'a>,
+    flags: u32,
+    /// Nothing until cleanup has said it.
     queue_id: String,
     out: Writer<S>,
     content: Held,
@@ -85,34 +87,31 @@ pub struct Cleanup<'a, S = Bounded> {
     first_recipient: Vec<u8>,
 }
 
-/// Connects, reads the queue id and begins the message.
+/// Connects, and begins the message. That cleanup then takes its time to say the queue id keeps nobody from being confined.
 pub fn open<'a>(
     settings: &'a Settings,
     origin: &'a Origin<'a>,
 ) -> Result<Cleanup<'a>, Unavailable> {
     let flags = flags(settings);
     let begin = Instant::now();
-    let fd = connect(&settings.socket)?;
-    let mut stream = Bounded {
-        fd,
+    let stream = Bounded {
+        fd: connect(&settings.socket)?,
         limit: settings.ipc_timeout,
     };
-    let mut greeting = Whole {
-        stream: &mut stream,
-        begin,
+    let conversation = Conversation {
+        stream,
+        greeting_since: Some(begin),
     };
-    let queue_id = answers::greeting(&mut greeting, &socket_name(&settings.socket))?;
-    Ok(begin_message(settings, origin, (stream, queue_id), flags))
+    Ok(begin_message(settings, origin, conversation, flags))
 }
 
 /// Prepares the records that come before the sender.
 pub(super) fn begin_message<'a, S: Write>(
     settings: &'a Settings,
     origin: &'a Origin<'a>,
-    (stream, queue_id): (S, String),
+    stream: S,
     flags: u32,
 ) -> Cleanup<'a, S> {
-    log::debug(1, format_args!("send attr flags = {flags}"));
     let mut preamble = Vec::with_capacity(4096);
     attr::put(&mut preamble, "flags", &flags.to_string());
     attr::put_end(&mut preamble);
@@ -125,7 +124,8 @@ pub(super) fn begin_message<'a, S: Write>(
     Cleanup {
         settings,
         origin,
-        queue_id,
+        flags,
+        queue_id: String::new(),
         out,
         content: Held::default(),
         recipients: 0,
@@ -133,15 +133,21 @@ pub(super) fn begin_message<'a, S: Write>(
     }
 }
 
-/// A greeting, in however many pieces it comes: all of them have to be there [`GREETING_LIMIT`] after `begin`.
-struct Whole<'a> {
-    stream: &'a mut Bounded,
-    begin: Instant,
+/// The connection to cleanup, which speaks first.
+#[derive(Debug)]
+pub struct Conversation {
+    stream: Bounded,
+    /// Until we have said something: since when the greeting has been waited for. In however many pieces it comes, it has
+    /// to be there within [`GREETING_LIMIT`].
+    greeting_since: Option<Instant>,
 }
 
-impl Read for Whole<'_> {
+impl Read for Conversation {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let left = GREETING_LIMIT.saturating_sub(self.begin.elapsed());
+        let Some(begin) = self.greeting_since else {
+            return self.stream.read(buffer);
+        };
+        let left = GREETING_LIMIT.saturating_sub(begin.elapsed());
         if left.is_zero() {
             return Err(io::ErrorKind::TimedOut.into());
         }
@@ -150,14 +156,28 @@ impl Read for Whole<'_> {
     }
 }
 
-impl<S: Read + Write> Queue for Cleanup<'_, S> {
-    fn queue_id(&self) -> &str {
-        &self.queue_id
+impl Write for Conversation {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.greeting_since = None;
+        self.stream.write(bytes)
     }
 
+    fn flush(&mut self) -> io::Result<()> {
+        self.stream.flush()
+    }
+}
+
+impl<S: Read + Write> Queue for Cleanup<'_, S> {
     fn needs(&self) -> Vec<Need<'_>> {
         // The stream is connected: reading and writing is all.
         Vec::new()
+    }
+
+    fn queue_id(&mut self) -> Result<String, Unavailable> {
+        let socket = socket_name(&self.settings.socket);
+        self.queue_id = answers::greeting(self.out.sink(), &socket)?;
+        log::debug(1, format_args!("send attr flags = {}", self.flags));
+        Ok(self.queue_id.clone())
     }
 
     fn content(&mut self, piece: &[u8]) {

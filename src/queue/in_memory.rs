@@ -5,20 +5,18 @@ use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 
 use super::file::{self, Incoming};
-use super::{Method, Origin, Queue, Unavailable, answers, cleanup};
+use super::{Method, Origin, Queue, Unavailable, cleanup};
 
 /// A message for the cleanup at the other end of `stream`.
 pub fn cleanup<'a, S: Read + Write + 'a>(
     method: &'a Method,
     origin: &'a Origin<'a>,
-    mut stream: S,
+    stream: S,
 ) -> Result<Box<dyn Queue + 'a>, Unavailable> {
     let Method::Cleanup(settings) = method else {
         return Err(Unavailable);
     };
-    let queue_id = answers::greeting(&mut stream, "cleanup in memory")?;
     let flags = cleanup::flags(settings);
-    let stream = (stream, queue_id);
     Ok(Box::new(cleanup::begin_message(
         settings, origin, stream, flags,
     )))

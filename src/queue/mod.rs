@@ -1,6 +1,6 @@
 //! Handing a message over to the mail queue.
 //!
-//! One small interface, in the order of the wire: open gives a queue id; then content as it arrives, the sender, the
+//! One small interface, in the order of the wire: open, which comes before confinement; the queue id; then content as it arrives, the sender, the
 //! recipients one by one; and commit, whose [`Verdict`] is the only thing on which a client is told that its mail was
 //! accepted. Dropped before that, a message leaves nothing behind. What goes wrong on the way is kept and becomes the
 //! verdict. Knows nothing of the client's protocol.
@@ -40,11 +40,11 @@ pub trait Open {
 
 /// A message on its way into the queue.
 pub trait Queue {
-    /// The name under which the queue knows the message.
-    fn queue_id(&self) -> &str;
-
     /// What this still has to do after confinement.
     fn needs(&self) -> Vec<Need<'_>>;
+
+    /// Waits for the name under which the queue knows the message; once, before there is any content.
+    fn queue_id(&mut self) -> Result<String, Unavailable>;
 
     /// More of the message's content.
     fn content(&mut self, piece: &[u8]);

@@ -104,12 +104,12 @@ fn check_program(program: &Path) -> Result<(), &'static str> {
 }
 
 impl Queue for Qmail<'_> {
-    fn queue_id(&self) -> &str {
-        &self.queue_id
-    }
-
     fn needs(&self) -> Vec<Need<'_>> {
         vec![Need::Wait(self.pid)]
+    }
+
+    fn queue_id(&mut self) -> Result<String, Unavailable> {
+        Ok(self.queue_id.clone())
     }
 
     fn content(&mut self, piece: &[u8]) {

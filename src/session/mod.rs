@@ -18,7 +18,7 @@ use crate::jail::{self, Need};
 use crate::log::{self, Shown};
 use crate::lookup::MatchList;
 use crate::peer::Peer;
-use crate::queue::{Committed, Open, Origin, Queue};
+use crate::queue::{Committed, Open, Origin, Unavailable};
 use crate::sys::alarm;
 use crate::wire::netstring::{self, Seen};
 use crate::wire::qmqp::{self, Limits, Request};
@@ -140,6 +140,12 @@ enum Fault {
     Jail(jail::Error),
 }
 
+impl From<Unavailable> for Fault {
+    fn from(_: Unavailable) -> Self {
+        Fault::Queue
+    }
+}
+
 impl From<qmqp::Fault> for Fault {
     fn from(fault: qmqp::Fault) -> Self {
         Fault::Request(fault)
@@ -212,8 +218,10 @@ impl Session<'_> {
     ) -> Result<Committed, Fault> {
         self.authorize()?;
         client.wait_for_first_byte()?;
-        let mut queue = self.open_queue(origin, id)?;
+        let mut queue = self.method.open(origin)?;
         (self.confine)(&queue.needs()).map_err(Fault::Jail)?;
+        *id = queue.queue_id()?;
+        log::info(format_args!("{id}: client={}", origin.namaddr));
 
         let mut content = Request::begin(client, self.settings.limits, trace)?.content()?;
         while let Some(piece) = content.next()? {
@@ -254,19 +262,6 @@ impl Session<'_> {
             Ok(false) => Err(Fault::Unauthorized),
             Err(_) => Err(Fault::List),
         }
-    }
-
-    fn open_queue<'q>(
-        &'q self,
-        origin: &'q Origin<'q>,
-        id: &mut String,
-    ) -> Result<Box<dyn Queue + 'q>, Fault> {
-        let Ok(queue) = self.method.open(origin) else {
-            return Err(Fault::Queue);
-        };
-        queue.queue_id().clone_into(id);
-        log::info(format_args!("{id}: client={}", origin.namaddr));
-        Ok(queue)
     }
 
     /// Postfix checks the delimiters against verp_delimiter_filter, and so does the queue manager.

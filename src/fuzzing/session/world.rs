@@ -228,12 +228,12 @@ impl Open for World {
 }
 
 impl Queue for World {
-    fn queue_id(&self) -> &str {
-        "4F1"
-    }
-
     fn needs(&self) -> Vec<Need<'_>> {
         Vec::new()
+    }
+
+    fn queue_id(&mut self) -> Result<String, Unavailable> {
+        Ok("4F1".to_owned())
     }
 
     fn content(&mut self, piece: &[u8]) {

@@ -186,15 +186,15 @@ pub(super) fn begin_message<'a>(
 }
 
 impl Queue for QueueFile<'_> {
-    fn queue_id(&self) -> &str {
-        &self.queue_id
-    }
-
     fn needs(&self) -> Vec<Need<'_>> {
         let file = self.out.sink_ref();
         let mut needs = vec![Need::File(file.file()), Need::Unlink(file.directory())];
         needs.extend(self.trigger.iter().map(|fd| Need::Connect(fd.as_fd())));
         needs
+    }
+
+    fn queue_id(&mut self) -> Result<String, Unavailable> {
+        Ok(self.queue_id.clone())
     }
 
     fn content(&mut self, piece: &[u8]) {
