@@ -31,7 +31,7 @@ impl Message {
     /// Hands it over.
     pub fn commit(&self, mut queue: Box<dyn Queue + '_>) -> Committed {
         for piece in self.content.chunks(self.step) {
-            queue.content(piece);
+            queue.content(piece.to_vec());
         }
         queue.sender(&self.sender);
         for recipient in &self.recipients {

@@ -28,7 +28,7 @@ fn read(source: impl Read, limits: Limits) -> Result<Parts, Fault> {
     let mut bytes = Vec::new();
     while let Some(piece) = content.next()? {
         assert!(!piece.is_empty());
-        bytes.extend_from_slice(piece);
+        bytes.extend(piece);
     }
     let (sender, mut rest) = content.sender()?;
     let mut recipients = Vec::new();

@@ -19,7 +19,6 @@ use crate::wire::attr;
 use crate::wire::record::{DATA_LIMIT, Type, Writer};
 use crate::wire::verp::Sender;
 
-use super::content::Held;
 use super::received::Received;
 use super::{Committed, Origin, Queue, Unavailable, Verdict, answers, attributes, content};
 
@@ -82,7 +81,8 @@ pub struct Cleanup<'a, S = Conversation> {
     /// Nothing until cleanup has said it.
     queue_id: String,
     out: Writer<S>,
-    content: Held,
+    /// Held back to the end of the request: the envelope has to be in front of it.
+    content: Vec<Vec<u8>>,
     recipients: u64,
     first_recipient: Vec<u8>,
 }
@@ -127,7 +127,7 @@ pub(super) fn begin_message<'a, S: Write>(
         flags,
         queue_id: String::new(),
         out,
-        content: Held::default(),
+        content: Vec::new(),
         recipients: 0,
         first_recipient: Vec::new(),
     }
@@ -180,8 +180,8 @@ impl<S: Read + Write> Queue for Cleanup<'_, S> {
         Ok(self.queue_id.clone())
     }
 
-    fn content(&mut self, piece: &[u8]) {
-        self.content.add(piece);
+    fn content(&mut self, piece: Vec<u8>) {
+        self.content.push(piece);
     }
 
     fn sender(&mut self, sender: &Sender) {
@@ -204,9 +204,7 @@ impl<S: Read + Write> Queue for Cleanup<'_, S> {
     }
 
     fn commit(mut self: Box<Self>) -> Committed {
-        let Some(content) = self.content.take() else {
-            return Verdict::OutOfMemory.into();
-        };
+        let content = std::mem::take(&mut self.content);
         self.send_content(&content);
         let socket = socket_name(&self.settings.socket);
         if let Err(error) = self.out.finish() {
@@ -218,7 +216,7 @@ impl<S: Read + Write> Queue for Cleanup<'_, S> {
 }
 
 impl<S: Write> Cleanup<'_, S> {
-    fn send_content(&mut self, content: &[u8]) {
+    fn send_content(&mut self, content: &[Vec<u8>]) {
         let header = Received {
             origin: self.origin,
             myhostname: &self.settings.myhostname,

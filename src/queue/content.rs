@@ -1,4 +1,4 @@
-//! The client's content, held back and then as records, the same for cleanup and for a queue file.
+//! The client's content as records, the same for cleanup and for a queue file.
 //!
 //! Authority: section 12 of the QMQP page of the specification.
 
@@ -6,70 +6,59 @@ use std::io::BufRead;
 
 use crate::wire::record::Type;
 
-/// Content that is held back to the end of the request, since the envelope has to be in front of it.
-///
-/// Unlike Postfix, which reserves the length that is announced: it grows with what arrives.
-#[derive(Debug, Default)]
-pub struct Held {
-    bytes: Vec<u8>,
-    out_of_memory: bool,
-}
-
-impl Held {
-    /// Adds a piece. Once there is no memory for one, all of it is dropped.
-    pub fn add(&mut self, piece: &[u8]) {
-        if self.out_of_memory {
-            return;
-        }
-        if self.bytes.try_reserve(piece.len()).is_err() {
-            self.out_of_memory = true;
-            self.bytes = Vec::new();
-            return;
-        }
-        self.bytes.extend_from_slice(piece);
-    }
-
-    /// Everything that was added, or nothing where that could not be held.
-    pub fn take(&mut self) -> Option<Vec<u8>> {
-        (!self.out_of_memory).then(|| std::mem::take(&mut self.bytes))
-    }
-}
-
-/// Hands `content` to `put` line by line; a line of more than `line_limit` bytes becomes several records.
+/// Hands the content, in pieces cut anywhere, to `put` line by line; a line of more than `line_limit` bytes becomes several
+/// records.
 ///
 /// Envelope lines of a mailbox ("From ") at the top are made header lines. If what follows begins with a blank it
 /// would continue the header in front of it, so an empty line is put between.
-pub fn records(content: &[u8], line_limit: usize, mut put: impl FnMut(Type, &[&[u8]])) {
-    let mut rest = content;
+pub fn records(content: &[Vec<u8>], line_limit: usize, mut put: impl FnMut(Type, &[&[u8]])) {
     let mut at_top = true;
-    while !rest.is_empty() {
-        let (line, kind) = next_line(&mut rest, line_limit);
+    let mut put_line = |kind, line: &[u8]| {
         if at_top && is_mailbox_line(line) {
             let text = line.split(|&b| b == 0).next().unwrap_or_default();
             put(kind, &[b"X-Mailbox-Line: ", text]);
-            continue;
+            return;
         }
         if at_top && line.first().is_some_and(|b| matches!(b, b' ' | b'\t')) {
             put(Type::Norm, &[]);
         }
         at_top = false;
         put(kind, &[line]);
+    };
+    // The beginning of a line that goes on in the next piece; of `line_limit` bytes at most.
+    let mut begun = Vec::new();
+    for piece in content {
+        let mut rest = piece.as_slice();
+        while let Some((kind, line)) = next_line(&mut rest, line_limit - begun.len()) {
+            if begun.is_empty() {
+                put_line(kind, line);
+            } else {
+                begun.extend_from_slice(line);
+                put_line(kind, &begun);
+                begun.clear();
+            }
+        }
+        begun.extend_from_slice(rest);
+    }
+    if !begun.is_empty() {
+        put_line(Type::Cont, &begun);
     }
 }
 
-/// Takes a line off `rest` that is not empty: `Norm` where its LF was found, else as much of it as the limit allows.
-fn next_line<'a>(rest: &mut &'a [u8], limit: usize) -> (&'a [u8], Type) {
-    let window = rest.get(..limit.saturating_add(1)).unwrap_or(rest);
+/// Takes off `rest` what belongs to one record: a line, `Norm`, where its LF is found, else as much of it as there is `room`
+/// for. Nothing where `rest` ends before either.
+fn next_line<'a>(rest: &mut &'a [u8], room: usize) -> Option<(Type, &'a [u8])> {
+    let window = rest.get(..=room).unwrap_or(rest);
     // skip_until is the standard library's door to memchr; reading from a slice cannot fail.
     let found = (&mut &*window).skip_until(b'\n').unwrap_or(window.len());
     let (taken, after) = rest.split_at(found);
     if let Some(line) = taken.strip_suffix(b"\n") {
         *rest = after;
-        return (line, Type::Norm);
+        return Some((Type::Norm, line));
     }
-    let (line, after) = rest.split_at(found.min(limit));
+    let (line, after) = rest.split_at_checked(room).filter(|_| found > room)?;
     *rest = after;
-    (line, Type::Cont)
+    Some((Type::Cont, line))
 }
 
 fn is_mailbox_line(line: &[u8]) -> bool {
@@ -83,7 +72,7 @@ mod tests {
     use crate::wire::record::{Writer, get};
     use proptest::prelude::*;
 
-    fn put(content: &[u8], limit: usize) -> Vec<(char, Vec<u8>)> {
+    fn put(content: &[Vec<u8>], limit: usize) -> Vec<(char, Vec<u8>)> {
         let mut writer = Writer::new(Vec::new(), Vec::new());
         records(content, limit, |kind, pieces| writer.put(kind, pieces));
         writer.finish().unwrap();
@@ -97,7 +86,8 @@ mod tests {
     }
 
     fn shown(content: &str, limit: usize) -> String {
-        put(content.as_bytes(), limit)
+        let content = content.as_bytes().to_vec();
+        put(&[content], limit)
             .into_iter()
             .map(|(kind, data)| format!("{kind}({})", String::from_utf8(data).unwrap()))
             .collect()
@@ -145,7 +135,8 @@ mod tests {
         fn records_joined_are_the_content(content in "[a-z \n]{0,200}", limit in 1usize..30) {
             let mut joined = Vec::new();
             let at_top = content.starts_with([' ', '\t']);
-            for (kind, data) in put(content.as_bytes(), limit).into_iter().skip(usize::from(at_top)) {
+            let records = put(&[content.clone().into_bytes()], limit);
+            for (kind, data) in records.into_iter().skip(usize::from(at_top)) {
                 prop_assert!(data.len() <= limit);
                 joined.extend(data);
                 if kind == 'N' {
@@ -153,6 +144,23 @@ mod tests {
                 }
             }
             prop_assert_eq!(joined, content.as_bytes());
+        }
+
+        #[test]
+        fn where_pieces_are_cut_makes_no_difference(
+            content in "(From |[a \t\n]){0,40}",
+            cuts in proptest::collection::vec(0usize..9, 0..30),
+            limit in 1usize..12,
+        ) {
+            let mut rest = content.as_bytes();
+            let mut pieces = Vec::new();
+            for cut in cuts {
+                let (piece, after) = rest.split_at(cut.min(rest.len()));
+                pieces.push(piece.to_vec());
+                rest = after;
+            }
+            pieces.push(rest.to_vec());
+            prop_assert_eq!(put(&pieces, limit), put(&[content.into_bytes()], limit));
         }
     }
 }

@@ -47,7 +47,7 @@ pub trait Queue {
     fn queue_id(&mut self) -> Result<String, Unavailable>;
 
     /// More of the message's content.
-    fn content(&mut self, piece: &[u8]);
+    fn content(&mut self, piece: Vec<u8>);
 
     /// The envelope sender, after the content.
     fn sender(&mut self, sender: &Sender);
@@ -95,8 +95,6 @@ pub enum Verdict {
     WriteError,
     /// It has no recipient.
     NoRecipients,
-    /// There was not enough memory to hold it.
-    OutOfMemory,
     /// It is not queued, for this reason, and never will be.
     Refused(&'static str),
     /// It is not queued, for this reason, or nobody knows.

@@ -90,7 +90,7 @@ pub fn open<'a>(settings: &'a Settings, origin: &Origin<'_>) -> Result<Qmail<'a>
         size: 0,
         recipients: 0,
     };
-    queue.content(received(origin, &settings.myhostname).as_bytes());
+    queue.content(received(origin, &settings.myhostname).into_bytes());
     Ok(queue)
 }
 
@@ -112,11 +112,11 @@ impl Queue for Qmail<'_> {
         Ok(self.queue_id.clone())
     }
 
-    fn content(&mut self, piece: &[u8]) {
+    fn content(&mut self, piece: Vec<u8>) {
         let length = u64::try_from(piece.len()).unwrap_or(u64::MAX);
         self.size = self.size.saturating_add(length);
         if let (None, Some(message)) = (&self.failure, &mut self.message) {
-            self.failure = message.write_all(piece).err();
+            self.failure = message.write_all(&piece).err();
         }
     }
 

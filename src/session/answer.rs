@@ -90,7 +90,6 @@ pub fn to_verdict(verdict: &Verdict, id: &str, who: &str) -> Answer {
         Verdict::TooManyHops => Reply::refused("Error: too many hops"),
         Verdict::WriteError => Reply::try_later("Error: queue file write error"),
         Verdict::NoRecipients => Reply::refused("Error: no recipients specified"),
-        Verdict::OutOfMemory => Reply::try_later("Error: insufficient memory"),
         Verdict::Refused(reason) => Reply::refused(reason),
         Verdict::Failed(reason) => Reply::try_later(reason),
         Verdict::Internal(status) => Reply::try_later(&format!("Error: internal error {status}")),
@@ -137,6 +136,10 @@ pub(super) fn to_fault(fault: &Fault, namaddr: &str, who: &str) -> Answer {
 
 fn to_request_fault(fault: &qmqp::Fault, who: &str) -> Answer {
     match fault {
+        qmqp::Fault::Netstring(Error::Memory, phase) => Answer {
+            phase: *phase,
+            ..Answer::with_warning(Reply::try_later("Error: insufficient memory"), who)
+        },
         qmqp::Fault::Netstring(error, phase) => {
             let text = format!("{error} while {phase}");
             let after = vec![Line::Info(format!("{who}: {text}"))];
@@ -144,7 +147,7 @@ fn to_request_fault(fault: &qmqp::Fault, who: &str) -> Answer {
                 Error::Format | Error::Size => Some(Reply::refused(&text)),
                 // Nobody is listening. Unlike Postfix, this holds too where only a netstring's comma is missing: what
                 // was cut off on its way may come whole the next time.
-                Error::Disconnect | Error::Timeout => None,
+                Error::Disconnect | Error::Timeout | Error::Memory => None,
             };
             Answer {
                 after,

@@ -9,6 +9,7 @@ pub mod child;
 pub mod entry;
 #[cfg(debug_assertions)]
 pub mod escape;
+pub mod memory;
 pub mod name;
 pub mod program;
 pub mod regex;

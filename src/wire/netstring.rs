@@ -1,17 +1,19 @@
 //! Netstrings: decimal length, colon, exactly that many bytes, comma.
 //!
 //! Authority: <https://cr.yp.to/proto/netstrings.txt> and section 3 of the QMQP page of the specification (leading
-//! zeros are fine, and so is a length without a digit, which is zero). Nothing is reserved for an announced length: data is handed out in
-//! pieces of the read buffer, as it arrives.
+//! zeros are fine, and so is a length without a digit, which is zero). Nothing is reserved for an announced length: data is handed out
+//! in pieces, as it arrives.
 
 use std::fmt::{self, Display};
 use std::io::{self, Read};
 
-/// Bytes asked of the source at a time.
+use crate::sys::memory;
+
+/// Bytes asked of the source at a time for long data, and the most that a [`Reader::block`] holds.
 pub const READ_SIZE: usize = 64 * 1024;
 
-/// Bytes asked for at first: most requests are small, and each page of a buffer costs the process a page fault.
-const FIRST_READ: usize = 8 * 1024;
+/// Bytes asked for otherwise. Most requests are no longer, and each page of a buffer costs the process a page fault.
+const BUFFER_SIZE: usize = 8 * 1024;
 
 /// The largest length that can be written, a signed machine word as in Postfix.
 pub const LENGTH_LIMIT: u64 = i64::MAX as u64;
@@ -27,6 +29,8 @@ pub enum Error {
     Disconnect,
     /// The client was silent for longer than it may be.
     Timeout,
+    /// This machine's fault: there is no memory for what the client sends.
+    Memory,
 }
 
 impl Display for Error {
@@ -36,6 +40,7 @@ impl Display for Error {
             Error::Size => "netstring length exceeds storage limit",
             Error::Disconnect => "lost connection",
             Error::Timeout => "read/write timeout",
+            Error::Memory => "insufficient memory",
         })
     }
 }
@@ -80,7 +85,7 @@ impl<R: Read> Reader<R> {
         Reader {
             source,
             trace,
-            buffer: vec![0; FIRST_READ],
+            buffer: vec![0; BUFFER_SIZE],
             start: 0,
             end: 0,
             left: u64::MAX,
@@ -144,6 +149,26 @@ impl<R: Read> Reader<R> {
         self.buffer.get(from..self.start).ok_or(Error::Format)
     }
 
+    /// Gives out `most` bytes in memory of their own, or [`READ_SIZE`] where that is less, once all of them have arrived.
+    ///
+    /// `most` must not be zero, and [`Reader::check_room`] must have allowed it. What has not been read yet is read to where
+    /// it stays: there is no second copy of long data.
+    pub fn block(&mut self, most: u64) -> Result<Vec<u8>, Error> {
+        let most = usize::try_from(most.min(self.left)).unwrap_or(usize::MAX);
+        let mut block = memory::zeroed(most.min(READ_SIZE)).ok_or(Error::Memory)?;
+        let arrived = self.buffer.get(self.start..self.end).unwrap_or_default();
+        let mut filled = arrived.len().min(block.len());
+        if let (Some(to), Some(from)) = (block.get_mut(..filled), arrived.get(..filled)) {
+            to.copy_from_slice(from);
+        }
+        self.start += filled;
+        while let Some(rest @ [_, ..]) = block.get_mut(filled..) {
+            filled += read(&mut self.source, rest)?;
+        }
+        self.left = self.left.saturating_sub(block.len() as u64);
+        Ok(block)
+    }
+
     /// Whom to tell of data. Lengths are told of here.
     pub fn trace(&self) -> Trace {
         self.trace
@@ -165,20 +190,21 @@ impl<R: Read> Reader<R> {
     }
 
     fn fill(&mut self) -> Result<(), Error> {
-        if self.end == FIRST_READ && self.buffer.len() == FIRST_READ {
-            self.buffer = vec![0; READ_SIZE];
-        }
         self.start = 0;
-        self.end = 0;
-        while self.end == 0 {
-            match self.source.read(&mut self.buffer) {
-                Ok(0) => return Err(Error::Disconnect),
-                Ok(n) => self.end = n,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(e.into()),
-            }
-        }
+        self.end = read(&mut self.source, &mut self.buffer)?;
         Ok(())
+    }
+}
+
+/// Reads at least one byte.
+fn read<R: Read>(source: &mut R, buffer: &mut [u8]) -> Result<usize, Error> {
+    loop {
+        match source.read(buffer) {
+            Ok(0) => return Err(Error::Disconnect),
+            Ok(n) => return Ok(n),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e.into()),
+        }
     }
 }
 
@@ -237,11 +263,11 @@ mod tests {
     fn a_small_request_is_one_read_and_a_large_one_few() {
         for (size, expected) in [
             (100, 1),
-            (FIRST_READ - 6, 1),
-            (FIRST_READ - 5, 2),
-            (FIRST_READ + READ_SIZE - 7, 2),
-            (FIRST_READ + READ_SIZE - 6, 3),
-            (16 * READ_SIZE, 17),
+            (BUFFER_SIZE - 6, 1),
+            (BUFFER_SIZE - 5, 2),
+            (READ_SIZE, 3),
+            (READ_SIZE + 1, 4),
+            (16 * READ_SIZE, 18),
         ] {
             let data: Vec<u8> = (0..=250).cycle().take(size).collect();
             let bytes = encode(&data);
@@ -250,9 +276,10 @@ mod tests {
             let mut left = reader.length(None).unwrap();
             let mut found = Vec::new();
             while left > 0 {
-                let piece = reader.some(left).unwrap();
-                found.extend_from_slice(piece);
-                left -= piece.len() as u64;
+                let block = reader.block(left).unwrap();
+                left -= block.len() as u64;
+                assert!(block.len() == READ_SIZE || left == 0);
+                found.extend(block);
             }
             reader.comma().unwrap();
             assert_eq!((found, reads), (data, expected), "{size}");

@@ -105,17 +105,16 @@ impl<R: Read> Request<R> {
 
 impl<R: Read> Content<R> {
     /// The next piece of the message, none after the last.
-    pub fn next(&mut self) -> Result<Option<&[u8]>, Fault> {
+    pub fn next(&mut self) -> Result<Option<Vec<u8>>, Fault> {
         if self.left == 0 {
             return Ok(None);
         }
-        let trace = self.reader.trace();
         let piece = self
             .reader
-            .some(self.left)
+            .block(self.left)
             .map_err(during(Phase::Content))?;
         if self.left == self.length {
-            trace(Seen::Data(piece));
+            self.reader.trace()(Seen::Data(&piece));
         }
         self.left = self.left.saturating_sub(piece.len() as u64);
         Ok(Some(piece))
@@ -212,7 +211,7 @@ mod tests {
         let mut content = Request::begin(source, LIMITS, |_| ())?.content()?;
         let mut bytes = Vec::new();
         while let Some(piece) = content.next()? {
-            bytes.extend_from_slice(piece);
+            bytes.extend(piece);
         }
         let (sender, mut rest) = content.sender()?;
         let mut recipients = Vec::new();

@@ -150,7 +150,6 @@ fn verdict(parts: &Parts, plan: &Plan) -> Vec<u8> {
         Verdict::TooManyHops => b"DError: too many hops",
         Verdict::WriteError => b"ZError: queue file write error",
         Verdict::NoRecipients => b"DError: no recipients specified",
-        Verdict::OutOfMemory => b"ZError: insufficient memory",
         Verdict::Refused(_) => b"Drefused",
         Verdict::Failed(_) => b"Zfailed",
         Verdict::Internal(_) => b"ZError: internal error 5",

@@ -73,7 +73,7 @@ impl Plan {
 
     /// What the queue makes of the message.
     pub fn verdict(&self) -> Verdict {
-        match self.verdict % 12 {
+        match self.verdict % 11 {
             0 => Verdict::Queued,
             1 => Verdict::Deferred(b"4.7.1 later".to_vec()),
             2 => Verdict::Rejected(b"4.7.1 perhaps".to_vec()),
@@ -82,9 +82,8 @@ impl Plan {
             5 => Verdict::TooManyHops,
             6 => Verdict::WriteError,
             7 => Verdict::NoRecipients,
-            8 => Verdict::OutOfMemory,
-            9 => Verdict::Refused("refused"),
-            10 => Verdict::Failed("failed"),
+            8 => Verdict::Refused("refused"),
+            9 => Verdict::Failed("failed"),
             _ => Verdict::Internal(5),
         }
     }
@@ -236,8 +235,8 @@ impl Queue for World {
         Ok("4F1".to_owned())
     }
 
-    fn content(&mut self, piece: &[u8]) {
-        self.note(Event::Content(piece.to_vec()));
+    fn content(&mut self, piece: Vec<u8>) {
+        self.note(Event::Content(piece));
     }
 
     fn sender(&mut self, sender: &Sender) {

@@ -27,7 +27,6 @@ use crate::wire::address;
 use crate::wire::record::{self, DATA_LIMIT, Type, Writer};
 use crate::wire::verp::Sender;
 
-use super::content::Held;
 use super::received::{self, Received};
 use super::{AfterReply, Committed, Origin, Queue, Unavailable, Verdict, content};
 
@@ -125,7 +124,8 @@ pub struct QueueFile<'a> {
     out: Writer<Incoming>,
     /// Not connected. None where there is no socket to be had: the queue manager finds the message by itself.
     trigger: Option<OwnedFd>,
-    content: Held,
+    /// Held back to the end of the request: the envelope has to be in front of it.
+    content: Vec<Vec<u8>>,
     sender: Vec<u8>,
     seen: recipients::Seen,
     /// How many the client has named, and the first of them.
@@ -175,7 +175,7 @@ pub(super) fn begin_message<'a>(
         created,
         out,
         trigger: socket::unconnected_stream().ok(),
-        content: Held::default(),
+        content: Vec::new(),
         sender: Vec::new(),
         seen: recipients::Seen::default(),
         named: 0,
@@ -197,8 +197,8 @@ impl Queue for QueueFile<'_> {
         Ok(self.queue_id.clone())
     }
 
-    fn content(&mut self, piece: &[u8]) {
-        self.content.add(piece);
+    fn content(&mut self, piece: Vec<u8>) {
+        self.content.push(piece);
     }
 
     fn sender(&mut self, sender: &Sender) {
@@ -242,9 +242,7 @@ impl Queue for QueueFile<'_> {
     }
 
     fn commit(mut self: Box<Self>) -> Committed {
-        let Some(content) = self.content.take() else {
-            return Verdict::OutOfMemory.into();
-        };
+        let content = std::mem::take(&mut self.content);
         let data_offset = self.put_envelope_end();
         let found = self.put_content(&content);
         let data_size = self.out.position() - data_offset;
@@ -308,7 +306,7 @@ impl QueueFile<'_> {
         self.out.position()
     }
 
-    fn put_content(&mut self, content: &[u8]) -> header::Found {
+    fn put_content(&mut self, content: &[Vec<u8>]) -> header::Found {
         let settings = self.settings;
         let received = Received {
             origin: self.origin,
