@@ -25,8 +25,8 @@ use crate::harness::trace::{self, Call};
 use crate::queue;
 use crate::tracer::{self, Change};
 
-/// What a session may take, many times over: the longest wait in here is [`TIMEOUT`], or the 15 seconds that connecting
-/// to cleanup is tried for.
+/// What a session may take, many times over: nothing in it waits for longer than [`TIMEOUT`], or for the 15 seconds that
+/// connecting to cleanup is tried.
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// qmqpd_timeout and ipc_timeout.
@@ -78,6 +78,7 @@ pub enum Meddling {
     Strace(Vec<String>),
     /// SIGALRM, each so long after the one before, the first after the start.
     Alarms(Vec<Duration>),
+    /// [`tracer`] makes this change to calls.
     Traced(Change),
 }
 
@@ -85,6 +86,7 @@ pub enum Meddling {
 #[derive(Debug, Clone)]
 pub struct Setting {
     pub method: Method,
+    /// Must be off where strace has calls fail: that makes the number of the call -1, which no filter lets pass.
     pub sandbox: bool,
     /// The client's name is asked of the C library in a child, and not read in the hosts file.
     pub asks: bool,
