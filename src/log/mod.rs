@@ -408,7 +408,7 @@ fn postlog_line(destination: &Destination, tag: &str, message: &str) -> String {
         now.hour,
         now.minute,
         now.second,
-        std::process::id(),
+        own_id(),
     )
 }
 

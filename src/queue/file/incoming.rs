@@ -17,6 +17,7 @@ use nix::sys::statvfs::fstatvfs;
 use nix::unistd::{UnlinkatFlags, fsync, geteuid, unlink, unlinkat};
 
 use crate::log;
+use crate::sys::child::own_id;
 use crate::sys::time;
 
 use super::id::Id;
@@ -146,7 +147,7 @@ fn create_temporary(incoming: OwnedFd, settings: &Settings) -> Result<Incoming, 
     let mode = Mode::S_IRUSR | Mode::S_IWUSR;
     let mut tries = 0;
     loop {
-        let name = format!("{}.{}", time::now().1, std::process::id());
+        let name = format!("{}.{}", time::now().1, own_id());
         tries += 1;
         match openat(&incoming, name.as_str(), flags, mode) {
             Ok(fd) => {
