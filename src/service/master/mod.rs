@@ -156,8 +156,6 @@ impl Resident {
                 Accepted::Outdated => return Ok(None),
             };
             log::debug(1, format_args!("connection established"));
-            // Nobody to tell, if this fails; what is accepted is served.
-            self.channel.tell(State::Taken).unwrap_or_default();
             match child::fork() {
                 Ok(Fork::Child { parent }) => {
                     child::die_with(parent).map_err(|error| system("prctl", &error))?;
@@ -165,10 +163,14 @@ impl Resident {
                 }
                 Ok(Fork::Parent { child }) => {
                     drop(connection);
+                    self.say_taken();
                     reap(child, server.daemon_timeout() + CHILD_GRACE);
                 }
                 // The client keeps its mail, and finds the connection closed.
-                Err(error) => log::error(format_args!("fork: {}", log::error_text(&error)))?,
+                Err(error) => {
+                    self.say_taken();
+                    log::error(format_args!("fork: {}", log::error_text(&error)))?;
+                }
             }
             if self.channel.tell(State::Available).is_err() {
                 return Ok(leave("master disconnect"));
@@ -178,6 +180,11 @@ impl Resident {
             idle_until = Instant::now() + max_idle;
         }
         Ok(None)
+    }
+
+    /// Nobody to tell, if this fails; what is accepted is served. Said when the child is on its way: no client waits for it.
+    fn say_taken(&self) {
+        self.channel.tell(State::Taken).unwrap_or_default();
     }
 
     /// Waits for a connection, for the end of the channel to master, or for the end of patience.
