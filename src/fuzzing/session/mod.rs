@@ -75,6 +75,8 @@ fn check(world: &World, outcome: Outcome) {
     check_order(&events, plan);
     let message = Message::of(&events);
     let request = request(world);
+    let opens = plan.listed == Listed::Yes && plan.opens && !world.0.input.is_empty();
+    assert_eq!(message.was_opened, opens);
     let failed = plan.listed == Listed::Yes && message.was_opened && !plan.is_confined;
     assert_eq!(outcome == Outcome::Failed, failed);
 
