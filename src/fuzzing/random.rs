@@ -1,6 +1,8 @@
 //! Seeded random inputs, and the tests that run a target over them and over its corpus.
 
+use std::fmt::Display;
 use std::fs;
+use std::panic::catch_unwind;
 use std::path::Path;
 
 /// How many random inputs each target gets in a test.
@@ -65,11 +67,21 @@ pub fn run(name: &str, target: fn(&[u8]), sample: fn(&mut Random) -> Vec<u8>) {
     let corpus = package.join("corpus").join(name);
     let mut files = 0;
     for entry in fs::read_dir(&corpus).unwrap() {
-        target(&fs::read(entry.unwrap().path()).unwrap());
+        let path = entry.unwrap().path();
+        attempt(target, &fs::read(&path).unwrap(), &path.display());
         files += 1;
     }
     assert!(files > 0, "no corpus in {}", corpus.display());
     for seed in 0..INPUTS {
-        target(&sample(&mut Random::new(seed)));
+        attempt(
+            target,
+            &sample(&mut Random::new(seed)),
+            &format_args!("seed {seed}"),
+        );
     }
+}
+
+/// Runs a target over one input, which is named where that fails.
+fn attempt(target: fn(&[u8]), input: &[u8], name: &dyn Display) {
+    assert!(catch_unwind(|| target(input)).is_ok(), "fails with {name}");
 }
