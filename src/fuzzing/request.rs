@@ -59,9 +59,9 @@ pub mod tests {
     /// A request of short parts, damaged as often as not.
     pub fn sample(random: &mut Random) -> Vec<u8> {
         let mut content = random.bytes(40);
-        if random.below(20) == 0 {
-            // More than is read at once.
-            content = random.byte().to_string().repeat(3500).into_bytes();
+        if random.below(40) == 0 {
+            // Up to and beyond what is read at once.
+            content = vec![b'x'; 60_000 + random.below(10_000)];
         }
         let mut inner = encode(&content);
         for _ in 0..random.below(5) {
