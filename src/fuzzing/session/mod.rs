@@ -16,7 +16,7 @@ use super::input::Input;
 use super::obvious::request::{self as obvious, Parts};
 use super::surroundings::{client, config, tables, with_log};
 
-use world::{End, Event, Listed, Memory, Message, Plan, Taken, World};
+use world::{End, Event, Listed, Memory, Message, Opens, Plan, Taken, World};
 
 const LIST: &str = "qmqpd_authorized_clients";
 
@@ -75,12 +75,12 @@ fn check(world: &World, outcome: Outcome) {
     check_order(&events, plan);
     let message = Message::of(&events);
     let request = request(world);
-    let opens = plan.listed == Listed::Yes && plan.opens && !world.0.input.is_empty();
+    let opens = plan.listed == Listed::Yes && plan.opens != Opens::No && !world.0.input.is_empty();
     assert_eq!(message.was_opened, opens);
     let failed = plan.listed == Listed::Yes && message.was_opened && !plan.is_confined;
     assert_eq!(outcome == Outcome::Failed, failed);
 
-    let may_commit = message.was_opened && plan.is_confined;
+    let may_commit = message.was_opened && plan.opens == Opens::Yes && plan.is_confined;
     let expected = match &request {
         _ if plan.listed == Listed::No => {
             let text = "client.example[192.0.2.1] is not authorized to use this service";
@@ -90,7 +90,7 @@ fn check(world: &World, outcome: Outcome) {
             Some(b"ZError: server configuration error".to_vec())
         }
         Err(sentence) if !message.was_opened && world.0.input.is_empty() => said(sentence),
-        _ if !plan.opens => Some(b"ZError: queue service unavailable".to_vec()),
+        _ if plan.opens != Opens::Yes => Some(b"ZError: queue service unavailable".to_vec()),
         Err(sentence) => said(sentence),
         Ok(parts) => Some(verdict(parts, plan)),
     };
@@ -175,7 +175,7 @@ fn check_order(events: &[Event], plan: &Plan) {
     let confined = at(|event| matches!(event, Event::Confined));
     assert_eq!(opened.map(|at| at + 1), confined);
     assert!(count(|event| matches!(event, Event::Opened)) <= 1);
-    assert!(opened.is_none() || plan.listed == Listed::Yes && plan.opens);
+    assert!(opened.is_none() || plan.listed == Listed::Yes && plan.opens != Opens::No);
     let read = at(|event| matches!(event, Event::Read));
     let said = at(|event| matches!(event, Event::Said(_)));
     if let Some(read) = read.filter(|&read| said.is_none_or(|said| read < said)) {

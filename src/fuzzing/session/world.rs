@@ -19,6 +19,15 @@ pub enum Listed {
     CannotTell,
 }
 
+/// How far the queue opens a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Opens {
+    Yes,
+    No,
+    /// It does, and then does not say its id.
+    Nameless,
+}
+
 /// How the client's bytes end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
@@ -39,8 +48,7 @@ pub enum Taken {
 #[derive(Debug)]
 pub struct Plan {
     pub listed: Listed,
-    /// The queue opens a message.
-    pub opens: bool,
+    pub opens: Opens,
     /// The process can be confined.
     pub is_confined: bool,
     verdict: u8,
@@ -59,7 +67,7 @@ impl Plan {
     pub fn read(input: &mut Input<'_>) -> Plan {
         Plan {
             listed: input.choice(&[Listed::Yes, Listed::No, Listed::CannotTell]),
-            opens: !input.bit(),
+            opens: input.choice(&[Opens::Yes, Opens::No, Opens::Yes, Opens::Nameless]),
             is_confined: !input.bit(),
             verdict: input.byte(),
             end: input.choice(&[End::Eof, End::TimedOut, End::Reset]),
@@ -218,7 +226,7 @@ impl Stream for Memory {
 
 impl Open for World {
     fn open<'a>(&'a self, _: &'a Origin<'a>) -> Result<Box<dyn Queue + 'a>, Unavailable> {
-        if !self.0.plan.opens {
+        if self.0.plan.opens == Opens::No {
             return Err(Unavailable);
         }
         self.note(Event::Opened);
@@ -232,7 +240,10 @@ impl Queue for World {
     }
 
     fn queue_id(&mut self) -> Result<String, Unavailable> {
-        Ok("4F1".to_owned())
+        match self.0.plan.opens {
+            Opens::Yes => Ok("4F1".to_owned()),
+            Opens::No | Opens::Nameless => Err(Unavailable),
+        }
     }
 
     fn content(&mut self, piece: Vec<u8>) {
