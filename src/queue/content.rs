@@ -2,8 +2,7 @@
 //!
 //! Authority: section 12 of the QMQP page of the specification.
 
-use std::io::BufRead;
-
+use crate::sys::memory;
 use crate::wire::record::Type;
 
 /// Hands the content, in pieces cut anywhere, to `put` line by line; a line of more than `line_limit` bytes becomes several
@@ -49,16 +48,14 @@ pub fn records(content: &[Vec<u8>], line_limit: usize, mut put: impl FnMut(Type,
 /// for. Nothing where `rest` ends before either.
 fn next_line<'a>(rest: &mut &'a [u8], room: usize) -> Option<(Type, &'a [u8])> {
     let window = rest.get(..=room).unwrap_or(rest);
-    // skip_until is the standard library's door to memchr; reading from a slice cannot fail.
-    let found = (&mut &*window).skip_until(b'\n').unwrap_or(window.len());
-    let (taken, after) = rest.split_at(found);
-    if let Some(line) = taken.strip_suffix(b"\n") {
-        *rest = after;
-        return Some((Type::Norm, line));
-    }
-    let (line, after) = rest.split_at_checked(room).filter(|_| found > room)?;
-    *rest = after;
-    Some((Type::Cont, line))
+    let (kind, end, next) = match memory::position(b'\n', window) {
+        Some(end) => (Type::Norm, end, end + 1),
+        None if window.len() > room => (Type::Cont, room, room),
+        None => return None,
+    };
+    let line = rest.get(..end)?;
+    *rest = rest.get(next..)?;
+    Some((kind, line))
 }
 
 fn is_mailbox_line(line: &[u8]) -> bool {
