@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::sys::alarm::Bounded;
 use crate::sys::socket;
-use crate::wire::netstring::{Error, READ_SIZE};
+use crate::wire::netstring::Error;
 use crate::wire::qmqp::{Fault, Phase};
 
 use super::reply::Reply;
@@ -16,7 +16,8 @@ use super::reply::Reply;
 pub const DRAIN_BYTES: usize = 64 * 1024 * 1024;
 pub const DRAIN_TIME: Duration = Duration::from_secs(10);
 
-/// Bytes dropped at a time after an acceptance: few clients have any more to say.
+/// Bytes dropped at a time after an early reply, and after an acceptance, when few clients have any more to say.
+const DROP_SIZE: usize = 64 * 1024;
 const LEFTOVER_SIZE: usize = 1024;
 
 /// One direction of a connection.
@@ -110,7 +111,7 @@ impl<S: Stream> Client<S> {
         let size = if reply.is_accepted() {
             LEFTOVER_SIZE
         } else {
-            READ_SIZE
+            DROP_SIZE
         };
         let mut buffer = vec![0; size];
         let end = Instant::now() + DRAIN_TIME;

@@ -9,8 +9,9 @@ use std::io::{self, Read};
 
 use crate::sys::memory;
 
-/// Bytes asked of the source at a time for long data, and the most that a [`Reader::block`] holds.
-pub const READ_SIZE: usize = 64 * 1024;
+/// The most that a [`Reader::block`] holds, in bytes, and is read at a time. Of half as much and less the C library's
+/// allocator keeps a stock, and has to clear what comes from there.
+pub const BLOCK_SIZE: usize = 256 * 1024;
 
 /// Bytes asked for otherwise. Most requests are no longer, and each page of a buffer costs the process a page fault.
 const BUFFER_SIZE: usize = 8 * 1024;
@@ -149,13 +150,13 @@ impl<R: Read> Reader<R> {
         self.buffer.get(from..self.start).ok_or(Error::Format)
     }
 
-    /// Gives out `most` bytes in memory of their own, or [`READ_SIZE`] where that is less, once all of them have arrived.
+    /// Gives out `most` bytes in memory of their own, or [`BLOCK_SIZE`] where that is less, once all of them have arrived.
     ///
     /// `most` must not be zero, and [`Reader::check_room`] must have allowed it. What has not been read yet is read to where
     /// it stays: there is no second copy of long data.
     pub fn block(&mut self, most: u64) -> Result<Vec<u8>, Error> {
         let most = usize::try_from(most.min(self.left)).unwrap_or(usize::MAX);
-        let mut block = memory::zeroed(most.min(READ_SIZE)).ok_or(Error::Memory)?;
+        let mut block = memory::zeroed(most.min(BLOCK_SIZE)).ok_or(Error::Memory)?;
         let arrived = self.buffer.get(self.start..self.end).unwrap_or_default();
         let mut filled = arrived.len().min(block.len());
         if let (Some(to), Some(from)) = (block.get_mut(..filled), arrived.get(..filled)) {
@@ -265,9 +266,9 @@ mod tests {
             (100, 1),
             (BUFFER_SIZE - 6, 1),
             (BUFFER_SIZE - 5, 2),
-            (READ_SIZE, 3),
-            (READ_SIZE + 1, 4),
-            (16 * READ_SIZE, 18),
+            (BLOCK_SIZE, 3),
+            (BLOCK_SIZE + 1, 4),
+            (16 * BLOCK_SIZE, 18),
         ] {
             let data: Vec<u8> = (0..=250).cycle().take(size).collect();
             let bytes = encode(&data);
@@ -278,7 +279,7 @@ mod tests {
             while left > 0 {
                 let block = reader.block(left).unwrap();
                 left -= block.len() as u64;
-                assert!(block.len() == READ_SIZE || left == 0);
+                assert!(block.len() == BLOCK_SIZE || left == 0);
                 found.extend(block);
             }
             reader.comma().unwrap();

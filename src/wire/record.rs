@@ -55,10 +55,22 @@ const HEAD_LIMIT: usize = 5;
 /// Appends a record whose data is the pieces one after the other. Data beyond [`DATA_LIMIT`] cannot be written;
 /// callers bound theirs below it.
 pub fn put(out: &mut Vec<u8>, kind: Type, pieces: &[&[u8]]) {
-    let length: usize = pieces.iter().map(|piece| piece.len()).sum();
+    put_sized(out, kind, total(pieces), pieces);
+}
+
+fn total(pieces: &[&[u8]]) -> usize {
+    pieces.iter().map(|piece| piece.len()).sum()
+}
+
+fn put_sized(out: &mut Vec<u8>, kind: Type, length: usize, pieces: &[&[u8]]) {
     debug_assert!(length <= DATA_LIMIT);
-    out.push(kind as u8);
-    put_length(out, length);
+    match u8::try_from(length) {
+        Ok(short @ 0..0x80) => out.extend_from_slice(&[kind as u8, short]),
+        Ok(_) | Err(_) => {
+            out.push(kind as u8);
+            put_length(out, length);
+        }
+    }
     for piece in pieces {
         out.extend_from_slice(piece);
     }
@@ -124,12 +136,14 @@ impl<W: Write> Writer<W> {
 
     /// Adds a record, see [`put`]. Where there is no memory to keep it back, what is there already is written first.
     pub fn put(&mut self, kind: Type, pieces: &[&[u8]]) {
-        let length: usize = pieces.iter().map(|piece| piece.len()).sum();
+        let length = total(pieces);
         let room = length.saturating_add(HEAD_LIMIT);
-        if self.buffer.try_reserve(room).is_err() {
+        let spare = self.buffer.capacity() - self.buffer.len();
+        // A buffer that has to grow will be used up to what is written at a time: it grows once.
+        if spare < room && self.buffer.try_reserve_exact(room.max(WRITE_SIZE)).is_err() {
             self.write();
         }
-        put(&mut self.buffer, kind, pieces);
+        put_sized(&mut self.buffer, kind, length, pieces);
         if self.buffer.len() >= WRITE_SIZE {
             self.write();
         }
