@@ -10,8 +10,9 @@ use std::io::{self, Read};
 use crate::sys::memory;
 
 /// The most that a [`Reader::block`] holds, in bytes, and is read at a time. Of half as much and less the C library's
-/// allocator keeps a stock, and has to clear what comes from there.
-pub const BLOCK_SIZE: usize = 256 * 1024;
+/// allocator keeps a stock, and has to clear what comes from there. The rest of 256 KiB is room for what it puts in front:
+/// one byte more than fits a page would be a page for each block.
+pub const BLOCK_SIZE: usize = 256 * 1024 - 32;
 
 /// Bytes asked for otherwise. Most requests are no longer, and each page of a buffer costs the process a page fault.
 const BUFFER_SIZE: usize = 8 * 1024;
