@@ -136,18 +136,20 @@ pub(super) fn to_fault(fault: &Fault, namaddr: &str, who: &str) -> Answer {
 
 fn to_request_fault(fault: &qmqp::Fault, who: &str) -> Answer {
     match fault {
-        qmqp::Fault::Netstring(Error::Memory, phase) => Answer {
-            phase: *phase,
-            ..Answer::with_warning(Reply::try_later("Error: insufficient memory"), who)
-        },
         qmqp::Fault::Netstring(error, phase) => {
             let text = format!("{error} while {phase}");
             let after = vec![Line::Info(format!("{who}: {text}"))];
             let reply = match error {
+                Error::Memory => {
+                    return Answer::with_warning(
+                        Reply::try_later("Error: insufficient memory"),
+                        who,
+                    );
+                }
                 Error::Format | Error::Size => Some(Reply::refused(&text)),
                 // Nobody is listening. Unlike Postfix, this holds too where only a netstring's comma is missing: what
                 // was cut off on its way may come whole the next time.
-                Error::Disconnect | Error::Timeout | Error::Memory => None,
+                Error::Disconnect | Error::Timeout => None,
             };
             Answer {
                 after,

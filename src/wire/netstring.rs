@@ -155,6 +155,8 @@ impl<R: Read> Reader<R> {
     ///
     /// `most` must not be zero, and [`Reader::check_room`] must have allowed it. What has not been read yet is read to where
     /// it stays: there is no second copy of long data.
+    ///
+    /// Unlike Postfix, which reserves the length that is announced: what is held grows by blocks, as they fill.
     pub fn block(&mut self, most: u64) -> Result<Vec<u8>, Error> {
         let most = usize::try_from(most.min(self.left)).unwrap_or(usize::MAX);
         let mut block = memory::zeroed(most.min(BLOCK_SIZE)).ok_or(Error::Memory)?;

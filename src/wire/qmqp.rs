@@ -48,7 +48,7 @@ impl Display for Phase {
     }
 }
 
-/// Why a request ends early: the client's offence, or its silence.
+/// Why a request ends early: the client's offence, its silence, or no memory for what it sends.
 #[derive(Debug)]
 pub enum Fault {
     /// Bytes that are no netstring, or one too long, or none at all.
