@@ -54,14 +54,14 @@ fn sentence(fault: Fault) -> String {
 pub mod tests {
     use super::*;
     use crate::fuzzing::random::{self, Random};
-    use crate::wire::netstring::encode;
+    use crate::wire::netstring::{BLOCK_SIZE, encode};
 
     /// A request of short parts, damaged as often as not.
     pub fn sample(random: &mut Random) -> Vec<u8> {
         let mut content = random.bytes(40);
         if random.below(40) == 0 {
             // Up to and beyond what is read at once.
-            content = vec![b'x'; 60_000 + random.below(10_000)];
+            content = vec![b'x'; BLOCK_SIZE - 5000 + random.below(10_000)];
         }
         let mut inner = encode(&content);
         for _ in 0..random.below(5) {
