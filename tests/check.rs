@@ -14,7 +14,7 @@ use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
-use harness::instance::{Instance, mail_owner};
+use harness::instance::{Instance, install_program, mail_owner};
 use harness::maillog::MailLog;
 use harness::peers::Act;
 
@@ -233,7 +233,7 @@ fn who_is_not_root_hears_what_was_not_checked() {
     let _cleanup = cleanup(&instance);
     // The build directory may be nobody's business.
     let copy = instance.dir.join("qmqpd");
-    fs::copy(OURS, &copy).unwrap();
+    install_program(OURS.as_ref(), &copy);
     let mut as_nobody = Command::new(&copy);
     as_nobody.uid(65534).gid(65534);
     let (report, code) = said_by(as_nobody, &instance, &["--check"]);

@@ -402,7 +402,10 @@ fn spawn_serves_and_fail2ban_sees_who_was_refused() {
     let line = format!("{port} {line}").replace("/usr/sbin/", "DIR/sbin/");
     let master = Master::start_with("", &line, |dir| {
         fs::create_dir(dir.join("sbin")).unwrap();
-        fs::copy(env!("CARGO_BIN_EXE_qmqpd"), dir.join("sbin/qmqpd")).unwrap();
+        harness::instance::install_program(
+            env!("CARGO_BIN_EXE_qmqpd").as_ref(),
+            &dir.join("sbin/qmqpd"),
+        );
     });
     send_many(&master, port, MESSAGES, PARALLEL);
     send_with_postfix(&format!("inet:[::1]:{port}"), MESSAGES_IPV6, PARALLEL);

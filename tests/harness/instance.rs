@@ -78,17 +78,11 @@ impl Instance {
             .unwrap();
     }
 
-    /// Writes a program. Another process copies it into its place: a fork of this one, made for another test at that
-    /// moment, would hold the file open for writing, and whoever runs it would hear "Text file busy".
+    /// Writes a program.
     pub fn write_program(&self, name: &str, text: &str) {
         let draft = format!("{name}.draft");
         self.write(&draft, text.as_bytes());
-        let status = Command::new("install")
-            .args(["-m", "755"])
-            .args([self.dir.join(draft), self.dir.join(name)])
-            .status()
-            .unwrap();
-        assert!(status.success(), "install {name}: {status}");
+        install_program(&self.dir.join(draft), &self.dir.join(name));
     }
 
     pub fn config_directory(&self) -> PathBuf {
@@ -103,6 +97,18 @@ impl Instance {
     pub fn socket(&self, name: &str) -> PathBuf {
         self.queue_directory().join("public").join(name)
     }
+}
+
+/// Copies a program to where it is run from. Another process does it: a fork of this one, made for another test at that
+/// moment, would hold the file open for writing, and whoever runs it would hear "Text file busy".
+pub fn install_program(from: &Path, to: &Path) {
+    let mut install = Command::new("install");
+    let status = install
+        .args(["-m", "755"])
+        .args([from, to])
+        .status()
+        .unwrap();
+    assert!(status.success(), "install {}: {status}", to.display());
 }
 
 impl Drop for Instance {

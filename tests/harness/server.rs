@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::cleanup::{Cleanup, Script};
-use super::instance::{Instance, LOG_HOST, mail_owner};
+use super::instance::{Instance, LOG_HOST, install_program, mail_owner};
 use super::maillog::{MailLog, Watch};
 use super::outcome::{Ending, Seen};
 use super::peers::{self, Act, Client, Launch};
@@ -199,6 +199,6 @@ pub fn our_program(instance: &Instance) -> PathBuf {
         return built.into();
     }
     let copy = instance.dir.join("qmqpd");
-    fs::copy(built, &copy).unwrap();
+    install_program(built, &copy);
     copy
 }

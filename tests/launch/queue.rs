@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use crate::harness::instance::mail_owner;
+use crate::harness::instance::{install_program, mail_owner};
 use crate::harness::master::{Master, is_missing, queue_id, request, send, until};
 use crate::harness::server::{POSTFIX_QMQPD, Server};
 use crate::harness::{self, peers};
@@ -70,7 +70,10 @@ fn program(master: &Master, server: Server) -> PathBuf {
 fn start_postfix() -> Master {
     Master::start_with("", "", |dir| {
         fs::create_dir(dir.join("ours")).unwrap();
-        fs::copy(env!("CARGO_BIN_EXE_qmqpd"), dir.join("ours/qmqpd")).unwrap();
+        install_program(
+            env!("CARGO_BIN_EXE_qmqpd").as_ref(),
+            &dir.join("ours/qmqpd"),
+        );
     })
 }
 
