@@ -4,6 +4,7 @@
 
 // What a fuzzer runs (tests/fuzz), and the tests with what it has found. No part of the program.
 #[cfg(any(test, fuzzing))]
+#[path = "../tests/fuzz/targets/mod.rs"]
 pub mod fuzzing;
 
 // How the process starts, is confined, serves and exits.
