@@ -624,6 +624,71 @@ fn a_proxymap_that_fails_in_any_way_lets_nobody_in() {
     });
 }
 
+/// Serves one request after another: what the client says to the byte, and what proxymap of Postfix 3.11 answers.
+fn converse(mut stream: impl Read + Write, requests: &[(String, &[u8])]) {
+    stream.write_all(GREETING).unwrap();
+    for (request, answer) in requests {
+        let mut bytes = vec![0; request.len()];
+        stream.read_exact(&mut bytes).unwrap();
+        assert_eq!(
+            bytes.escape_ascii().to_string(),
+            request.replace('|', "\\x00")
+        );
+        stream.write_all(answer).unwrap();
+    }
+    assert_eq!(stream.read(&mut [0]).unwrap(), 0);
+}
+
+/// The bytes are those that passed between this program and proxymap 3.11.7.
+#[test]
+fn a_proxymap_of_3_11_is_asked_again_in_its_own_form() {
+    let lookup = |key: &str| {
+        format!("request|lookup|table|hash:x|instance_flags|0|flags|524352|key|{key}||")
+    };
+    for (answer, last_key, expected) in [
+        (
+            &b"status\x000\0flags\x00524352\0value\0x\0\0"[..],
+            "localhost",
+            LET_IN,
+        ),
+        (
+            b"status\x001\0flags\x00524352\0value\0\0\0",
+            "127.0.0.1",
+            REFUSED,
+        ),
+        (
+            b"status\x002\0flags\x00524352\0value\0\0\0",
+            "localhost",
+            CANNOT_TELL,
+        ),
+    ] {
+        let instance = instance("proxy:hash:x", &[]);
+        let path = instance.queue_directory().join("private/proxymap");
+        let listener = UnixListener::bind(&path).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
+        let open = "request|open|table|hash:x|";
+        let mut requests = vec![(
+            format!("{open}instance_flags|0||"),
+            &b"status\x000\0flags\x0016\0\0"[..],
+        )];
+        requests.push((lookup("localhost"), answer));
+        if last_key != "localhost" {
+            requests.push((lookup(last_key), answer));
+        }
+        let server = thread::spawn(move || {
+            let old = (
+                format!("{open}flags|0||"),
+                &b"status\x003\0flags\x000\0\0"[..],
+            );
+            converse(listener.accept().unwrap().0, &[old]);
+            converse(listener.accept().unwrap().0, &requests);
+        });
+        let (reply, log) = as_root(&instance, &[], &[]);
+        assert_eq!(reply, expected, "{log}");
+        server.join().unwrap();
+    }
+}
+
 #[test]
 fn a_real_proxymap_answers_for_the_tables_it_is_allowed() {
     let test = "a_real_proxymap_answers_for_the_tables_it_is_allowed";

@@ -40,6 +40,42 @@ mod status {
     pub const CONFIG: u32 = 5;
 }
 
+/// The form of requests and answers. A server refuses one that it does not know as an invalid request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// Of Postfix up to 3.10: one attribute `flags`, for the table or for the request.
+    Flags,
+    /// Of Postfix 3.11: the table is named with `instance_flags`, and an answer to a lookup has `flags` too.
+    InstanceFlags,
+}
+
+impl Form {
+    /// The attributes of an answer, `status` first. The last one is what was asked for.
+    fn attributes(self, request: Request) -> &'static [&'static str] {
+        match (self, request) {
+            (_, Request::Open) => &["status", "flags"],
+            (Form::Flags, Request::Lookup) => &["status", "value"],
+            (Form::InstanceFlags, Request::Lookup) => &["status", "flags", "value"],
+        }
+    }
+}
+
+/// What the server is asked for.
+#[derive(Debug, Clone, Copy)]
+enum Request {
+    Open,
+    Lookup,
+}
+
+impl Request {
+    fn name(self) -> &'static str {
+        match self {
+            Request::Open => "open",
+            Request::Lookup => "lookup",
+        }
+    }
+}
+
 /// A table of proxymap's.
 #[derive(Debug)]
 pub(super) struct Proxy {
@@ -50,6 +86,7 @@ pub(super) struct Proxy {
     /// Relative to queue_directory, also where that is the root.
     socket: PathBuf,
     ipc_timeout: Duration,
+    form: Cell<Form>,
     stream: RefCell<Option<BufReader<Bounded>>>,
     /// What the server has said of the table, or why it will not.
     keys: OnceCell<Result<Keys, Vec<String>>>,
@@ -71,6 +108,7 @@ impl Proxy {
             service: settings.proxymap_service_name.clone(),
             socket: PathBuf::from("private").join(&settings.proxymap_service_name),
             ipc_timeout: settings.ipc_timeout,
+            form: Cell::new(Form::Flags),
             stream: RefCell::default(),
             keys: OnceCell::new(),
             ends: Cell::default(),
@@ -79,12 +117,14 @@ impl Proxy {
 
     /// Asks for the kind of the table's keys, which also tells whether the server will answer for it.
     fn contact(&self) -> Result<Keys, Vec<String>> {
-        let mut request = self.request("open");
-        attr::put(&mut request, "flags", "0");
-        attr::put_end(&mut request);
-        let Answer { status, value } = self.ask(&request, "flags", "dict_proxy_open", "open")?;
-        let flags = Shown(&value).to_string().parse().unwrap_or(0_u32);
-        match status {
+        let mut answer = self.ask(Request::Open, None)?;
+        if answer.status == status::BAD {
+            self.form.set(Form::InstanceFlags);
+            self.stream.take();
+            answer = self.ask(Request::Open, None)?;
+        }
+        let flags = Shown(&answer.value).to_string().parse().unwrap_or(0_u32);
+        match answer.status {
             status::OK if flags & FLAG_PATTERN != 0 => Ok(Keys::Pattern),
             status::OK => Ok(Keys::Fixed),
             status::BAD => Err(self.refused(&format!(
@@ -107,23 +147,34 @@ impl Proxy {
         ))
     }
 
-    fn request(&self, request: &str) -> Vec<u8> {
+    /// A request in the form that the server is taken to know. `key` is that of a lookup.
+    fn request(&self, request: Request, key: Option<&str>) -> Vec<u8> {
         let mut bytes = Vec::new();
-        attr::put(&mut bytes, "request", request);
+        attr::put(&mut bytes, "request", request.name());
         attr::put(&mut bytes, "table", &self.table);
+        let flags = if key.is_some() { FLAGS } else { 0 }.to_string();
+        match (self.form.get(), request) {
+            (Form::Flags, _) => attr::put(&mut bytes, "flags", &flags),
+            (Form::InstanceFlags, Request::Open) => attr::put(&mut bytes, "instance_flags", "0"),
+            (Form::InstanceFlags, Request::Lookup) => {
+                attr::put(&mut bytes, "instance_flags", "0");
+                attr::put(&mut bytes, "flags", &flags);
+            }
+        }
+        if let Some(key) = key {
+            attr::put(&mut bytes, "key", key);
+        }
+        attr::put_end(&mut bytes);
         bytes
     }
 
-    /// Sends a request until there is an answer to it with a known status. `what` and `about` are for warnings.
-    fn ask(
-        &self,
-        request: &[u8],
-        attribute: &str,
-        what: &str,
-        about: &str,
-    ) -> Result<Answer, Vec<String>> {
+    /// Sends a request until there is an answer to it with a known status.
+    fn ask(&self, request: Request, key: Option<&str>) -> Result<Answer, Vec<String>> {
+        let bytes = self.request(request, key);
+        let attributes = self.form.get().attributes(request);
+        let about = request.name();
         for attempt in 1.. {
-            let warning = match self.converse(request, attribute) {
+            let warning = match self.converse(&bytes, attributes) {
                 Ok(answer) if answer.status <= status::CONFIG => return Ok(answer),
                 Ok(Answer { status, .. }) => format!(
                     "proxymap {about} failed for table \"{}\": unexpected reply status {status}",
@@ -136,7 +187,9 @@ impl Proxy {
                     }
                     format!("connect #{attempt} to subsystem {socket}: {text}")
                 }
-                Err(Trouble::Io(text)) => format!("{what}: service {}: {text}", self.service),
+                Err(Trouble::Io(text)) => {
+                    format!("dict_proxy_{about}: service {}: {text}", self.service)
+                }
             };
             self.stream.take();
             log::warning(format_args!("{warning}"));
@@ -151,7 +204,7 @@ impl Proxy {
         )))
     }
 
-    fn converse(&self, request: &[u8], attribute: &str) -> Result<Answer, Trouble> {
+    fn converse(&self, request: &[u8], attributes: &[&str]) -> Result<Answer, Trouble> {
         let mut stream = self.stream.borrow_mut();
         let stream = match &mut *stream {
             Some(stream) => stream,
@@ -175,19 +228,19 @@ impl Proxy {
                 list = attr::read(&mut lists)?;
             }
         }
-        match list.as_slice() {
-            [(first, status), (second, value)]
-                if first == b"status" && second == attribute.as_bytes() =>
-            {
-                let status = std::str::from_utf8(status).ok();
-                let Some(status) = status.and_then(|text| text.parse().ok()) else {
-                    return Err(Trouble::Io("malformed reply".to_owned()));
-                };
-                let value = value.clone();
-                Ok(Answer { status, value })
-            }
-            _ => Err(Trouble::Io("malformed reply".to_owned())),
-        }
+        let names = list.iter().map(|(name, _)| name.as_slice());
+        let ([(_, status), .., (_, value)], true) = (
+            list.as_slice(),
+            names.eq(attributes.iter().map(|name| name.as_bytes())),
+        ) else {
+            return Err(Trouble::Io("malformed reply".to_owned()));
+        };
+        let status = std::str::from_utf8(status).ok();
+        let Some(status) = status.and_then(|text| text.parse().ok()) else {
+            return Err(Trouble::Io("malformed reply".to_owned()));
+        };
+        let value = value.clone();
+        Ok(Answer { status, value })
     }
 
     fn connect(&self) -> Result<BufReader<Bounded>, Trouble> {
@@ -220,11 +273,7 @@ impl Table for Proxy {
 
     fn find(&self, key: &str) -> Result<Option<Vec<u8>>, Problem> {
         self.load()?;
-        let mut request = self.request("lookup");
-        attr::put(&mut request, "flags", &FLAGS.to_string());
-        attr::put(&mut request, "key", key);
-        attr::put_end(&mut request);
-        let answer = self.ask(&request, "value", "dict_proxy_lookup", "lookup");
+        let answer = self.ask(Request::Lookup, Some(key));
         let Answer { status, value } = answer.map_err(Problem)?;
         match status {
             status::OK => Ok(Some(value)),
