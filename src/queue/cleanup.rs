@@ -162,6 +162,11 @@ impl Write for Conversation {
         self.stream.write(bytes)
     }
 
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.greeting_since = None;
+        self.stream.write_all(bytes)
+    }
+
     fn flush(&mut self) -> io::Result<()> {
         self.stream.flush()
     }

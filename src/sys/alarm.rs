@@ -84,7 +84,8 @@ pub fn bounded<T>(limit: Duration, mut call: impl FnMut() -> nix::Result<T>) -> 
     }
 }
 
-/// A descriptor on which each read and each write waits no longer than `limit`.
+/// A descriptor on which each read waits no longer than `limit`, and each write, in however many pieces the other end takes
+/// it.
 #[derive(Debug)]
 pub struct Bounded {
     pub fd: OwnedFd,
@@ -141,3 +142,20 @@ mod tests {
         assert_eq!(answer.unwrap(), Some(vec![1]));
     }
 }
+    /// The standard library's would give each piece a time of its own.
+    fn write_all(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        arm(self.limit);
+        while !bytes.is_empty() {
+            match nix::unistd::write(self.fd.as_fd(), bytes) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
+                Err(Errno::EINTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+            if expired() && !bytes.is_empty() {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+        }
+        Ok(())
+    }
+

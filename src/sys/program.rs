@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::alarm;
+use super::alarm::{self, Bounded};
 
 /// Between two looks at whether a program has ended.
 const PAUSE: Duration = Duration::from_millis(1);
@@ -96,7 +96,12 @@ impl Program {
 
 fn converse(child: &mut Child, input: &[u8], limit: Duration, kept: usize) -> io::Result<Output> {
     let deadline = Instant::now() + limit;
-    if let Some(mut stdin) = child.stdin.take() {
+    if let Some(stdin) = child.stdin.take() {
+        // The pipe may be smaller than it is by default.
+        let mut stdin = Bounded {
+            fd: stdin.into(),
+            limit,
+        };
         match stdin.write_all(input) {
             // It has ended without reading, and what it has said is the answer.
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(error),

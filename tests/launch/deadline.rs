@@ -85,6 +85,11 @@ const CASES: &[Case] = &[
     ("a client sends a byte now and then", dripping_client),
     (
         "daemon_timeout during a wait for cleanup",
+    ("qmail-queue does not read the message", unreading_program),
+    (
+        "qmail-queue does not read the envelope",
+        half_reading_program,
+    ),
         daemon_timeout_at_cleanup,
     ),
     ("a refused client does not go", staying_client),
@@ -228,7 +233,7 @@ fn unanswering_cleanup() -> Waited {
     waited
 }
 
-/// A write that has got rid of a part is not interrupted: it takes a second wait to find out.
+/// The buffers on the way take a part of the write, and that does not start the clock anew.
 fn unreading_cleanup() -> Waited {
     let machine = Machine::new(&["ipc_timeout = 2s"]);
     let mut held = Vec::new();
@@ -246,7 +251,47 @@ fn unreading_cleanup() -> Waited {
     waited.check(
         WRITE_ERROR,
         "warning: mail_stream_cleanup: close error",
-        2..=4,
+/// Longer than a pipe.
+const LONG: usize = 4_000_000;
+
+/// A request with so much of content and of a second recipient.
+fn long_request(content: usize, recipients: usize) -> Vec<u8> {
+    let netstring = |bytes: &[u8]| [format!("{}:", bytes.len()).as_bytes(), bytes, b","].concat();
+    let recipients = b"11:r@y.example,".repeat(recipients / 15);
+    let inner = [
+        netstring(&vec![b'x'; content]),
+        b"11:s@x.example,".to_vec(),
+        recipients,
+    ];
+    netstring(&inner.concat())
+}
+
+/// A qmail-queue that is this script, with `request` on its way to it.
+fn stuck_program(script: &str, request: Vec<u8>, part: &str) -> Waited {
+    let machine = Machine::new(&["ipc_timeout = 2s", "qmqpd_queue_method = qmail:DIR/stuck"]);
+    machine.instance.write_program("stuck", script);
+    let session = machine.start(&How::default());
+    let mut output = session.client.try_clone().unwrap();
+    let speaker = thread::spawn(move || drop(output.write_all(&request)));
+    let waited = Waited::of(machine, session, None);
+    speaker.join().unwrap();
+    waited.check(STUCK, part, 2..=2);
+    waited
+}
+
+const STUCK: &str = "30:Zqq temporary problem (#4.3.0),";
+
+fn unreading_program() -> Waited {
+    let script = "#!/bin/sh\nexec sleep 8\n";
+    stuck_program(script, long_request(LONG, 15), "stuck: timed out")
+}
+
+fn half_reading_program() -> Waited {
+    let script = "#!/bin/sh\ncat >/dev/null\nexec sleep 8\n";
+    stuck_program(script, long_request(9, LONG), "stuck: timed out")
+}
+
+        2..=2,
     );
     waited
 }
