@@ -12,7 +12,6 @@ use crate::lookup::{MatchList, Unavailable};
 use crate::peer::{Ask, LOOKUP_LIMIT, Peer};
 use crate::queue::Method;
 use crate::session::Settings;
-use crate::sys::alarm;
 
 use super::check::load;
 use super::commands::EX_USAGE;
@@ -106,7 +105,6 @@ fn explain(subject: &Subject, config: &Config) -> Result<Explained, Fatal> {
 
 /// The client as a session would know it.
 fn client(subject: &Subject, config: &Config) -> Result<Peer, Fatal> {
-    alarm::init().map_err(Fatal::from_display)?;
     let ask = Ask {
         protocols: config.inet_protocols()?,
         names: subject.name.is_none() && config.qmqpd_peername_lookup()?,

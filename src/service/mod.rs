@@ -26,7 +26,7 @@ use crate::config::{self, Config, Names};
 use crate::log;
 use crate::lookup;
 use crate::session::{self, Client, Outcome};
-use crate::sys::{alarm, start};
+use crate::sys::start;
 
 use master::Inherited;
 use options::Options;
@@ -133,7 +133,6 @@ fn start() -> Result<u8, Fatal> {
         }
         Some(transport) => Some(Inherited::take(transport, &options)?),
     };
-    alarm::init().map_err(Fatal::from_display)?;
     let config = load(&options, process)?;
     let outcome = match inherited {
         None => inetd::serve(&options, &config),

@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use crate::sys::alarm::Bounded;
+use crate::sys::alarm::{self, Bounded};
 use crate::sys::socket;
 use crate::wire::netstring::Error;
 use crate::wire::qmqp::{Fault, Phase};
@@ -108,7 +108,8 @@ impl<S: Stream> Client<S> {
     /// finished, within [`DRAIN_BYTES`] and [`DRAIN_TIME`]; after an acceptance only what has arrived already.
     pub fn finish(mut self, reply: &Reply) {
         let input = &mut self.input;
-        let size = if reply.is_accepted() {
+        let arrived_only = reply.is_accepted() || alarm::is_forbidden();
+        let size = if arrived_only {
             LEFTOVER_SIZE
         } else {
             DROP_SIZE
@@ -117,7 +118,7 @@ impl<S: Stream> Client<S> {
         let end = Instant::now() + DRAIN_TIME;
         let mut dropped = 0;
         while dropped < DRAIN_BYTES {
-            let arrived = if reply.is_accepted() {
+            let arrived = if arrived_only {
                 input.read_arrived(&mut buffer)
             } else {
                 let left = end.saturating_duration_since(Instant::now());

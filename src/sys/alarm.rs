@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 
 static EXPIRED: AtomicBool = AtomicBool::new(false);
+static FORBIDDEN: AtomicBool = AtomicBool::new(false);
 static PROCESS_ENDS: OnceLock<Instant> = OnceLock::new();
 
 extern "C" fn on_alarm(_: libc::c_int) {
@@ -26,14 +27,33 @@ extern "C" fn on_alarm(_: libc::c_int) {
 }
 
 /// Installs the handler. Before this an alarm would end the process.
-pub fn init() -> io::Result<()> {
+pub fn init() -> nix::Result<()> {
     // SAFETY: sigaction is plain numbers and a pointer, for which all zeros is a valid value: no flags, empty mask.
     let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
     action.sa_sigaction = on_alarm as *const () as libc::sighandler_t;
     // SAFETY: `action` is live and complete, its handler calls only async-signal-safe functions, and the old action is
     // not asked for.
     let status = unsafe { libc::sigaction(libc::SIGALRM, &action, std::ptr::null_mut()) };
-    Errno::result(status).map(drop).map_err(io::Error::from)
+    Errno::result(status).map(drop)
+}
+
+/// Stops an alarm that the launcher has left behind. An error means that the launcher forbids alarm(2), so that no wait
+/// would end: the C library's function returns no error, and sets errno.
+pub fn try_out() -> nix::Result<()> {
+    Errno::clear();
+    disarm();
+    match Errno::last_raw() {
+        0 => Ok(()),
+        number => {
+            FORBIDDEN.store(true, Relaxed);
+            Err(Errno::from_raw(number))
+        }
+    }
+}
+
+/// Whether [`try_out`] has found that there are no alarms.
+pub fn is_forbidden() -> bool {
+    FORBIDDEN.load(Relaxed)
 }
 
 /// Sets the time after which every wait of this process is over, from now on. Only the first call counts.

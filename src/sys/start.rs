@@ -17,6 +17,8 @@ use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, umask};
 use nix::unistd::dup2_stderr;
 
+use super::alarm;
+
 const STDIN: RawFd = 0;
 const STDOUT: RawFd = 1;
 const STDERR: RawFd = 2;
@@ -31,7 +33,8 @@ static CLIENT_TAKEN: AtomicBool = AtomicBool::new(false);
 /// The highest number that [`inherited`] was asked for. 0 to 2 are not for it.
 static LAST_INHERITED: AtomicI32 = AtomicI32::new(STDERR);
 
-/// A step of [`first_act`] that failed. The machine is at fault; without /dev/null, say, nothing else works either.
+/// A step of [`first_act`] that failed. The machine or the launcher is at fault; without /dev/null, say, nothing else works
+/// either.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Error {
     step: &'static str,
@@ -52,6 +55,8 @@ fn at(step: &'static str) -> impl Fn(Errno) -> Error {
 
 /// Puts signals, core limit, umask and descriptors 0 to 2 in order, before anything else is done.
 pub fn first_act() -> Result<(), Error> {
+    // First: a log line may have to wait, and what fails here is logged.
+    alarm::init().map_err(at("sigaction"))?;
     reset_signals().map_err(at("sigaction"))?;
     forbid_core_dumps().map_err(at("core limit"))?;
     umask(Mode::from_bits_truncate(0o077));
@@ -64,18 +69,13 @@ pub fn first_act() -> Result<(), Error> {
     if is_client(&input) || is_stream(&input) && is_client(&output) {
         dup2_stderr(dev_null()?).map_err(at("dup2"))?;
     }
-    Ok(())
+    alarm::try_out().map_err(at("alarm(2), without which no wait ends"))
 }
 
-/// SIGCHLD, SIGALRM, SIGTERM and SIGHUP can come down ignored: the exit code of a child would be lost, and the process
-/// could not be stopped. Everything is unblocked: a blocked SIGSYS kills without its handler.
+/// SIGCHLD, SIGTERM and SIGHUP can come down ignored: the exit code of a child would be lost, and the process could not be
+/// stopped. So can SIGALRM, which has a handler by now. Everything is unblocked: a blocked SIGSYS kills without its handler.
 fn reset_signals() -> nix::Result<()> {
-    for number in [
-        Signal::SIGCHLD,
-        Signal::SIGALRM,
-        Signal::SIGTERM,
-        Signal::SIGHUP,
-    ] {
+    for number in [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGHUP] {
         // SAFETY: the default action runs no code of this process, so nothing has to be async-signal-safe.
         unsafe { signal(number, SigHandler::SigDfl) }?;
     }

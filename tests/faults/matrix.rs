@@ -91,10 +91,9 @@ fn injection(call: &Call, phase: Phase, column: usize) -> Result<String, &'stati
     })
 }
 
-/// How strace writes the first call of the program's own, the one that installs the handler for alarms, and the one that
-/// waits for the client.
-const FIRST_ACT: &str = "rt_sigaction(SIGCHLD, {sa_handler=SIG_DFL";
-const HANDLER: &str = "rt_sigaction(SIGALRM, {sa_handler=0x";
+/// How strace writes the first call of the program's own, which installs the handler for alarms, and the one that waits for
+/// the client.
+const FIRST_ACT: &str = "rt_sigaction(SIGALRM, {sa_handler=0x";
 const FIRST_BYTE: &str = "MSG_PEEK";
 
 /// A session that nobody meddles with, and its calls.
@@ -120,7 +119,7 @@ impl Plan {
                 at.1 = Section::Serve;
             }
             calls.push((call.clone(), at.0, at.1));
-            if call.line.starts_with(HANDLER) {
+            if call.line.starts_with(FIRST_ACT) {
                 at.0 = Phase::Configure;
             }
             if call.name == "setsockopt" && call.object == "log" {

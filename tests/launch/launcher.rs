@@ -505,3 +505,40 @@ fn the_environment_names_the_client_of_a_pipe() {
         );
     }
 }
+
+/// Puts a filter of system calls in force, in which these calls fail with EPERM, and becomes the command that follows.
+const FORBID: &str = r#"
+my ($prctl, $first, $second) = splice(@ARGV, 0, 3);
+my $filter = pack("SCCL" x 5, 0x20, 0, 0, 0, 0x15, 2, 0, $first, 0x15, 1, 0, $second, 0x06, 0, 0, 0x7fff0000,
+    0x06, 0, 0, 0x00050001);
+my $program = pack("S x6 P", 5, $filter);
+syscall($prctl + 0, 38, 1, 0, 0, 0) == 0 or die "no_new_privs: $!";
+syscall($prctl + 0, 22, 2, $program) == 0 or die "seccomp: $!";
+exec @ARGV;
+"#;
+
+#[cfg(target_arch = "x86_64")]
+const ALARM: libc::c_long = libc::SYS_alarm;
+#[cfg(not(target_arch = "x86_64"))]
+const ALARM: libc::c_long = libc::SYS_setitimer;
+
+/// A client that says nothing more, and waits for nothing but the end: no alarm would end a wait for it.
+#[test]
+fn without_alarms_nobody_is_served() {
+    let numbers = [libc::SYS_prctl, ALARM, libc::SYS_setitimer].map(|number| number.to_string());
+    let mut through = vec!["perl", "-e", FORBID];
+    through.extend(numbers.iter().map(String::as_str));
+    for conf in [&[][..], &["qmqpd_log_stderr = yes"]] {
+        let machine = Machine::new(conf);
+        let how = How {
+            through: &through,
+            ..How::default()
+        };
+        let mut session = machine.start(&how);
+        session.send(&REQUEST[..7]);
+        assert_eq!(session.reply(PATIENCE), CONFIGURATION_ERROR);
+        assert_eq!(session.end(), "1");
+        let fatal = "fatal: alarm(2), without which no wait ends: Operation not permitted";
+        assert_eq!(machine.finish(&session), [fatal]);
+    }
+}
