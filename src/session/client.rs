@@ -16,6 +16,9 @@ use super::reply::Reply;
 pub const DRAIN_BYTES: usize = 64 * 1024 * 1024;
 pub const DRAIN_TIME: Duration = Duration::from_secs(10);
 
+/// How long nothing may come before the client is no longer one that is still sending. Whole seconds, as alarms are.
+pub const DRAIN_SILENCE: Duration = Duration::from_secs(2);
+
 /// Bytes dropped at a time after an early reply, and after an acceptance, when few clients have any more to say.
 const DROP_SIZE: usize = 64 * 1024;
 const LEFTOVER_SIZE: usize = 1024;
@@ -105,7 +108,8 @@ impl<S: Stream> Client<S> {
     ///
     /// Closing a socket while there is input that nobody has read makes the kernel send a reset, and that can cost the
     /// client the reply. Unlike Postfix, what still comes is read and dropped: after an early reply until the client has
-    /// finished, within [`DRAIN_BYTES`] and [`DRAIN_TIME`]; after an acceptance only what has arrived already.
+    /// finished, within [`DRAIN_BYTES`], [`DRAIN_TIME`] and [`DRAIN_SILENCE`]; after an acceptance, and where no wait would
+    /// end, only what has arrived already.
     pub fn finish(mut self, reply: &Reply) {
         let input = &mut self.input;
         let arrived_only = reply.is_accepted() || alarm::is_forbidden();
@@ -125,7 +129,7 @@ impl<S: Stream> Client<S> {
                 if left.is_zero() {
                     return;
                 }
-                input.set_limit(left);
+                input.set_limit(left.min(DRAIN_SILENCE));
                 input.read(&mut buffer)
             };
             match arrived {

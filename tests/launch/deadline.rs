@@ -91,6 +91,12 @@ const CASES: &[Case] = &[
         half_reading_program,
     ),
         daemon_timeout_at_cleanup,
+    ("a refused client pauses", pausing_client),
+    ("a refused client says nothing", silent_refused_client),
+    (
+        "a client says nothing to a server that cannot start",
+        silent_client_of_none,
+    ),
     ),
     ("a refused client does not go", staying_client),
     ("a DNS server does not answer", silent_dns),
@@ -357,7 +363,22 @@ fn daemon_timeout_at_cleanup() -> Waited {
 
 /// A client that has its reply and stays, with a byte now and then, is left after ten seconds.
 fn staying_client() -> Waited {
-    let machine = Machine::new(&["qmqpd_authorized_clients ="]);
+    refused_client(Duration::from_millis(500), 10..=11)
+}
+
+/// Just less than the two seconds after which a client counts as one that says nothing.
+fn pausing_client() -> Waited {
+    refused_client(Duration::from_millis(1800), 10..=11)
+}
+
+/// Just more.
+fn silent_refused_client() -> Waited {
+    refused_client(Duration::from_millis(2300), 2..=2)
+}
+
+/// A client that sends a byte each `pause`, whatever it hears; how long its place is taken.
+fn refused_client(pause: Duration, seconds: std::ops::RangeInclusive<u64>) -> Waited {
+    let machine = Machine::new(&["qmqpd_authorized_clients =", "qmqpd_error_delay = 0s"]);
     let mut session = machine.start(&How::default());
     let mut output = session.client.try_clone().unwrap();
     let staying = thread::spawn(move || {
@@ -373,13 +394,32 @@ fn staying_client() -> Waited {
         reply,
         exit,
         took,
+const CANNOT_START: &str = "34:ZError: server configuration error,";
+
+/// It is told why, and then has as little time as one that is refused.
+fn silent_client_of_none() -> Waited {
+    let machine = Machine::new(&["qmqpd_timeout = soon"]);
+    let mut session = machine.start(&How::default());
+    let reply = session.reply(LIMIT);
+    let exit = session.end();
+    let took = session.started.elapsed();
+    let waited = Waited {
+        reply,
+        exit,
+        took,
+        log: machine.finish(&session),
+    };
+    waited.check(CANNOT_START, "fatal: ", 2..=2);
+    waited
+}
+
         log: machine.finish(&session),
     };
     let text = "DError: localhost[127.0.0.1] is not authorized to use this service";
     waited.check(
         &format!("{}:{text},", text.len()),
         "NOQUEUE: reject: CONNECT from ",
-        10..=11,
+        seconds,
     );
     waited
 }
