@@ -36,7 +36,9 @@ use harness::instance::mail_owner;
 use harness::requests::Numbers;
 use harness::trace::Call;
 use judge::{Fault, Phase};
-use session::{METHODS, Meddling, Method, SMALL, Seen, Setting, lines, run};
+use session::{
+    BLOCKED, METHODS, Meddling, Method, SMALL, Seen, Setting, Sink, can_replace_files, lines, run,
+};
 use tracer::Change;
 
 /// How many sessions of each method are sent alarms, and where the generator starts (`QMQPD_SEED`).
@@ -146,6 +148,50 @@ fn an_alarm_may_come_at_any_moment() {
         tell(&format!("Alarms at any moment, {method:?}: {letters}\n"));
         assert!(letters.contains('K'), "{letters}");
     }
+}
+
+/// How long a log that takes no lines may keep a session, in all; and a whole session, on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(5);
+const SESSION: Duration = Duration::from_secs(4);
+
+#[test]
+fn a_log_that_takes_no_lines_costs_five_seconds_and_no_mail() {
+    let test = "a_log_that_takes_no_lines_costs_five_seconds_and_no_mail";
+    if cannot_run(test) {
+        return;
+    }
+    let sinks: Vec<Sink> = BLOCKED
+        .into_iter()
+        .filter(|&sink| sink != Sink::FullSyslog || can_replace_files())
+        .collect();
+    if sinks.len() < BLOCKED.len() {
+        harness::skip(&format!("{test}, syslog"), "no mount namespaces");
+    }
+    let cases: Vec<(Method, Sink)> = METHODS
+        .into_iter()
+        .flat_map(|method| sinks.iter().map(move |&sink| (method, sink)))
+        .collect();
+    let told = Mutex::new(String::new());
+    at_once(cases.len(), |index| {
+        let (method, sink) = cases[index];
+        let mut setting = Setting::new(method, Meddling::Nothing);
+        setting.asks = false;
+        setting.sink = sink;
+        let seen = run(&setting);
+        let reply = String::from_utf8_lossy(&seen.reply).into_owned();
+        assert!(
+            reply.contains(":KOk: queued as ") && seen.queued && seen.exit == "0",
+            "{method:?} {sink:?} {seen:?}"
+        );
+        let took = seen.elapsed;
+        assert!(
+            (PATIENCE..PATIENCE + SESSION).contains(&took),
+            "{method:?} {sink:?} {took:?}"
+        );
+        let seconds = took.as_secs_f64();
+        *told.lock().unwrap() += &format!("{method:?} {sink:?}: K after {seconds:.1} s\n");
+    });
+    tell(&told.into_inner().unwrap());
 }
 
 #[test]

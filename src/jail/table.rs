@@ -2,7 +2,7 @@
 //!
 //! Found out with strace on what this program does once confined, built with and without debug assertions (glibc 2.36,
 //! Rust 1.95): a log line, 100 MiB in memory, a read that an alarm ends, a sleep that is stopped and continued, a panic,
-//! the exit. Nobody was seen to need futex (one thread: no lock is ever contended), poll, mprotect or getrandom.
+//! the exit. Nobody was seen to need futex (one thread: no lock is ever contended), mprotect or getrandom.
 
 use libc::c_long;
 
@@ -91,7 +91,10 @@ pub const TABLE: &[Row] = &[
     row(libc::SYS_recvfrom, Everybody, &[]), // MSG_PEEK for the first byte, MSG_DONTWAIT in the drain
     row(libc::SYS_write, Everybody, &[]),
     row(libc::SYS_sendto, Everybody, &[Null(4)]), // send(2); with an address it could reach anybody
-    row(libc::SYS_shutdown, Everybody, &[]),      // the drain
+    #[cfg(target_arch = "x86_64")]
+    row(libc::SYS_poll, Everybody, &[]), // a log that takes no line: whether it does again
+    row(libc::SYS_ppoll, Everybody, &[]),
+    row(libc::SYS_shutdown, Everybody, &[]), // the drain
     row(libc::SYS_close, Everybody, &[]),
     #[cfg(debug_assertions)]
     row(libc::SYS_fcntl, Everybody, &[Is(1, Number(F_GETFD))]), // Rust's OwnedFd asks before it closes
@@ -144,9 +147,6 @@ pub const TABLE: &[Row] = &[
     // The resident process: lock, sockets, status channel. Whatever row there is above for one descriptor is for any
     // descriptor here, since the queue is opened later, in the child.
     row(libc::SYS_flock, Resident, &[]),
-    #[cfg(target_arch = "x86_64")]
-    row(libc::SYS_poll, Resident, &[]),
-    row(libc::SYS_ppoll, Resident, &[]),
     row(libc::SYS_accept4, Resident, &[]),
     row(libc::SYS_setsockopt, Resident, &[]),
     // A child, and its end. The kernel lets mail_owner signal its own processes only; of these the filter spares groups.

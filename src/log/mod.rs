@@ -7,21 +7,23 @@
 
 #[cfg(test)]
 mod tests;
+mod way;
 
 use std::fmt::{self, Display, Write as _};
 use std::io::{self, Write};
-use std::os::fd::{AsRawFd, RawFd};
-use std::os::unix::net::UnixDatagram;
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::errno::Errno;
-use syslog::{LogFormat, Logger, LoggerBackend, Severity};
+use syslog::{LogFormat, Logger, Severity};
 
 use crate::sys::child::own_id;
 use crate::sys::time;
+
+use way::{Socket, Way, write_line};
 
 /// The longest message text in bytes, the level word and what stands before it not counted.
 pub const TEXT_LIMIT: usize = 2000;
@@ -29,11 +31,8 @@ pub const TEXT_LIMIT: usize = 2000;
 /// How many `error` messages a process may log before it has to end.
 pub const ERROR_LIMIT: u32 = 13;
 
-/// How long a log daemon that does not take messages may hold the session up, for one message.
-const SEND_LIMIT: Duration = Duration::from_secs(5);
-
-/// How long such a daemon is left alone then: clients wait 60 seconds for their reply, and `-v` makes hundreds of lines.
-const DEAF_TIME: Duration = Duration::from_secs(60);
+/// Where syslog daemons listen, in the order in which they are looked for.
+const SYSLOG_SOCKETS: [&str; 3] = ["/dev/log", "/var/run/syslog", "/var/run/log"];
 
 /// LOG_MAIL of syslog(3), the facility until main.cf has been read.
 pub const FACILITY_MAIL: u32 = 2;
@@ -76,8 +75,8 @@ pub enum Destination {
 
 /// An open way out. None of them is ever given up for another: a line that cannot be sent is dropped.
 enum Sink {
-    Syslog(Logger<LoggerBackend, Rfc3164>),
-    Postlog(UnixDatagram),
+    Syslog(Logger<Socket, Rfc3164>),
+    Postlog(Socket),
     Stderr,
     Kept(Vec<(Level, String)>),
 }
@@ -87,13 +86,13 @@ struct Log {
     tag: String,
     destination: Destination,
     sink: Option<Sink>,
+    way: Way,
     /// `-V`: everything goes to standard error as well.
     copy_to_stderr: bool,
+    copy_way: Way,
     /// smtputf8_enable: UTF-8 stays as it is.
     utf8: bool,
     errors: u32,
-    /// Until then lines are dropped: one could not be sent within [`SEND_LIMIT`].
-    deaf_until: Option<Instant>,
     /// After confinement a lost connection to the log cannot be made again.
     may_connect: bool,
 }
@@ -104,10 +103,11 @@ static LOG: Mutex<Log> = Mutex::new(Log {
         facility: FACILITY_MAIL,
     },
     sink: None,
+    way: Way::NEW,
     copy_to_stderr: false,
+    copy_way: Way::NEW,
     utf8: false,
     errors: 0,
-    deaf_until: None,
     may_connect: true,
 });
 
@@ -134,6 +134,7 @@ pub fn configure(tag: &str, destination: Destination, utf8: bool) {
     log.utf8 = utf8;
     if log.destination != destination {
         log.sink = None;
+        log.way = Way::NEW;
         log.destination = destination;
     }
 }
@@ -146,6 +147,13 @@ pub fn connect() {
 /// From here on a log that is gone stays gone; to connect again is no longer allowed.
 pub fn stay_with_connection() {
     log().may_connect = false;
+}
+
+/// In a new process, which has its parent's memory: lines that the parent has dropped are not its own.
+pub fn begin_process() {
+    let mut log = log();
+    log.way.forget_dropped();
+    log.copy_way.forget_dropped();
 }
 
 /// Everything goes to standard error as well (`-V`).
@@ -218,17 +226,12 @@ pub fn raw_fatal() -> Option<(RawFd, Vec<u8>)> {
     let log = log();
     let (fd, prefix) = match log.sink.as_ref()? {
         Sink::Syslog(logger) => {
-            let fd = match &logger.backend {
-                LoggerBackend::Unix(socket) => socket.as_raw_fd(),
-                LoggerBackend::UnixStream(stream) => stream.get_ref().as_raw_fd(),
-                LoggerBackend::Udp(..) | LoggerBackend::Tcp(..) => return None,
-            };
             let line = logger.formatter.line(Severity::LOG_CRIT, &log.tag, "");
-            (fd, line)
+            (logger.backend.as_fd().as_raw_fd(), line)
         }
         Sink::Postlog(socket) => {
             let line = postlog_line(&log.destination, &log.tag, "");
-            (socket.as_raw_fd(), line)
+            (socket.as_fd().as_raw_fd(), line)
         }
         Sink::Stderr | Sink::Kept(_) => (io::stderr().as_raw_fd(), format!("{}: ", log.tag)),
     };
@@ -271,8 +274,14 @@ impl Log {
             return;
         }
         self.sink = match &self.destination {
-            Destination::Syslog { facility } => connect_syslog(*facility).map(Sink::Syslog),
-            Destination::Postlog { socket, .. } => connect_postlog(socket).map(Sink::Postlog),
+            Destination::Syslog { facility } => {
+                let formatter = Rfc3164 {
+                    facility: *facility,
+                };
+                let socket = self.way.patiently(connect_syslog);
+                socket.map(|socket| Sink::Syslog(Logger::new(socket, formatter)))
+            }
+            Destination::Postlog { socket, .. } => Socket::datagram(socket).ok().map(Sink::Postlog),
             Destination::Stderr => Some(Sink::Stderr),
             Destination::Kept => Some(Sink::Kept(Vec::new())),
         };
@@ -281,40 +290,51 @@ impl Log {
     fn send(&mut self, level: Level, text: fmt::Arguments<'_>) {
         let mut message = String::from(level.word());
         message.push_str(&printable(&text.to_string(), self.utf8));
-        if self.copy_to_stderr && !matches!(self.sink, Some(Sink::Stderr)) {
-            write_stderr(&format!("{}: {message}\n", self.tag));
-        }
-        let begin = Instant::now();
-        if self.deaf_until.is_some_and(|end| begin < end) {
-            return;
-        }
         self.connect();
-        let sent = match &mut self.sink {
-            None => return,
-            Some(Sink::Syslog(logger)) => send_syslog(logger, level, &self.tag, &message),
-            Some(Sink::Postlog(socket)) => socket
-                .send(postlog_line(&self.destination, &self.tag, &message).as_bytes())
-                .is_ok(),
-            Some(Sink::Stderr) => {
-                write_stderr(&format!("{}: {message}\n", self.tag));
-                true
-            }
-            // Whoever would have shown it does not come to that.
-            Some(Sink::Kept(_)) if level == Level::Panic => {
-                write_stderr(&format!("{}: {message}\n", self.tag));
-                true
-            }
-            Some(Sink::Kept(lines)) => {
-                lines.push((level, message.split_off(level.word().len())));
-                true
-            }
-        };
-        if !sent && begin.elapsed() >= SEND_LIMIT {
-            self.deaf_until = begin.checked_add(DEAF_TIME);
+        // One that has been kept back to be shown is not, after a panic.
+        let not_shown = level == Level::Panic && matches!(self.sink, Some(Sink::Kept(_)));
+        if self.copy_to_stderr && !matches!(self.sink, Some(Sink::Stderr)) || not_shown {
+            let tag = &self.tag;
+            let write = |_, message: &str, limit| write_stderr(tag, message, limit);
+            self.copy_way
+                .send(level, &message, write)
+                .unwrap_or_default();
         }
+        let (sink, tag, destination) = (&mut self.sink, &self.tag, &self.destination);
+        let write =
+            |level, message: &str, limit| write(sink, destination, tag, (level, message), limit);
+        let sent = self.way.send(level, &message, write);
         // A restarted daemon has a new socket. The next message looks for it, while that is allowed.
-        if !sent && self.may_connect {
+        if sent.is_err_and(|error| error.kind() != io::ErrorKind::TimedOut) && self.may_connect {
             self.sink = None;
+        }
+    }
+}
+
+/// Writes one line to where lines go.
+fn write(
+    sink: &mut Option<Sink>,
+    destination: &Destination,
+    tag: &str,
+    (level, message): (Level, &str),
+    limit: Duration,
+) -> io::Result<()> {
+    match sink {
+        None => Err(io::ErrorKind::NotConnected.into()),
+        Some(Sink::Syslog(logger)) => {
+            logger.backend.set_limit(limit);
+            send_syslog(logger, level, tag, message)
+        }
+        Some(Sink::Postlog(socket)) => {
+            socket.set_limit(limit);
+            let line = postlog_line(destination, tag, message);
+            socket.write(line.as_bytes()).map(drop)
+        }
+        Some(Sink::Stderr) => write_stderr(tag, message, limit),
+        Some(Sink::Kept(lines)) => {
+            let text = message.strip_prefix(level.word()).unwrap_or(message);
+            lines.push((level, text.to_owned()));
+            Ok(())
         }
     }
 }
@@ -370,7 +390,7 @@ impl LogFormat<(&str, &str)> for Rfc3164 {
         (tag, message): (&str, &str),
     ) -> syslog::Result<()> {
         let line = self.line(severity, tag, message);
-        // One write is one datagram. Not write_all: that would repeat an interrupted send without end.
+        // One write is one line. Not write_all: that would repeat an interrupted send without end.
         if w.write(line.as_bytes())? < line.len() {
             return Err(io::Error::from(io::ErrorKind::WriteZero).into());
         }
@@ -379,18 +399,21 @@ impl LogFormat<(&str, &str)> for Rfc3164 {
 }
 
 fn send_syslog(
-    logger: &mut Logger<LoggerBackend, Rfc3164>,
+    logger: &mut Logger<Socket, Rfc3164>,
     level: Level,
     tag: &str,
     message: &str,
-) -> bool {
+) -> io::Result<()> {
     match level {
         Level::Info => logger.info((tag, message)),
         Level::Warning => logger.warning((tag, message)),
         Level::Error => logger.err((tag, message)),
         Level::Fatal | Level::Panic => logger.crit((tag, message)),
     }
-    .is_ok()
+    .map_err(|error| match error {
+        syslog::Error::Io(error) | syslog::Error::Write(error) => error,
+        syslog::Error::Initialization(error) => io::Error::other(error),
+    })
 }
 
 /// `Nov 02 13:57:42 mail postfix/qmqpd[17266]: message`, as postlogd(8) writes it to its file.
@@ -412,24 +435,21 @@ fn postlog_line(destination: &Destination, tag: &str, message: &str) -> String {
     )
 }
 
-fn connect_syslog(facility: u32) -> Option<Logger<LoggerBackend, Rfc3164>> {
-    let logger = syslog::unix(Rfc3164 { facility }).ok()?;
-    let bounded = match &logger.backend {
-        LoggerBackend::Unix(socket) => socket.set_write_timeout(Some(SEND_LIMIT)),
-        LoggerBackend::UnixStream(stream) => stream.get_ref().set_write_timeout(Some(SEND_LIMIT)),
-        LoggerBackend::Udp(..) | LoggerBackend::Tcp(..) => return None,
-    };
-    bounded.ok().map(|()| logger)
+/// Connects to the first daemon that is there, within `limit`.
+fn connect_syslog(limit: Duration) -> Option<Socket> {
+    for path in SYSLOG_SOCKETS.map(Path::new) {
+        match Socket::datagram(path) {
+            Ok(socket) => return Some(socket),
+            Err(error) if error.raw_os_error() == Some(Errno::EPROTOTYPE as i32) => {
+                return Socket::stream(path, limit).ok();
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(_) => return None,
+        }
+    }
+    None
 }
 
-fn connect_postlog(path: &Path) -> Option<UnixDatagram> {
-    let socket = UnixDatagram::unbound().ok()?;
-    socket.connect(path).ok()?;
-    socket.set_write_timeout(Some(SEND_LIMIT)).ok()?;
-    Some(socket)
-}
-
-/// One write, so that lines of several processes do not mix. If standard error is gone there is nowhere left to say so.
-fn write_stderr(line: &str) {
-    drop(io::stderr().write(line.as_bytes()));
+fn write_stderr(tag: &str, message: &str, limit: Duration) -> io::Result<()> {
+    write_line(io::stderr().as_fd(), &format!("{tag}: {message}\n"), limit)
 }

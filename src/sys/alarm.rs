@@ -5,8 +5,8 @@
 //! last for ever. `Read` and `Write` helpers of the standard library retry EINTR silently, so whatever waits for
 //! another process goes through [`Bounded`], which turns "interrupted, and the time is over" into `TimedOut`.
 //!
-//! There is one timer, and it always serves the wait that was armed last; [`limit_process`] cuts every wait to what
-//! is left of the process's own time.
+//! There is one timer, and it serves the wait that was armed last; [`aside`] gives it back afterwards. [`limit_process`]
+//! cuts every other wait to what is left of the process's own time.
 
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -74,11 +74,16 @@ pub fn arm(limit: Duration) {
     let left = PROCESS_ENDS.get().map_or(limit, |end| {
         limit.min(end.saturating_duration_since(Instant::now()))
     });
-    let whole = left
-        .as_secs()
-        .saturating_add(u64::from(left.subsec_nanos() > 0));
     EXPIRED.store(false, Relaxed);
-    nix::unistd::alarm::set(u32::try_from(whole).unwrap_or(u32::MAX).max(1));
+    nix::unistd::alarm::set(whole_seconds(left));
+}
+
+/// Rounded up; at least one, since an alarm of zero seconds is none.
+fn whole_seconds(limit: Duration) -> u32 {
+    let whole = limit
+        .as_secs()
+        .saturating_add(u64::from(limit.subsec_nanos() > 0));
+    u32::try_from(whole).unwrap_or(u32::MAX).max(1)
 }
 
 /// Whether the wait that was armed last has used up its time.
@@ -93,8 +98,33 @@ pub fn disarm() {
 }
 
 /// Runs one blocking system call until it succeeds, fails, or `limit` is over (`TimedOut`).
-pub fn bounded<T>(limit: Duration, mut call: impl FnMut() -> nix::Result<T>) -> io::Result<T> {
+pub fn bounded<T>(limit: Duration, call: impl FnMut() -> nix::Result<T>) -> io::Result<T> {
     arm(limit);
+    until_expired(call)
+}
+
+/// As [`bounded`], in the middle of another wait or between two: an alarm that was set before is set again afterwards, for
+/// what is left of its time. The process's own end does not cut `limit`.
+pub fn aside<T>(limit: Duration, call: impl FnMut() -> nix::Result<T>) -> io::Result<T> {
+    if is_forbidden() {
+        return Err(io::ErrorKind::TimedOut.into());
+    }
+    let begin = Instant::now();
+    let had_expired = EXPIRED.swap(false, Relaxed);
+    let interrupted = nix::unistd::alarm::set(whole_seconds(limit));
+    let result = until_expired(call);
+    match interrupted {
+        None => nix::unistd::alarm::cancel(),
+        Some(seconds) => {
+            let left = Duration::from_secs(seconds.into()).saturating_sub(begin.elapsed());
+            nix::unistd::alarm::set(whole_seconds(left))
+        }
+    };
+    EXPIRED.store(had_expired, Relaxed);
+    result
+}
+
+fn until_expired<T>(mut call: impl FnMut() -> nix::Result<T>) -> io::Result<T> {
     loop {
         match call() {
             Err(Errno::EINTR) if expired() => return Err(io::ErrorKind::TimedOut.into()),
@@ -125,6 +155,23 @@ impl Read for Bounded {
 impl Write for Bounded {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         bounded(self.limit, || nix::unistd::write(self.fd.as_fd(), bytes))
+    }
+
+    /// The standard library's would give each piece a time of its own.
+    fn write_all(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        arm(self.limit);
+        while !bytes.is_empty() {
+            match nix::unistd::write(self.fd.as_fd(), bytes) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
+                Err(Errno::EINTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+            if expired() && !bytes.is_empty() {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+        }
+        Ok(())
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -161,21 +208,56 @@ mod tests {
         });
         assert_eq!(answer.unwrap(), Some(vec![1]));
     }
-}
-    /// The standard library's would give each piece a time of its own.
-    fn write_all(&mut self, mut bytes: &[u8]) -> io::Result<()> {
-        arm(self.limit);
-        while !bytes.is_empty() {
-            match nix::unistd::write(self.fd.as_fd(), bytes) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
-                Err(Errno::EINTR) => {}
-                Err(errno) => return Err(errno.into()),
-            }
-            if expired() && !bytes.is_empty() {
-                return Err(io::ErrorKind::TimedOut.into());
-            }
-        }
-        Ok(())
+
+    /// Runs what belongs to a whole process in one of its own.
+    fn alone(test: impl FnOnce() -> bool) {
+        init().unwrap();
+        let answer = bounded_child(Duration::from_secs(30), || {
+            init().unwrap();
+            vec![u8::from(test())]
+        });
+        assert_eq!(answer.unwrap(), Some(vec![1]));
     }
 
+    #[test]
+    fn a_wait_aside_gives_the_timer_back() {
+        alone(|| {
+            let (silent, _open) = nix::unistd::pipe().unwrap();
+            let wait = || nix::unistd::read(&silent, &mut [0]);
+            let begin = Instant::now();
+            arm(Duration::from_secs(20));
+            let kind = aside(Duration::from_secs(1), wait).map_err(|error| error.kind());
+            let took = begin.elapsed();
+            let left = nix::unistd::alarm::cancel();
+            kind == Err(io::ErrorKind::TimedOut)
+                && (Duration::from_secs(1)..Duration::from_secs(9)).contains(&took)
+                && !expired()
+                && left.is_some_and(|left| (10..20).contains(&left))
+                // Where nothing was armed, nothing is afterwards.
+                && aside(Duration::from_secs(1), || Ok(())).is_ok()
+                && nix::unistd::alarm::cancel().is_none()
+        });
+    }
+
+    /// Each piece comes in time; all of them together do not.
+    #[test]
+    fn a_write_in_pieces_has_the_time_of_one() {
+        alone(|| {
+            let (output, input) = nix::unistd::pipe().unwrap();
+            let mut bounded = Bounded {
+                fd: input,
+                limit: Duration::from_secs(2),
+            };
+            let begin = Instant::now();
+            let mut slow = Command::new("sh");
+            slow.args(["-c", "while sleep 0.2; do head -c 4096 >/dev/null; done"]);
+            let mut slow = slow.stdin(output).spawn().unwrap();
+            let result = bounded.write_all(&vec![b'x'; 4_000_000]);
+            let took = begin.elapsed();
+            slow.kill().unwrap();
+            slow.wait().unwrap();
+            result.is_err_and(|error| error.kind() == io::ErrorKind::TimedOut)
+                && (Duration::from_secs(2)..Duration::from_secs(4)).contains(&took)
+        });
+    }
+}

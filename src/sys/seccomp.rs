@@ -22,6 +22,9 @@ const SYS_SECCOMP: libc::c_int = 1;
 /// Room for a line in the handler, which cannot allocate. What a long syslog_name leaves no room for is cut.
 const LINE_LIMIT: usize = 512;
 
+/// How long the handler waits for a log that does not take its line, in seconds.
+const WRITE_LIMIT: libc::c_uint = 5;
+
 /// What the handler needs, prepared while allocating is still allowed.
 struct LastWords {
     log: RawFd,
@@ -88,6 +91,8 @@ extern "C" fn on_violation(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut l
         line.push(b" not allowed");
         line.push(words.ending);
         // One try: a log that does not take the line must not keep the process alive.
+        // SAFETY: alarm is async-signal-safe and takes no pointer; the handler that it comes to is installed.
+        unsafe { libc::alarm(WRITE_LIMIT) };
         // SAFETY: write is async-signal-safe and reads `length` bytes of a live array that has at least as many.
         unsafe { libc::write(words.log, line.bytes.as_ptr().cast(), line.length) };
     }

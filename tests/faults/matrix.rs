@@ -122,7 +122,7 @@ impl Plan {
             if call.line.starts_with(FIRST_ACT) {
                 at.0 = Phase::Configure;
             }
-            if call.name == "setsockopt" && call.object == "log" {
+            if call.name == "connect" && call.object == "log" {
                 at.0 = Phase::Serve;
             }
         }

@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
 use std::thread::{self, JoinHandle};
@@ -21,6 +22,7 @@ use crate::harness::maillog::MailLog;
 use crate::harness::master::request;
 use crate::harness::outcome::Ending;
 use crate::harness::peers;
+use crate::harness::sinks;
 use crate::harness::trace::{self, Call};
 use crate::queue;
 use crate::tracer::{self, Change};
@@ -82,6 +84,69 @@ pub enum Meddling {
     Traced(Change),
 }
 
+/// Where log lines go, and whether they get there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sink {
+    /// To postlogd, which takes them.
+    Postlog,
+    /// To a postlogd that has stopped.
+    DeafPostlog,
+    /// To standard error, a pipe whose reader has stopped.
+    FullStderr,
+    /// To postlogd, which takes them, and to such a pipe.
+    FullCopy,
+    /// To a syslog daemon that has stopped before it accepts connections.
+    FullSyslog,
+}
+
+/// Those that take no lines.
+pub const BLOCKED: [Sink; 4] = [
+    Sink::DeafPostlog,
+    Sink::FullStderr,
+    Sink::FullCopy,
+    Sink::FullSyslog,
+];
+
+impl Sink {
+    /// Lines of main.cf.
+    fn conf(self) -> &'static [&'static str] {
+        match self {
+            Sink::Postlog | Sink::FullCopy => &[],
+            Sink::DeafPostlog => &["postlog_service_name = deaf"],
+            Sink::FullStderr => &["qmqpd_log_stderr = yes"],
+            Sink::FullSyslog => &["maillog_file ="],
+        }
+    }
+
+    /// What keeps it from taking lines, for as long as it is kept.
+    fn block(self, instance: &Instance) -> Vec<OwnedFd> {
+        let open = |path: &Path| {
+            fs::set_permissions(path, fs::Permissions::from_mode(0o666)).unwrap();
+        };
+        match self {
+            Sink::Postlog | Sink::FullStderr | Sink::FullCopy => Vec::new(),
+            Sink::DeafPostlog => {
+                let path = instance.socket("deaf");
+                let daemon = sinks::deaf_datagram(&path);
+                open(&path);
+                vec![daemon.into()]
+            }
+            Sink::FullSyslog => {
+                let dev = instance.dir.join("dev");
+                fs::create_dir(&dev).unwrap();
+                fs::write(dev.join("null"), b"").unwrap();
+                let all = sinks::full_listener(&dev.join("log"));
+                open(&dev.join("log"));
+                all
+            }
+        }
+    }
+}
+
+/// Has the command that follows find a /dev/log of its own.
+const OWN_DEV: &str =
+    "mount --bind /dev/null DIR/dev/null && mount --rbind DIR/dev /dev && exec \"$@\"";
+
 /// A session to be.
 #[derive(Debug, Clone)]
 pub struct Setting {
@@ -91,6 +156,7 @@ pub struct Setting {
     /// The client's name is asked of the C library in a child, and not read in the hosts file.
     pub asks: bool,
     pub meddling: Meddling,
+    pub sink: Sink,
     pub cleanup: Script,
     pub content: Vec<u8>,
 }
@@ -102,6 +168,7 @@ impl Setting {
             sandbox: true,
             asks: method == Method::Cleanup && can_replace_files(),
             meddling,
+            sink: Sink::Postlog,
             cleanup: Script::default(),
             content: HEADER.iter().copied().chain(lines(800)).collect(),
         }
@@ -147,8 +214,9 @@ pub fn run(setting: &Setting) -> Seen {
     let (client, server) = peers::tcp([127, 0, 0, 1].into(), false);
     let input = File::from(OwnedFd::from(client));
     let request = request(&setting.content, SENDER, &RECIPIENTS);
+    let _blocked = setting.sink.block(&instance);
     let begin = Instant::now();
-    let server = start(setting, &instance, server.into());
+    let (server, _stderr) = start(setting, &instance, server.into());
     let (reply, ending, exit) = thread::scope(|scope| {
         let mut output = input.try_clone().unwrap();
         // A server that does not listen to the end is what this is about.
@@ -187,7 +255,7 @@ pub fn run(setting: &Setting) -> Seen {
 }
 
 fn set_up(setting: &Setting) -> Instance {
-    let instance = Instance::new(&[
+    let mut conf = vec![
         format!("qmqpd_queue_method = {}", setting.method.value()),
         format!(
             "qmqpd_sandbox = {}",
@@ -196,7 +264,9 @@ fn set_up(setting: &Setting) -> Instance {
         format!("qmqpd_timeout = {TIMEOUT}"),
         format!("ipc_timeout = {TIMEOUT}"),
         "hash_queue_names = incoming".to_owned(),
-    ]);
+    ];
+    conf.extend(setting.sink.conf().iter().map(|&line| line.to_owned()));
+    let instance = Instance::new(&conf);
     if setting.method == Method::Qmail {
         let out = instance.dir.join("out");
         fs::create_dir(&out).unwrap();
@@ -214,20 +284,41 @@ struct Server {
     meddler: Option<JoinHandle<Option<String>>>,
 }
 
-fn start(setting: &Setting, instance: &Instance, connection: OwnedFd) -> Server {
+/// Starts it; and the other end of its standard error, if that is a pipe.
+fn start(setting: &Setting, instance: &Instance, connection: OwnedFd) -> (Server, Option<OwnedFd>) {
     let mut command = command(setting, instance);
+    let early = match setting.sink {
+        Sink::DeafPostlog => instance.socket("deaf"),
+        Sink::FullSyslog => PathBuf::new(),
+        Sink::Postlog | Sink::FullStderr | Sink::FullCopy => instance.socket("postlog"),
+    };
+    let mut held = None;
+    let stderr = match setting.sink {
+        Sink::FullStderr | Sink::FullCopy => {
+            let (output, input) = sinks::full_pipe();
+            held = Some(output);
+            File::create(instance.dir.join("stderr")).unwrap();
+            Stdio::from(input)
+        }
+        Sink::Postlog | Sink::DeafPostlog | Sink::FullSyslog => {
+            File::create(instance.dir.join("stderr")).unwrap().into()
+        }
+    };
+    if setting.sink == Sink::FullCopy {
+        command.arg("-V");
+    }
     command
         .arg("-S")
         .env_clear()
         .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
         .env("MAIL_CONFIG", instance.config_directory())
         .env("TZ", "UTC0")
-        .env("POSTLOG_SERVICE", instance.socket("postlog"))
+        .env("POSTLOG_SERVICE", early)
         .env("POSTLOG_HOSTNAME", LOG_HOST)
         .current_dir(instance.queue_directory())
         .stdin(connection.try_clone().unwrap())
         .stdout(Stdio::from(connection))
-        .stderr(File::create(instance.dir.join("stderr")).unwrap())
+        .stderr(stderr)
         .process_group(0);
     let child = command.spawn().unwrap();
     let pid = pid(&child);
@@ -243,7 +334,7 @@ fn start(setting: &Setting, instance: &Instance, connection: OwnedFd) -> Server 
         })),
         Meddling::Traced(change) => Some(thread::spawn(move || Some(tracer::trace(pid, change)))),
     };
-    Server { child, meddler }
+    (Server { child, meddler }, held)
 }
 
 /// The order in which names are looked up, for [`Setting::asks`]: an action behind `files` is for the C library to
@@ -254,7 +345,7 @@ const NSSWITCH: &str = "hosts: files [SUCCESS=return]\n";
 const REPLACE: &str = "mount --bind DIR/nsswitch.conf /etc/nsswitch.conf && exec \"$@\"";
 
 /// Whether a process can be given files of its own in the places of the machine's.
-fn can_replace_files() -> bool {
+pub fn can_replace_files() -> bool {
     static ANSWER: OnceLock<bool> = OnceLock::new();
     *ANSWER.get_or_init(|| why_no_namespaces().is_none())
 }
@@ -266,6 +357,10 @@ fn command(setting: &Setting, instance: &Instance) -> Command {
         instance.write("nsswitch.conf", NSSWITCH.as_bytes());
         words.extend(["unshare", "--mount", "sh", "-c"].map(str::to_owned));
         words.extend([REPLACE.replace("DIR", &dir), "sh".to_owned()]);
+    }
+    if setting.sink == Sink::FullSyslog {
+        words.extend(["unshare", "--mount", "sh", "-c"].map(str::to_owned));
+        words.extend([OWN_DEV.replace("DIR", &dir), "sh".to_owned()]);
     }
     match &setting.meddling {
         Meddling::Nothing | Meddling::Alarms(_) => {}

@@ -81,7 +81,7 @@ impl Table {
             ("wait4 program", ".|.|z"),
             ("read client", "-"),
             ("write client", "q"),
-            ("write log", "K"),
+            ("sendto log", "K"),
         ] {
             let row = self.rows.get(&(Section::Serve, name.to_owned()));
             let shown = row.and_then(|row| row.cells.get(&EIO)).map(text_of);

@@ -25,6 +25,7 @@ pub mod queue_file;
 pub mod reading;
 pub mod requests;
 pub mod server;
+pub mod sinks;
 pub mod text;
 pub mod trace;
 pub mod versions;

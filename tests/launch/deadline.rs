@@ -3,17 +3,15 @@
 use std::fs;
 use std::io::Write;
 use std::net::UdpSocket;
-use std::os::unix::net::{UnixDatagram, UnixListener};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
 use std::time::Duration;
 
-use nix::sys::socket::{
-    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket,
-};
-
 use crate::harness::cleanup::Cleanup;
 use crate::harness::instance::mail_owner;
+use crate::harness::sinks::{deaf_datagram, drain, full_listener, full_pipe};
 use crate::machine::{ACCEPTED, How, Machine, REQUEST, Session, greeting, tell};
 
 /// Longer than every limit of the program.
@@ -85,22 +83,26 @@ const CASES: &[Case] = &[
     ("a client sends a byte now and then", dripping_client),
     (
         "daemon_timeout during a wait for cleanup",
+        daemon_timeout_at_cleanup,
+    ),
     ("qmail-queue does not read the message", unreading_program),
     (
         "qmail-queue does not read the envelope",
         half_reading_program,
     ),
-        daemon_timeout_at_cleanup,
+    ("a refused client does not go", staying_client),
     ("a refused client pauses", pausing_client),
     ("a refused client says nothing", silent_refused_client),
     (
         "a client says nothing to a server that cannot start",
         silent_client_of_none,
     ),
-    ),
-    ("a refused client does not go", staying_client),
     ("a DNS server does not answer", silent_dns),
     ("a log daemon does not take lines", deaf_log),
+    ("standard error is full", full_stderr),
+    ("standard error is full, and a copy", full_copy),
+    ("standard error is full at the first line", full_early),
+    ("standard error is full for a while", full_for_a_while),
 ];
 
 #[test]
@@ -150,21 +152,8 @@ fn absent_cleanup() -> Waited {
 
 fn full_backlog() -> Waited {
     let machine = Machine::new(&["qmqpd_error_delay = 1s"]);
-    let path = machine.instance.socket("cleanup");
-    let address = UnixAddr::new(&path).unwrap();
-    let make = |flags| socket(AddressFamily::Unix, SockType::Stream, flags, None).unwrap();
-    let listener = make(SockFlag::SOCK_CLOEXEC);
-    bind(std::os::fd::AsRawFd::as_raw_fd(&listener), &address).unwrap();
-    listen(&listener, Backlog::new(0).unwrap()).unwrap();
+    let _full = full_listener(&machine.instance.socket("cleanup"));
     machine.open_to_all("cleanup");
-    let mut waiting = Vec::new();
-    loop {
-        let client = make(SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK);
-        if connect(std::os::fd::AsRawFd::as_raw_fd(&client), &address).is_err() {
-            break;
-        }
-        waiting.push(client);
-    }
     let session = requested(&machine);
     let waited = Waited::of(machine, session, None);
     waited.check(
@@ -257,6 +246,11 @@ fn unreading_cleanup() -> Waited {
     waited.check(
         WRITE_ERROR,
         "warning: mail_stream_cleanup: close error",
+        2..=2,
+    );
+    waited
+}
+
 /// Longer than a pipe.
 const LONG: usize = 4_000_000;
 
@@ -295,11 +289,6 @@ fn unreading_program() -> Waited {
 fn half_reading_program() -> Waited {
     let script = "#!/bin/sh\ncat >/dev/null\nexec sleep 8\n";
     stuck_program(script, long_request(9, LONG), "stuck: timed out")
-}
-
-        2..=2,
-    );
-    waited
 }
 
 fn silent_client() -> Waited {
@@ -383,7 +372,7 @@ fn refused_client(pause: Duration, seconds: std::ops::RangeInclusive<u64>) -> Wa
     let mut output = session.client.try_clone().unwrap();
     let staying = thread::spawn(move || {
         while output.write_all(b"x").is_ok() {
-            thread::sleep(Duration::from_millis(500));
+            thread::sleep(pause);
         }
     });
     let reply = session.reply(LIMIT);
@@ -394,6 +383,17 @@ fn refused_client(pause: Duration, seconds: std::ops::RangeInclusive<u64>) -> Wa
         reply,
         exit,
         took,
+        log: machine.finish(&session),
+    };
+    let text = "DError: localhost[127.0.0.1] is not authorized to use this service";
+    waited.check(
+        &format!("{}:{text},", text.len()),
+        "NOQUEUE: reject: CONNECT from ",
+        seconds,
+    );
+    waited
+}
+
 const CANNOT_START: &str = "34:ZError: server configuration error,";
 
 /// It is told why, and then has as little time as one that is refused.
@@ -410,17 +410,6 @@ fn silent_client_of_none() -> Waited {
         log: machine.finish(&session),
     };
     waited.check(CANNOT_START, "fatal: ", 2..=2);
-    waited
-}
-
-        log: machine.finish(&session),
-    };
-    let text = "DError: localhost[127.0.0.1] is not authorized to use this service";
-    waited.check(
-        &format!("{}:{text},", text.len()),
-        "NOQUEUE: reject: CONNECT from ",
-        seconds,
-    );
     waited
 }
 
@@ -468,16 +457,8 @@ fn silent_dns() -> Waited {
 fn deaf_log() -> Waited {
     let machine = Machine::new(&["postlog_service_name = deaf"]);
     let path = machine.instance.socket("deaf");
-    let _deaf = UnixDatagram::bind(&path).unwrap();
+    let _deaf = deaf_datagram(&path);
     machine.open_to_all("deaf");
-    // Each sender has room of its own; what is full in the end is the daemon's.
-    let fill = || {
-        let sender = UnixDatagram::unbound().unwrap();
-        sender.connect(&path).unwrap();
-        sender.set_nonblocking(true).unwrap();
-        sender.send(b"x").is_ok()
-    };
-    while fill() {}
     let cleanup = machine.cleanup(&[]);
     let how = How {
         arguments: &["-v", "-v"],
@@ -488,5 +469,79 @@ fn deaf_log() -> Waited {
     let mut waited = Waited::of(machine, session, Some(cleanup));
     waited.log.push("not a line".into());
     waited.check(ACCEPTED, "not a line", 5..=6);
+    waited
+}
+
+/// A session whose standard error is a pipe that takes nothing, and its end to read from.
+fn start_with_full_stderr(machine: &Machine, how: &How) -> (Session, OwnedFd) {
+    let (output, input) = full_pipe();
+    let session = machine.start_to(how, input);
+    (session, output)
+}
+
+/// With -v there are dozens of lines.
+fn full_stderr() -> Waited {
+    let machine = Machine::new(&["qmqpd_log_stderr = yes"]);
+    let cleanup = machine.cleanup(&[]);
+    let how = How {
+        arguments: &["-v", "-v"],
+        ..How::default()
+    };
+    let (mut session, _held) = start_with_full_stderr(&machine, &how);
+    session.send(REQUEST);
+    let mut waited = Waited::of(machine, session, Some(cleanup));
+    waited.log.push("not a line".into());
+    waited.check(ACCEPTED, "not a line", 5..=6);
+    waited
+}
+
+/// The log has all lines, and the copies of them are lost.
+fn full_copy() -> Waited {
+    let machine = Machine::new(&[]);
+    let cleanup = machine.cleanup(&[]);
+    let how = How {
+        arguments: &["-V"],
+        ..How::default()
+    };
+    let (mut session, _held) = start_with_full_stderr(&machine, &how);
+    session.send(REQUEST);
+    let waited = Waited::of(machine, session, Some(cleanup));
+    waited.check(ACCEPTED, "disconnect from localhost[127.0.0.1]", 5..=6);
+    waited
+}
+
+/// main.cf cannot be used: its client hears so all the same.
+fn full_early() -> Waited {
+    let machine = Machine::new(&["qmqpd_timeout = soon"]);
+    let how = How {
+        arguments: &["-V"],
+        ..How::default()
+    };
+    let (session, _held) = start_with_full_stderr(&machine, &how);
+    let waited = Waited::of(machine, session, None);
+    waited.check(CANNOT_START, "fatal: ", 5..=7);
+    waited
+}
+
+/// The line at which the session waits is lost, and the next one says so.
+fn full_for_a_while() -> Waited {
+    let machine = Machine::new(&["qmqpd_log_stderr = yes"]);
+    let cleanup = machine.cleanup(&[]);
+    let (mut session, output) = start_with_full_stderr(&machine, &How::default());
+    // Past the wait for the log.
+    thread::sleep(Duration::from_secs(7));
+    drain(&output);
+    session.send(REQUEST);
+    let mut waited = Waited::of(machine, session, Some(cleanup));
+    let said = String::from_utf8(drain(&output)).unwrap();
+    waited.log = said.lines().map(str::to_owned).collect();
+    waited.check(ACCEPTED, "disconnect from localhost[127.0.0.1]", 7..=8);
+    let first = "postfix/qmqpd: warning: 1 log lines were dropped";
+    assert_eq!(waited.log[0], first);
+    assert!(
+        waited.log[1].ends_with("client=localhost[127.0.0.1]"),
+        "{said}"
+    );
+    assert_eq!(said.matches("dropped").count(), 1, "{said}");
     waited
 }

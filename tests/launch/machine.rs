@@ -156,6 +156,14 @@ impl Machine {
         self.start_on(how, client.into(), server.into())
     }
 
+    /// The same with another standard error.
+    pub fn start_to(&self, how: &How, stderr: OwnedFd) -> Session {
+        let (client, server) = UnixStream::pair().unwrap();
+        let mut command = self.command(how);
+        command.stderr(stderr);
+        Session::spawn(command, client.into(), server.into())
+    }
+
     /// Starts the server on a TCP connection from this address.
     pub fn start_tcp(&self, how: &How, from: &str) -> Session {
         let from: IpAddr = from.parse().unwrap();
@@ -164,15 +172,7 @@ impl Machine {
     }
 
     fn start_on(&self, how: &How, client: OwnedFd, server: OwnedFd) -> Session {
-        let mut command = self.command(how);
-        command
-            .stdin(server.try_clone().unwrap())
-            .stdout(Stdio::from(server));
-        Session {
-            child: command.spawn().unwrap(),
-            client: File::from(client),
-            started: Instant::now(),
-        }
+        Session::spawn(self.command(how), client, server)
     }
 
     /// The log lines of `session`, without date, host, tag and process id.
@@ -193,6 +193,17 @@ pub struct Session {
 }
 
 impl Session {
+    fn spawn(mut command: Command, client: OwnedFd, server: OwnedFd) -> Session {
+        command
+            .stdin(server.try_clone().unwrap())
+            .stdout(Stdio::from(server));
+        Session {
+            child: command.spawn().unwrap(),
+            client: File::from(client),
+            started: Instant::now(),
+        }
+    }
+
     pub fn send(&mut self, bytes: &[u8]) {
         self.client.write_all(bytes).unwrap();
     }

@@ -252,6 +252,7 @@ fn serve_child(
 ) -> Result<Outcome, Fatal> {
     let client = match connection.into_client() {
         Ok(client) => client,
+    log::begin_process();
         Err(error) => {
             let text = log::error_text(&error);
             log::error(format_args!("accept connection: {text}"))?;
