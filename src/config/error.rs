@@ -62,12 +62,12 @@ impl From<Error> for Fault {
 pub enum Fault {
     Open {
         path: String,
-        errno: Errno,
+        reason: String,
     },
     /// The default main.cf, which a set-id process consults about another directory.
     OpenTrusted {
         path: String,
-        errno: Errno,
+        reason: String,
     },
     Read {
         path: String,
@@ -182,7 +182,10 @@ pub enum Fault {
     },
     OriginFile {
         path: String,
-        errno: Errno,
+        reason: String,
+    },
+    OriginFileLong {
+        path: String,
     },
     OriginFileEmpty {
         path: String,
@@ -236,8 +239,8 @@ impl Display for Fault {
     #[allow(clippy::too_many_lines, reason = "one line for each message")]
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Fault::Open { path, errno } => write!(f, "open {path}: {}", log::errno_text(*errno)),
-            Fault::OpenTrusted { path, errno } => write!(f, "open file {path}: {}", log::errno_text(*errno)),
+            Fault::Open { path, reason } => write!(f, "open {path}: {reason}"),
+            Fault::OpenTrusted { path, reason } => write!(f, "open file {path}: {reason}"),
             Fault::Read { path, errno } => write!(f, "read {path}: {}", log::errno_text(*errno)),
             Fault::Line { path, line, problem, text } =>
                 write!(f, "{path}, line {line}: {problem}: \"{text}\""),
@@ -279,7 +282,8 @@ impl Display for Fault {
                 write!(f, "myhostname and relayhost parameter settings must not be identical: {name}"),
             Fault::OriginList { value } =>
                 write!(f, "myorigin parameter setting must not contain multiple values: {value}"),
-            Fault::OriginFile { path, errno } => write!(f, "{path}: cannot open file: {}", log::errno_text(*errno)),
+            Fault::OriginFile { path, reason } => write!(f, "{path}: cannot open file: {reason}"),
+            Fault::OriginFileLong { path } => write!(f, "myorigin file {path}: the first line is too long"),
             Fault::OriginFileEmpty { path } => write!(f, "myorigin file {path} is empty"),
             Fault::MaillogFile { value } =>
                 write!(f, "maillog_file value '{value}' does not match any prefix in maillog_file_prefixes"),

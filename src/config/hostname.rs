@@ -2,16 +2,22 @@
 //!
 //! No name is ever looked up. Authority: postconf(5); RFC 1123 as Postfix's valid_hostname reads it.
 
+use std::io::Read;
+
 use super::Config;
-use super::error::{Fault, errno};
+use super::error::Fault;
+use super::file::open_file;
 use super::kinds::{Kind, Text};
 use super::lines::{is_space, trim};
 use super::params::Param;
-use crate::log::Shown;
+use crate::log::{Shown, error_text};
 
 /// The longest host name, and the longest part of one between dots.
 const NAME_LIMIT: usize = 255;
 const LABEL_LIMIT: usize = 63;
+
+/// The longest first line of a file that names myorigin, in bytes; the rest of the file is not read.
+pub(super) const ORIGIN_LIMIT: usize = 4096;
 
 /// How much of a bad name is shown.
 const SHOWN_NAME: usize = 100;
@@ -116,14 +122,20 @@ impl Kind for Origin {
 }
 
 fn origin_in_file(path: String) -> Result<String, Fault> {
-    let file = match std::fs::read(&path) {
-        Ok(file) => file,
-        Err(e) => {
-            let errno = errno(&e);
-            return Err(Fault::OriginFile { path, errno });
-        }
-    };
-    let first = trim(file.split(|&b| b == b'\n').next().unwrap_or_default());
+    let mut file = Vec::new();
+    let read = open_file(&path).and_then(|opened| {
+        let limit = ORIGIN_LIMIT.saturating_add(1);
+        opened.take(limit as u64).read_to_end(&mut file)
+    });
+    if let Err(error) = read {
+        let reason = error_text(&error);
+        return Err(Fault::OriginFile { path, reason });
+    }
+    let first = file.split(|&b| b == b'\n').next().unwrap_or_default();
+    if first.len() > ORIGIN_LIMIT {
+        return Err(Fault::OriginFileLong { path });
+    }
+    let first = trim(first);
     if first.is_empty() {
         return Err(Fault::OriginFileEmpty { path });
     }

@@ -2,14 +2,14 @@
 //!
 //! Knows no parameter, and expands nothing. Authority: postconf(5).
 
-use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use super::error::{Fault, NameValue, errno};
+use super::file::open_file;
 use super::lines::{self, Logical, is_space, trim};
-use crate::log::Shown;
+use crate::log::{Shown, error_text};
 
 /// A file changed less than this before it was read may still be in somebody's hands.
 const SETTLE: Duration = Duration::from_secs(1);
@@ -49,9 +49,9 @@ pub fn read_settled<E>(
 pub(super) fn read(path: &Path) -> Result<Vec<u8>, Fault> {
     let shown = || path.to_string_lossy().into_owned();
     read_settled(|| {
-        let mut file = File::open(path).map_err(|e| Fault::Open {
+        let mut file = open_file(path).map_err(|e| Fault::Open {
             path: shown(),
-            errno: errno(&e),
+            reason: error_text(&e),
         })?;
         let mut bytes = Vec::with_capacity(USUAL_SIZE);
         // The limit that is none keeps the standard library from asking for the size first. The time is asked for

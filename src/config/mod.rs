@@ -8,6 +8,7 @@
 mod accounts;
 mod error;
 mod expand;
+mod file;
 mod hostname;
 mod keywords;
 mod kinds;
@@ -37,6 +38,7 @@ use kinds::Kind;
 use params::DefaultValue;
 
 pub use error::Error;
+pub use file::{open_file, read_file};
 pub use {
     hostname::valid_hostname,
     keywords::{Protocols, QueueMethod, ReceiveOverrides},

@@ -2,6 +2,7 @@
 //!
 //! For `--check` and `--explain`; a serving process asks for values alone.
 
+use super::file::read_file;
 use super::lines::{self, logical_lines};
 use super::params::{DefaultValue, Param};
 use super::{Config, TABLE, main_cf, position};
@@ -84,7 +85,7 @@ impl Config {
     /// Where `name` was set, if it was. Reads main.cf once more.
     pub fn place_of(&self, name: &str) -> Option<Place> {
         let value = self.set.get(name.as_bytes())?;
-        let bytes = std::fs::read(self.main_cf()).unwrap_or_default();
+        let bytes = read_file(self.main_cf()).unwrap_or_default();
         let last = logical_lines(&bytes)
             .filter_map(|line| {
                 let text = line.text.split(|&b| b == 0).next()?;

@@ -8,10 +8,12 @@ use std::path::Path;
 
 use nix::unistd::{getegid, geteuid, getgid, getuid};
 
-use super::error::{Fault, errno};
+use super::error::Fault;
+use super::file::read_file;
 use super::lines::{items, logical_lines};
 use super::main_cf;
 use super::{DEFAULT_DIRECTORY, main_cf_in};
+use crate::log::error_text;
 use crate::sys::start::has_foreign_rights;
 
 /// The parameters of the default main.cf that list other directories.
@@ -37,11 +39,11 @@ fn is_set_id() -> bool {
 /// Looks `directory` up, exactly as it is spelled, in the file `main_cf`. Lines that are malformed list nothing.
 fn listed(directory: &Path, main_cf: &Path) -> Result<(), Fault> {
     let path = main_cf.to_string_lossy().into_owned();
-    let bytes = match std::fs::read(main_cf) {
+    let bytes = match read_file(main_cf) {
         Ok(bytes) => bytes,
-        Err(e) => {
-            let errno = errno(&e);
-            return Err(Fault::OpenTrusted { path, errno });
+        Err(error) => {
+            let reason = error_text(&error);
+            return Err(Fault::OpenTrusted { path, reason });
         }
     };
     let wanted = directory.as_os_str().as_bytes();

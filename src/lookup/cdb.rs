@@ -14,6 +14,7 @@ use std::time::{Duration, SystemTime};
 
 use super::Note;
 use super::table::{Keys, Problem, Reason, Table};
+use crate::config::open_file;
 use crate::log::error_text;
 
 /// The hash tables of the directory.
@@ -70,7 +71,7 @@ pub(super) struct Cdb<F = File> {
 impl Cdb {
     pub(super) fn open(name: &str, path: &str, notes: &mut Vec<Note>) -> Result<Cdb, Reason> {
         let database = format!("{path}.cdb");
-        let opened = File::open(&database).and_then(|file| Ok((file.metadata()?, file)));
+        let opened = open_file(&database).and_then(|file| Ok((file.metadata()?, file)));
         let (metadata, file) = opened
             .map_err(|error| Reason(format!("open database {database}: {}", error_text(&error))))?;
         let changed = metadata.modified().ok();

@@ -4,7 +4,6 @@
 //! and logged by `match_list`.
 
 use std::fmt::{self, Display};
-use std::fs::File;
 use std::io::Read;
 use std::net::Ipv6Addr;
 use std::rc::Rc;
@@ -13,6 +12,7 @@ use super::braces::next_item;
 use super::table::{Table, Tables};
 use super::{Error, Note};
 use crate::config::lines::logical_lines;
+use crate::config::open_file;
 use crate::log::{self, Shown};
 
 /// How much is shown of what follows a comment sign in a place where there are no comments.
@@ -154,7 +154,7 @@ impl Items<'_> {
             self.push(false, What::Table(table), place);
             return Ok(());
         }
-        let mut file = match File::open(path) {
+        let mut file = match open_file(path) {
             Ok(file) => file,
             Err(e) => {
                 // The negation is lost, as in Postfix; an item that cannot answer has no use for it.

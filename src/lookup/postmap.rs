@@ -21,6 +21,7 @@ use std::time::{Duration, SystemTime};
 use super::Settings;
 use super::match_list::{ParentStyle, parents_of};
 use super::table::{Client, Keys, Problem, Reason, Table, unavailable};
+use crate::config::{open_file, read_file};
 use crate::log::{self, Shown, error_text};
 use crate::sys::program::{Output, Program};
 
@@ -351,7 +352,7 @@ struct Watched {
 
 impl Watched {
     fn open(database: &str, changes_by_itself: bool) -> Result<Watched, Reason> {
-        let opened = File::open(database).and_then(|file| Ok((file.metadata()?, file)));
+        let opened = open_file(database).and_then(|file| Ok((file.metadata()?, file)));
         let (metadata, file) = opened
             .map_err(|error| Reason(format!("open database {database}: {}", error_text(&error))))?;
         let changed = metadata.modified().ok().filter(|_| !changes_by_itself);
@@ -380,7 +381,7 @@ fn is_plugin(kind: &str, settings: &Settings) -> bool {
 }
 
 fn names(path: &Path, kind: &str) -> bool {
-    let text = fs::read(path).unwrap_or_default();
+    let text = read_file(path).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
     text.lines()
         .any(|line| line.split_whitespace().next() == Some(kind))

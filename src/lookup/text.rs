@@ -10,7 +10,7 @@ use std::io::{self, Read, Seek};
 use super::braces::{self, next_item};
 use super::table::{Problem, Reason, unavailable};
 use crate::config::lines::{Logical, is_space, logical_lines};
-use crate::config::read_settled;
+use crate::config::{open_file, read_settled};
 use crate::log::{self, Shown, error_text};
 
 /// How much of a misplaced line is shown.
@@ -35,7 +35,7 @@ impl Source {
     pub(super) fn file(path: &str) -> io::Result<Source> {
         Ok(Source::File {
             path: path.to_owned(),
-            file: File::open(path)?,
+            file: open_file(path)?,
         })
     }
 
@@ -88,8 +88,7 @@ impl Source {
 
 fn read_from_start(mut file: &File) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    // A pipe cannot be gone back in, and has only been read from once.
-    drop(file.rewind());
+    file.rewind()?;
     file.read_to_end(&mut bytes)?;
     Ok(bytes)
 }

@@ -6,9 +6,12 @@
 //! front of the line has the name or could be taken for the address, and the way back is the line itself. Everything
 //! else is left to the C library. Authority: hosts(5), nsswitch.conf(5).
 
-use std::fs::File;
+use std::fs::OpenOptions;
 use std::io::Read;
 use std::net::IpAddr;
+use std::os::unix::fs::OpenOptionsExt;
+
+use nix::fcntl::OFlag;
 
 const NSSWITCH: &str = "/etc/nsswitch.conf";
 const HOSTS: &str = "/etc/hosts";
@@ -29,7 +32,10 @@ pub fn confirmed_name(address: IpAddr) -> Option<Vec<u8>> {
 
 fn read(path: &str) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(USUAL_SIZE);
-    let file = File::open(path).ok()?;
+    // What is a pipe there keeps nobody waiting, and is left to the C library.
+    let mut options = OpenOptions::new();
+    let options = options.read(true).custom_flags(OFlag::O_NONBLOCK.bits());
+    let file = options.open(path).ok()?;
     file.take(SIZE_LIMIT + 1).read_to_end(&mut bytes).ok()?;
     (bytes.len() as u64 <= SIZE_LIMIT && !bytes.contains(&0)).then_some(bytes)
 }

@@ -9,7 +9,8 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::fcntl::OFlag;
-use nix::unistd::pipe2;
+use nix::sys::stat::Mode;
+use nix::unistd::{mkfifo, pipe2};
 
 use crate::harness::instance::mail_owner;
 use crate::machine::{ACCEPTED, How, Machine, OTHER, PATIENCE, REQUEST, User, is_not_root};
@@ -540,5 +541,39 @@ fn without_alarms_nobody_is_served() {
         assert_eq!(session.end(), "1");
         let fatal = "fatal: alarm(2), without which no wait ends: Operation not permitted";
         assert_eq!(machine.finish(&session), [fatal]);
+    }
+}
+
+/// Where Postfix waits for somebody to write, or reads without end.
+#[test]
+fn files_that_are_none_keep_nobody_waiting() {
+    let not_regular = "not a regular file";
+    for list in [
+        "",
+        "DIR/fifo",
+        "texthash:DIR/fifo",
+        "cidr:DIR/fifo",
+        "regexp:/dev/zero",
+        "cdb:DIR/fifo",
+        "hash:DIR/fifo",
+    ] {
+        let machine = Machine::new(&[&format!("qmqpd_authorized_clients = {list}")]);
+        let dir = &machine.instance.dir;
+        let main_cf = machine.instance.config_directory().join("main.cf");
+        let of_tables = ["fifo", "fifo.cdb", "fifo.db"].map(|name| dir.join(name));
+        for path in &of_tables {
+            mkfifo(path, Mode::from_bits_truncate(0o644)).unwrap();
+        }
+        if list.is_empty() {
+            fs::remove_file(&main_cf).unwrap();
+            mkfifo(&main_cf, Mode::from_bits_truncate(0o644)).unwrap();
+        }
+        let mut session = machine.start(&How::default());
+        session.send(REQUEST);
+        assert_eq!(session.reply(PATIENCE), CONFIGURATION_ERROR, "{list:?}");
+        session.exit();
+        let log = machine.finish(&session);
+        let said = log.iter().any(|line| line.ends_with(not_regular));
+        assert!(said, "{list:?} {log:?}");
     }
 }

@@ -1,5 +1,6 @@
 //! Values: kinds, bounds, references, and what the machine and the process add.
 
+use super::super::hostname::ORIGIN_LIMIT;
 use super::super::keywords::{Protocols, ReceiveOverrides};
 use super::*;
 
@@ -36,6 +37,7 @@ const BAD: &[(&str, &str, &str)] = &[
     ("maillog_file", "/x.log", "maillog_file value '/x.log' does not match any prefix in maillog_file_prefixes"),
     ("myorigin", "a b", "myorigin parameter setting must not contain multiple values: a b"),
     ("myorigin", "/nonexistent", "/nonexistent: cannot open file: No such file or directory"),
+    ("myorigin", "/dev/zero", "/dev/zero: cannot open file: not a regular file"),
     ("myorigin", "/dev/null", "myorigin file /dev/null is empty"),
 ];
 
@@ -301,6 +303,28 @@ fn origin_may_be_the_first_line_of_a_file() {
     let origin = format!("myorigin={}", file.display());
     let config = directory.load(&[&origin]).unwrap();
     assert_eq!(config.myorigin().as_deref(), Ok("mail.example"));
+}
+
+#[test]
+fn the_first_line_of_that_file_has_a_limit() {
+    let directory = directory_with("");
+    let file = directory.path().join("mailname");
+    let origin = format!("myorigin={}", file.display());
+    for (length, taken) in [(ORIGIN_LIMIT, true), (ORIGIN_LIMIT + 1, false)] {
+        fs::write(&file, "x".repeat(length) + "\nrest\n").unwrap();
+        let config = directory.load(&[&origin]).unwrap();
+        let read = config.myorigin().map_err(|error| error.to_string());
+        let long = format!(
+            "myorigin file {}: the first line is too long",
+            file.display()
+        );
+        let expected = if taken {
+            Ok("x".repeat(length))
+        } else {
+            Err(long)
+        };
+        assert_eq!(read, expected);
+    }
 }
 
 #[test]
