@@ -6,6 +6,7 @@ use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::write;
 
 use crate::log;
@@ -50,6 +51,13 @@ impl Channel {
         avail.copy_from_slice(&(state as i32).to_ne_bytes());
         // Less than PIPE_BUF: all of it or nothing.
         write(&self.fd, &message).map(drop).map_err(io::Error::from)
+    }
+
+    /// Whether master is gone, or has no more use for this process. Nobody else writes to the channel: that it can be read
+    /// from is its end.
+    pub fn has_ended(&self) -> bool {
+        let mut fds = [PollFd::new(self.fd.as_fd(), PollFlags::POLLIN)];
+        poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
     }
 }
 

@@ -9,6 +9,7 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::FlockArg;
@@ -16,6 +17,12 @@ use nix::fcntl::FlockArg;
 use crate::log;
 use crate::service::Fatal;
 use crate::service::options::Transport;
+use crate::sys::alarm;
+
+use super::channel::Channel;
+
+/// How long the lock is waited for before a look at whether master is still there.
+const LOOK_AFTER: Duration = Duration::from_secs(5);
 
 /// The lock file of a service, or nothing where master runs one process only.
 #[derive(Debug)]
@@ -38,34 +45,57 @@ impl Lock {
         }
     }
 
-    /// Waits until no other process waits for connections.
-    pub fn acquire(&self) -> Result<(), Fatal> {
-        self.flock(FlockArg::LockExclusive, "select lock")
+    /// Waits until no other process waits for connections, or the channel to master has ended (false): the process that has
+    /// the lock may be one that nothing ends.
+    pub fn acquire(&self, channel: &Channel) -> Result<bool, Fatal> {
+        let Some(file) = &self.0 else {
+            return Ok(true);
+        };
+        let failed = |error: &io::Error| {
+            let text = log::error_text(error);
+            Fatal::Text(format!("select lock: {text}"))
+        };
+        match flock(file, FlockArg::LockExclusiveNonblock) {
+            Err(Errno::EWOULDBLOCK | Errno::EINTR) => {}
+            result => return result.map(|()| true).map_err(|errno| failed(&errno.into())),
+        }
+        loop {
+            let locked = alarm::bounded(LOOK_AFTER, || flock(file, FlockArg::LockExclusive));
+            alarm::disarm();
+            match locked {
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => {}
+                result => return result.map(|()| true).map_err(|error| failed(&error)),
+            }
+            if channel.has_ended() {
+                return Ok(false);
+            }
+        }
     }
 
     /// Lets another process wait for connections.
     pub fn release(&self) -> Result<(), Fatal> {
-        self.flock(FlockArg::Unlock, "select unlock")
-    }
-
-    fn flock(&self, what: FlockArg, name: &str) -> Result<(), Fatal> {
         let Some(file) = &self.0 else {
             return Ok(());
         };
         loop {
-            #[allow(
-                deprecated,
-                reason = "nix's Flock owns the file, and is another value locked and unlocked"
-            )]
-            match nix::fcntl::flock(file.as_raw_fd(), what) {
+            match flock(file, FlockArg::Unlock) {
                 Err(Errno::EINTR) => {}
                 Err(errno) => {
-                    return Err(Fatal::Text(format!("{name}: {}", log::errno_text(errno))));
+                    let text = log::errno_text(errno);
+                    return Err(Fatal::Text(format!("select unlock: {text}")));
                 }
                 Ok(()) => return Ok(()),
             }
         }
     }
+}
+
+#[allow(
+    deprecated,
+    reason = "nix's Flock owns the file, and is another value locked and unlocked"
+)]
+fn flock(file: &File, what: FlockArg) -> nix::Result<()> {
+    nix::fcntl::flock(file.as_raw_fd(), what)
 }
 
 /// Opens the file, or makes it. The directory is root's; should somebody else be able to write there, they must not get
@@ -100,8 +130,39 @@ fn open_safely(path: &Path) -> io::Result<File> {
 mod tests {
     use std::fs;
     use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::time::Instant;
 
     use super::*;
+    use crate::sys::child::bounded_child;
+
+    /// Another process of the service has the lock, and keeps it.
+    #[test]
+    fn a_process_that_waits_for_the_lock_leaves_with_master() {
+        let path = std::env::temp_dir().join(format!("qmqpd-held-{}", std::process::id()));
+        let holder = open_safely(&path).unwrap();
+        flock(&holder, FlockArg::LockExclusive).unwrap();
+        alarm::init().unwrap();
+        // Alarms belong to a whole process.
+        let answer = bounded_child(Duration::from_secs(60), || {
+            alarm::init().unwrap();
+            let (master, fd) = nix::unistd::pipe().unwrap();
+            let channel = Channel::new(fd, None).ok().unwrap();
+            let lock = Lock(Some(open_safely(&path).unwrap()));
+            drop(master);
+            let begin = Instant::now();
+            let gone = lock.acquire(&channel).ok();
+            let took = begin.elapsed();
+            let in_time = LOOK_AFTER <= took && took < LOOK_AFTER * 4;
+            flock(&holder, FlockArg::Unlock).unwrap();
+            let had = lock.acquire(&channel).ok();
+            let quiet = nix::unistd::alarm::cancel().is_none();
+            vec![u8::from(
+                gone == Some(false) && in_time && had == Some(true) && quiet,
+            )]
+        });
+        fs::remove_file(&path).unwrap();
+        assert_eq!(answer.unwrap(), Some(vec![1]));
+    }
 
     #[test]
     fn only_a_file_of_its_own_is_opened() {

@@ -144,7 +144,9 @@ impl Resident {
         let mut served = 0;
         let mut idle_until = Instant::now() + max_idle;
         while served < max_use {
-            self.lock.acquire()?;
+            if !self.lock.acquire(&self.channel)? {
+                return Ok(leave("master disconnect"));
+            }
             let ready = match self.wait(idle_until)? {
                 Event::Connection(ready) => ready,
                 Event::MasterGone => return Ok(leave("master disconnect")),
@@ -250,9 +252,9 @@ fn serve_child(
     options: &Options,
     connection: Connection,
 ) -> Result<Outcome, Fatal> {
+    log::begin_process();
     let client = match connection.into_client() {
         Ok(client) => client,
-    log::begin_process();
         Err(error) => {
             let text = log::error_text(&error);
             log::error(format_args!("accept connection: {text}"))?;
