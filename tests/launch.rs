@@ -19,6 +19,8 @@ mod deadline;
 mod destination;
 #[path = "launch/escape.rs"]
 mod escape;
+#[path = "launch/hostname.rs"]
+mod hostname;
 #[path = "launch/launcher.rs"]
 mod launcher;
 #[path = "launch/machine.rs"]

@@ -5,6 +5,7 @@
 //! warnings, and what the manual leaves open, as Postfix 3.7's own programs answered.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 
 use super::error::Fault;
 use super::lines::is_space;
@@ -24,19 +25,37 @@ const SHOWN_TAIL: usize = 20;
 /// Finds what a name stands for, not yet expanded. `None` is an unknown name, which stands for nothing.
 pub(super) type Lookup<'f, 'a> = &'f dyn Fn(&[u8]) -> Result<Option<Cow<'a, [u8]>>, Fault>;
 
+/// How far the expansion of a value has come. The lookup of a name can expand a default, which goes on from there.
+///
+/// Unlike Postfix, where a default has limits of its own: it is expanded once, when it is loaded, and here as often as
+/// a value refers to it.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    level: Cell<u32>,
+    pieces: Cell<u32>,
+}
+
 /// `value` with everything replaced that starts with `$`.
-pub(super) fn expand<'a>(value: &'a [u8], lookup: Lookup<'_, 'a>) -> Result<Cow<'a, [u8]>, Fault> {
+pub(super) fn expand<'a>(
+    value: &'a [u8],
+    progress: &Progress,
+    lookup: Lookup<'_, 'a>,
+) -> Result<Cow<'a, [u8]>, Fault> {
     if !value.contains(&b'$') {
         return Ok(Cow::Borrowed(value));
     }
+    let level = progress.level.get();
+    if level == 0 {
+        progress.pieces.set(0);
+    }
     let mut out = Vec::new();
-    Expansion { lookup, pieces: 0 }.text(value, 0, &mut out)?;
+    Expansion { lookup, progress }.text(value, level, &mut out)?;
     Ok(Cow::Owned(out))
 }
 
 struct Expansion<'f, 'a> {
     lookup: Lookup<'f, 'a>,
-    pieces: u32,
+    progress: &'f Progress,
 }
 
 /// What follows a name or a comparison: what to put in its place when it is there, or true, and when it is not.
@@ -46,8 +65,8 @@ struct Choice<'t> {
     otherwise: Option<&'t [u8]>,
 }
 
-impl Expansion<'_, '_> {
-    fn text(&mut self, text: &[u8], level: u32, out: &mut Vec<u8>) -> Result<(), Fault> {
+impl<'a> Expansion<'_, 'a> {
+    fn text(&self, text: &[u8], level: u32, out: &mut Vec<u8>) -> Result<(), Fault> {
         let mut rest = text;
         let mut literal = Vec::new();
         while let Some(dollar) = rest.iter().position(|&b| b == b'$') {
@@ -69,12 +88,7 @@ impl Expansion<'_, '_> {
         self.literal(&mut literal, level, out)
     }
 
-    fn literal(
-        &mut self,
-        literal: &mut Vec<u8>,
-        level: u32,
-        out: &mut Vec<u8>,
-    ) -> Result<(), Fault> {
+    fn literal(&self, literal: &mut Vec<u8>, level: u32, out: &mut Vec<u8>) -> Result<(), Fault> {
         if !literal.is_empty() {
             self.count(literal, level)?;
             out.append(literal);
@@ -82,9 +96,10 @@ impl Expansion<'_, '_> {
         Ok(())
     }
 
-    fn count(&mut self, piece: &[u8], level: u32) -> Result<(), Fault> {
-        self.pieces += 1;
-        if level > NESTING || self.pieces > PIECES {
+    fn count(&self, piece: &[u8], level: u32) -> Result<(), Fault> {
+        let pieces = self.progress.pieces.get() + 1;
+        self.progress.pieces.set(pieces);
+        if level > NESTING || pieces > PIECES {
             let piece = Shown(piece);
             return Err(bad(format!("unreasonable macro call nesting: \"{piece}\"")));
         }
@@ -92,7 +107,7 @@ impl Expansion<'_, '_> {
     }
 
     /// Replaces what stands between the brackets after `$`, or a name without brackets.
-    fn reference(&mut self, inner: &[u8], level: u32, out: &mut Vec<u8>) -> Result<(), Fault> {
+    fn reference(&self, inner: &[u8], level: u32, out: &mut Vec<u8>) -> Result<(), Fault> {
         let start = skip_space(inner);
         if start.first() == Some(&b'{') {
             return self.comparison(start, level, out);
@@ -110,7 +125,7 @@ impl Expansion<'_, '_> {
                 return Err(syntax("attribute name syntax error", before, after));
             }
         };
-        let value = (self.lookup)(name)?.filter(|value| !value.is_empty());
+        let value = self.value(name, level)?;
         match (value, choice.then) {
             // Without a choice there is text for neither case, and with `:` alone none for this one.
             (Some(value), None) if rest.is_empty() => self.text(&value, level + 1, out),
@@ -120,7 +135,15 @@ impl Expansion<'_, '_> {
         }
     }
 
-    fn comparison(&mut self, text: &[u8], level: u32, out: &mut Vec<u8>) -> Result<(), Fault> {
+    /// What `name`, on this level, stands for, if that is not empty.
+    fn value(&self, name: &[u8], level: u32) -> Result<Option<Cow<'a, [u8]>>, Fault> {
+        let outer = self.progress.level.replace(level + 1);
+        let value = (self.lookup)(name);
+        self.progress.level.set(outer);
+        Ok(value?.filter(|value| !value.is_empty()))
+    }
+
+    fn comparison(&self, text: &[u8], level: u32, out: &mut Vec<u8>) -> Result<(), Fault> {
         let (left, after) = braced(text)?;
         let (operator, after) = relation::operator(left, skip_space(after))?;
         let operand = skip_space(after);
@@ -151,12 +174,7 @@ impl Expansion<'_, '_> {
         self.optional(text, level, out)
     }
 
-    fn optional(
-        &mut self,
-        text: Option<&[u8]>,
-        level: u32,
-        out: &mut Vec<u8>,
-    ) -> Result<(), Fault> {
+    fn optional(&self, text: Option<&[u8]>, level: u32, out: &mut Vec<u8>) -> Result<(), Fault> {
         text.map_or(Ok(()), |text| self.text(text, level + 1, out))
     }
 }

@@ -26,7 +26,7 @@ mod trust;
 mod tests;
 
 use std::borrow::Cow;
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
@@ -108,6 +108,9 @@ pub struct Config {
     /// What main.cf and `-o` set, as it stands there. A map only so that a name's earlier value is found in passing.
     set: BTreeMap<Vec<u8>, Vec<u8>>,
     warnings: RefCell<Warnings>,
+    progress: expand::Progress,
+    /// The kernel's name for this machine, as soon as it was asked for.
+    kernel_name: OnceCell<Vec<u8>>,
 }
 
 /// Each warning is given out once.
@@ -155,6 +158,8 @@ impl Config {
                 all: warnings,
                 taken: 0,
             }),
+            progress: expand::Progress::default(),
+            kernel_name: OnceCell::new(),
         })
     }
 
@@ -206,12 +211,15 @@ impl Config {
         }
     }
 
-    /// What main.cf or `-o` gives a parameter that is computed otherwise.
-    fn given(&self, name: &[u8]) -> Result<Option<Vec<u8>>, Fault> {
+    /// What main.cf or `-o` gives the parameter `name`, for the computation of the parameter `reader`.
+    ///
+    /// Names are as unknown in it as they are in a value of `reader`: in `mydomain = $myhostname` the reference stands
+    /// for nothing while the default of myhostname is computed.
+    fn given(&self, name: &[u8], reader: &[u8]) -> Result<Option<Vec<u8>>, Fault> {
         let Some(value) = self.set.get(name) else {
             return Ok(None);
         };
-        let position = position(name).unwrap_or(TABLE.len());
+        let position = position(reader).unwrap_or(TABLE.len());
         Ok(Some(self.expand(value, position)?.into_owned()))
     }
 
@@ -225,7 +233,7 @@ impl Config {
     }
 
     fn expand<'a>(&'a self, value: &'a [u8], position: usize) -> Result<Cow<'a, [u8]>, Fault> {
-        expand::expand(value, &|name| self.lookup(name, position))
+        expand::expand(value, &self.progress, &|name| self.lookup(name, position))
     }
 
     /// What `$name` stands for in the parameter at `position`.

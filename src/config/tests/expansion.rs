@@ -219,7 +219,7 @@ proptest! {
         let directory = directory_with(&bytes);
         if let Ok(config) = directory.load(&[]) {
             for name in config.set.keys() {
-                let _either = config.given(name);
+                let _either = config.given(name, name);
             }
         }
     }

@@ -4,6 +4,7 @@ mod expansion;
 mod grammar;
 mod manual;
 mod postfix;
+mod references;
 mod values;
 
 use std::fs::{self, File};

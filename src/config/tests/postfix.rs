@@ -238,7 +238,7 @@ const DICTIONARY: &str = "f = full\ne =\nnum = 10\ng = $undefd\nlevel = 3.6\ndee
 
 /// Ours for the value of `name`: what it expands to, or the line that ends it.
 fn expansion(config: &Config, name: &str) -> Result<String, String> {
-    match config.given(name.as_bytes()) {
+    match config.given(name.as_bytes(), name.as_bytes()) {
         Ok(value) => Ok(String::from_utf8(value.unwrap()).unwrap()),
         Err(fault) => {
             let error = Error::from(fault);
