@@ -31,9 +31,12 @@ pub fn early() -> Destination {
 
 /// Opens the log for good, while its socket can be reached.
 pub fn open(config: &Config, process: &str) -> Result<(), config::Error> {
+    let destination = destination(config)?;
+    // What is wrong with the parameters that follow is said there already.
+    log::configure(&early_tag(process), destination.clone(), false);
     let tag = format!("{}/{process}", config.syslog_name()?);
     let utf8 = config.smtputf8_enable()?;
-    log::configure(&tag, destination(config)?, utf8);
+    log::configure(&tag, destination, utf8);
     time::init();
     log::connect();
     Ok(())

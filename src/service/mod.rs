@@ -157,8 +157,11 @@ fn load(options: &Options, process: String) -> Result<Config, Fatal> {
         process: process.clone(),
     };
     let config = Config::load(&config::directory(), options.overrides.clone(), names)?;
+    // Unlike Postfix, whose warnings of main.cf go to the log that was open before it: a container may not have that.
+    // Where main.cf does not say which log it wants, they stay there.
+    let opened = destination::open(&config, &process);
     log_warnings(&config);
-    destination::open(&config, &process)?;
+    opened?;
     Ok(config)
 }
 

@@ -1,10 +1,13 @@
 //! Where log lines go, and in which form.
 
 use std::fs;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, chown};
-use std::os::unix::net::UnixDatagram;
+use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::process::Stdio;
 use std::time::Duration;
 
+use crate::harness::maillog::text_of;
 use crate::harness::queue_file::records;
 use crate::harness::server::{Server, why_no_postfix};
 use crate::machine::{ACCEPTED, How, Machine, PATIENCE, REQUEST, User, is_not_root};
@@ -156,6 +159,81 @@ postfix/qmqpd: disconnect from localhost[127.0.0.1]
 ";
     assert_eq!(fs::read_to_string(machine.stderr()).unwrap(), expected);
     assert!(machine.finish(&session).is_empty());
+}
+
+/// What is on standard error, a pipe, and in the log of before main.cf; the instance's directory is DIR.
+fn said(conf: &[&str]) -> (String, String) {
+    let machine = Machine::new(conf);
+    let cleanup = machine.cleanup(&[]);
+    let (client, server) = UnixStream::pair().unwrap();
+    let mut command = machine.command(&How::default());
+    command
+        .stdin(OwnedFd::from(server.try_clone().unwrap()))
+        .stdout(OwnedFd::from(server))
+        .stderr(Stdio::piped());
+    let child = command.spawn().unwrap();
+    drop((command, client));
+    let pid = child.id();
+    let output = child.wait_with_output().unwrap();
+    drop(cleanup);
+    let dir = machine.instance.dir.display().to_string();
+    let early = machine.log.finish();
+    let early = early.iter().map(|line| {
+        let text = text_of(line, pid);
+        String::from_utf8_lossy(&text).into_owned() + "\n"
+    });
+    let early: String = early.collect();
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    let anonymous = |text: &str| {
+        let text = text.replace(&dir, "DIR");
+        text.replace("main.cf, line 9", "main.cf, line N")
+            .replace("main.cf, line 10", "main.cf, line N")
+    };
+    (anonymous(&stderr), anonymous(&early))
+}
+
+#[test]
+fn warnings_of_main_cf_go_to_the_log_that_it_names() {
+    let twice = ["qmqpd_timeout = 1", "qmqpd_timeout = 2"];
+    let served = "connect from localhost[127.0.0.1]\n";
+    let warning = "warning: DIR/conf/main.cf, line N: overriding earlier entry: qmqpd_timeout=1\n";
+    let with = |more: &[&'static str]| said(&[&twice, more].concat());
+
+    let (stderr, early) = with(&["qmqpd_log_stderr = yes", "syslog_name = a"]);
+    let start = format!("a/qmqpd: {warning}a/qmqpd: {served}");
+    assert!(stderr.starts_with(&start), "{stderr}");
+    assert_eq!(early, "");
+
+    // The tag is wrong, and the log is known.
+    let (stderr, early) = with(&["qmqpd_log_stderr = yes", "syslog_name ="]);
+    let fatal = "fatal: bad string length 0 < 1: syslog_name = \n";
+    assert_eq!(
+        stderr,
+        format!("postfix/qmqpd: {warning}postfix/qmqpd: {fatal}")
+    );
+    assert_eq!(early, "");
+
+    // Which log it is cannot be told.
+    for (name, fatal) in [
+        (
+            "qmqpd_log_stderr = maybe",
+            "fatal: bad boolean configuration: qmqpd_log_stderr = maybe\n",
+        ),
+        (
+            "maillog_file = /x",
+            "fatal: maillog_file value '/x' does not match any prefix in maillog_file_prefixes\n",
+        ),
+        (
+            "myhostname =",
+            "fatal: bad string length 0 < 1: myhostname = \n",
+        ),
+    ] {
+        let (stderr, early) = with(&[name]);
+        assert_eq!(
+            (stderr, early),
+            (String::new(), format!("{warning}{fatal}"))
+        );
+    }
 }
 
 /// A log that is not there costs no mail.
