@@ -250,6 +250,35 @@ fn who_is_not_root_hears_what_was_not_checked() {
 }
 
 #[test]
+fn what_a_launcher_has_left_of_root_is_seen() {
+    if !can_run("what_a_launcher_has_left_of_root_is_seen") {
+        return;
+    }
+    let instance = instance(&["qmqpd_log_stderr = yes"]);
+    let _cleanup = cleanup(&instance);
+    let copy = instance.dir.join("qmqpd");
+    install_program(OURS.as_ref(), &copy);
+    let check = |ids: &[&str]| {
+        let mut setpriv = Command::new("/usr/bin/setpriv");
+        setpriv.args(ids).arg(&copy);
+        said_by(setpriv, &instance, &["--check"])
+    };
+    let (report, code) = check(&["--euid=postfix"]);
+    assert!(report.ends_with("no errors, no warnings\n"), "{report}");
+    assert!(!report.contains("You are not root"), "{report}");
+    assert_eq!(code, Some(0));
+
+    let (report, code) = check(&["--reuid=postfix", "--keep-groups"]);
+    let start = report.find("warning: ").unwrap();
+    assert_eq!(
+        &report[start..],
+        "warning: the process was started as an ordinary user in group 0: start it as root, or with the groups of that user \
+         alone\nno errors, 1 warning\n"
+    );
+    assert_eq!(code, Some(0));
+}
+
+#[test]
 fn a_list_that_lets_in_nobody_or_everybody_is_a_warning() {
     let instance = instance(&["qmqpd_log_stderr = yes"]);
     let line = |list: &str| {

@@ -15,10 +15,11 @@ use nix::unistd::{AccessFlags, Uid, User, access, geteuid};
 use crate::config::{Config, QueueMethod};
 use crate::jail;
 use crate::log;
+use crate::sys::start;
 
 use super::Options;
 use super::report::{Report, place};
-use super::server::change_directory;
+use super::server::{GROUP_OF_ROOT, change_directory};
 
 /// Whether somebody listens where log lines go.
 fn check_log(report: &mut Report, config: &Config) {
@@ -76,6 +77,9 @@ fn become_owner(report: &mut Report, config: &Config, options: &Options) -> Opti
         report.note(&format!(
             "You are not root: the queue and the files were checked as user {user}, {rest}"
         ));
+        if start::is_in_group_of_root().unwrap_or(true) {
+            report.warning(GROUP_OF_ROOT, None);
+        }
         if let Err(error) = jail::drop_capabilities() {
             report.error(&error.to_string(), None);
         }

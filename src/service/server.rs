@@ -14,6 +14,10 @@ use crate::sys::{alarm, start, time};
 
 use super::{Fatal, Options};
 
+/// What is amiss where a launcher has set the user and not the groups.
+pub(super) const GROUP_OF_ROOT: &str = "the process was started as an ordinary user in group 0: \
+    start it as root, or with the groups of that user alone";
+
 /// Who made the connection that is on descriptor 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Launch {
@@ -106,6 +110,9 @@ impl<'a> Server<'a> {
             let root = root.unwrap_or(Path::new("(none)")).display();
             log::debug(2, format_args!("chroot {root} user {}", owner.name));
             return Ok(());
+        }
+        if start::is_in_group_of_root().map_err(Fatal::from_display)? {
+            log::warning(format_args!("{GROUP_OF_ROOT}"));
         }
         match root {
             Some(root) => Err(Fatal::Text(format!(

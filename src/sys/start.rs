@@ -1,6 +1,6 @@
 //! The first act of the process: what a launcher may have handed down is put into the state the program counts on.
 //!
-//! Signals, core dumps, the umask, descriptors 0 to 2. Comes before the options are read, and takes fourteen system
+//! The user, signals, core dumps, the umask, descriptors 0 to 2. Comes before the options are read, and takes fourteen system
 //! calls, three more under inetd. Authority: inetd(8), tcpserver(1), systemd.exec(5), signal(7), core(5). Does not
 //! know who the launcher is, nor what passes over 0 and 1.
 
@@ -15,7 +15,7 @@ use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, umask};
-use nix::unistd::dup2_stderr;
+use nix::unistd::{Gid, Uid, dup2_stderr, getgroups, seteuid};
 
 use super::alarm;
 
@@ -53,10 +53,11 @@ fn at(step: &'static str) -> impl Fn(Errno) -> Error {
     move |errno| Error { step, errno }
 }
 
-/// Puts signals, core limit, umask and descriptors 0 to 2 in order, before anything else is done.
+/// Puts user, signals, core limit, umask and descriptors 0 to 2 in order, before anything else is done.
 pub fn first_act() -> Result<(), Error> {
     // First: a log line may have to wait, and what fails here is logged.
     alarm::init().map_err(at("sigaction"))?;
+    take_root_back().map_err(at("seteuid"))?;
     reset_signals().map_err(at("sigaction"))?;
     forbid_core_dumps().map_err(at("core limit"))?;
     umask(Mode::from_bits_truncate(0o077));
@@ -70,6 +71,28 @@ pub fn first_act() -> Result<(), Error> {
         dup2_stderr(dev_null()?).map_err(at("dup2"))?;
     }
     alarm::try_out().map_err(at("alarm(2), without which no wait ends"))
+}
+
+/// A launcher that sets the effective user alone leaves root in the real one, where any code of this process finds it.
+/// What asks the effective user whether there is root to give up has to see it. The saved user is the effective one: the
+/// kernel makes it so at exec.
+fn take_root_back() -> nix::Result<()> {
+    if id_at_exec(libc::AT_UID) == 0 && id_at_exec(libc::AT_EUID) != 0 {
+        seteuid(Uid::from_raw(0))?;
+    }
+    Ok(())
+}
+
+/// Whether the process has the group of root, by its ids or besides them. To be asked where it does not have the user.
+pub fn is_in_group_of_root() -> nix::Result<bool> {
+    let by_id = [libc::AT_GID, libc::AT_EGID].map(id_at_exec).contains(&0);
+    Ok(by_id || getgroups()?.contains(&Gid::from_raw(0)))
+}
+
+/// A user or group id that the kernel said at exec; no system call is needed.
+fn id_at_exec(what: libc::c_ulong) -> libc::c_ulong {
+    // SAFETY: getauxval takes a number. Linux has an entry for each of the four ids that callers ask for.
+    unsafe { libc::getauxval(what) }
 }
 
 /// SIGCHLD, SIGTERM and SIGHUP can come down ignored: the exit code of a child would be lost, and the process could not be

@@ -25,7 +25,7 @@ fn link(session: &Session, name: &str) -> PathBuf {
 }
 
 /// Starts a session, sends one byte, looks at the process, and sends the rest.
-fn look(how: &How, conf: &[&str], question: impl FnOnce(&Machine, &Session)) {
+fn look(how: &How, conf: &[&str], question: impl FnOnce(&Machine, &Session)) -> Vec<String> {
     let machine = Machine::new(conf);
     let cleanup = machine.cleanup(&[]);
     let mut session = machine.start(how);
@@ -37,7 +37,7 @@ fn look(how: &How, conf: &[&str], question: impl FnOnce(&Machine, &Session)) {
     assert_eq!(session.reply(PATIENCE), ACCEPTED);
     assert_eq!(session.exit(), "0");
     cleanup.finish();
-    machine.finish(&session);
+    machine.finish(&session)
 }
 
 /// No way back, a filter, no capability, the owner of the mail, and nothing open but what the session needs.
@@ -144,6 +144,109 @@ fn what_the_launcher_left_is_gone() {
             ..How::default()
         };
         look(&how, &[], has_nothing_left);
+    }
+}
+
+/// Starts the server with these users, real and effective, and without these capabilities. The kernel makes the saved
+/// user the effective one at exec. A process whose users differ does not believe MAIL_CONFIG, so main.cf is put where the
+/// default is; no other process sees that.
+const WITH_USERS: &[&str] = &[
+    "unshare",
+    "--mount",
+    "sh",
+    "-c",
+    "mount --bind DIR/conf /etc/postfix && real=$1 effective=$2 bounds=$3 && shift 3 &&
+    exec setpriv --ruid=$real --euid=$effective --bounding-set=$bounds \"$@\"",
+    "sh",
+];
+
+const DEFAULT_DIRECTORY: &[(&str, &str)] = &[("MAIL_CONFIG", "/etc/postfix")];
+
+#[test]
+fn root_in_any_of_its_ids_is_given_up_wholly() {
+    if is_not_root("root_in_any_of_its_ids_is_given_up_wholly") {
+        return;
+    }
+    for users in [
+        ["0", "0"],
+        ["0", "postfix"],
+        ["postfix", "0"],
+        ["0", "65534"],
+        ["65534", "0"],
+    ] {
+        let through = [WITH_USERS, &users, &["+all"]].concat();
+        for arguments in [&["-S"][..], &["-S", "-c"]] {
+            let how = How {
+                through: &through,
+                arguments,
+                env: DEFAULT_DIRECTORY,
+                ..How::default()
+            };
+            let log = look(&how, &[], |machine, session| {
+                has_nothing_left(machine, session);
+                assert_eq!(session.status("Groups"), groups_of_owner(), "{users:?}");
+            });
+            assert!(
+                !log.iter().any(|line| line.contains("warning")),
+                "{users:?}: {log:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_process_that_cannot_give_root_up_does_not_serve() {
+    if is_not_root("a_process_that_cannot_give_root_up_does_not_serve") {
+        return;
+    }
+    for users in [["0", "0"], ["0", "postfix"], ["postfix", "0"]] {
+        for missing in ["-setuid", "-setgid"] {
+            let machine = Machine::new(&[]);
+            let through = [WITH_USERS, &users, &[missing]].concat();
+            let how = How {
+                through: &through,
+                env: DEFAULT_DIRECTORY,
+                ..How::default()
+            };
+            let mut session = machine.start(&how);
+            let reply = session.reply(PATIENCE);
+            let exit = session.exit();
+            let said = (reply.as_str(), exit.as_str());
+            assert_eq!(said, ("34:ZError: server configuration error,", "1"));
+            let log = machine.finish(&session);
+            let fatal = log.last().unwrap();
+            assert!(
+                fatal.starts_with("fatal: set"),
+                "{missing} {users:?}: {log:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_group_of_root_without_root_is_warned_of_once() {
+    if is_not_root("the_group_of_root_without_root_is_warned_of_once") {
+        return;
+    }
+    let warning = "warning: the process was started as an ordinary user in group 0: \
+        start it as root, or with the groups of that user alone";
+    for (groups, expected) in [
+        (["--regid=postfix", "--clear-groups"], 0),
+        (["--regid=postfix", "--init-groups"], 0),
+        (["--regid=0", "--clear-groups"], 1),
+        (["--rgid=0", "--clear-groups"], 1),
+        (["--egid=0", "--clear-groups"], 1),
+        (["--regid=postfix", "--groups=8,0"], 1),
+        (["--regid=0", "--keep-groups"], 1),
+    ] {
+        let through = [&["setpriv", "--reuid=postfix"][..], &groups].concat();
+        let how = How {
+            through: &through,
+            ..How::default()
+        };
+        let log = look(&how, &[], |_, _| {});
+        let warned = log.iter().filter(|line| *line == warning).count();
+        assert_eq!(warned, expected, "{groups:?}: {log:?}");
     }
 }
 
