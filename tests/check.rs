@@ -220,6 +220,64 @@ fn a_method_without_cleanup_has_other_needs() {
 }
 
 #[test]
+fn a_queue_that_others_can_write_to_is_an_error() {
+    if !can_run("a_queue_that_others_can_write_to_is_an_error") {
+        return;
+    }
+    let instance = instance(&[
+        "qmqpd_log_stderr = yes",
+        "qmqpd_queue_method = file",
+        "hash_queue_names = incoming",
+        "hash_queue_depth = 2",
+    ]);
+    let owner = mail_owner().unwrap();
+    let queue = instance.queue_directory();
+    for name in ["incoming/A", "incoming/A/B"] {
+        fs::create_dir(queue.join(name)).unwrap();
+        nix::unistd::chown(&queue.join(name), Some(owner.uid), Some(owner.gid)).unwrap();
+    }
+    let set = |name: &str, mode| {
+        fs::set_permissions(queue.join(name), Permissions::from_mode(mode)).unwrap();
+    };
+    set("incoming/A", 0o700);
+    set("incoming/A/B", 0o700);
+    // As in Postfix, as it is made by hand, and what does no harm.
+    for (above, incoming) in [(0o755, 0o700), (0o755, 0o755), (0o1777, 0o2755)] {
+        set("", above);
+        set("incoming", incoming);
+        let (report, code) = said(&instance, &["--check"]);
+        assert!(report.ends_with("no errors, no warnings\n"), "{report}");
+        assert_eq!(code, Some(0));
+    }
+    set("", 0o775);
+    set("incoming", 0o1777);
+    set("incoming/A", 0o770);
+    set("incoming/A/B", 0o702);
+    let (report, code) = said(&instance, &["--check"]);
+    let start = report.find("error: ").unwrap();
+    let error = |path: &str, mode: &str, wanted: &str| {
+        format!(
+            "error: no queue file can be made: DIR/queue{path}: its mode {mode} lets other users than its owner write to it\n\
+             \x20   chmod {wanted} DIR/queue{path} mends it.\n"
+        )
+    };
+    let expected = [
+        error("", "0775", "go-w"),
+        error("/incoming", "1777", "0700"),
+        error("/incoming/A", "0770", "0700"),
+        error("/incoming/A/B", "0702", "0700"),
+        "4 errors, no warnings\n".to_owned(),
+    ];
+    assert_eq!(&report[start..], expected.concat());
+    assert_eq!(code, Some(78));
+    // Where names have no subdirectories, those that are left from another time do not matter.
+    set("", 0o755);
+    set("incoming", 0o700);
+    let (report, _) = said(&instance, &["--check", "-o", "hash_queue_names=deferred"]);
+    assert!(report.ends_with("no errors, no warnings\n"), "{report}");
+}
+
+#[test]
 fn who_is_not_root_hears_what_was_not_checked() {
     if !can_run("who_is_not_root_hears_what_was_not_checked") {
         return;

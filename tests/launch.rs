@@ -31,3 +31,5 @@ mod memory;
 mod queue;
 #[path = "launch/reply.rs"]
 mod reply;
+#[path = "launch/rights.rs"]
+mod rights;

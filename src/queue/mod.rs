@@ -15,6 +15,9 @@ pub mod in_memory;
 mod qmail;
 mod received;
 
+use std::io;
+use std::path::PathBuf;
+
 use crate::config::{self, Config, QueueMethod};
 use crate::jail::Need;
 use crate::log::Shown;
@@ -111,7 +114,7 @@ pub struct Unavailable;
 #[derive(Debug)]
 pub enum Method {
     Cleanup(cleanup::Settings),
-    File(file::Settings),
+    File(Box<file::Settings>),
     Qmail(qmail::Settings),
 }
 
@@ -120,11 +123,24 @@ impl Method {
     pub fn from_config(config: &Config) -> Result<Method, config::Error> {
         match config.qmqpd_queue_method()? {
             QueueMethod::Cleanup => Ok(Method::Cleanup(cleanup::Settings::from_config(config)?)),
-            QueueMethod::File => Ok(Method::File(file::Settings::from_config(config)?)),
+            QueueMethod::File => {
+                let settings = file::Settings::from_config(config)?;
+                Ok(Method::File(Box::new(settings)))
+            }
             QueueMethod::Qmail(program) => {
                 let settings = qmail::Settings::from_config(config, program)?;
                 Ok(Method::Qmail(settings))
             }
+        }
+    }
+
+    /// Directories that keep messages from being queued: each one, what is wrong with it, and the command that mends it.
+    ///
+    /// The working directory is queue_directory, and the user the one who serves.
+    pub fn faults(&self) -> io::Result<Vec<(PathBuf, String, String)>> {
+        match self {
+            Method::File(settings) => file::faults(settings),
+            Method::Cleanup(_) | Method::Qmail(_) => Ok(Vec::new()),
         }
     }
 

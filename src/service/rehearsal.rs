@@ -15,6 +15,7 @@ use nix::unistd::{AccessFlags, Uid, User, access, geteuid};
 use crate::config::{Config, QueueMethod};
 use crate::jail;
 use crate::log;
+use crate::queue::Method;
 use crate::sys::start;
 
 use super::Options;
@@ -133,7 +134,11 @@ fn check_queue(report: &mut Report, config: &Config, directory: Where) {
     let user = user_name(geteuid());
     match config.qmqpd_queue_method() {
         Ok(QueueMethod::Cleanup) => check_cleanup(report, config, &queue, &user),
-        Ok(QueueMethod::File) => check_incoming(report, &queue, &user),
+        Ok(QueueMethod::File) => {
+            if check_incoming(report, &queue, &user) {
+                check_rights(report, config);
+            }
+        }
         Ok(QueueMethod::Qmail(program)) => check_program(report, &program, &user),
         // That it cannot be told which one it is has been said.
         Err(_) => {}
@@ -141,14 +146,14 @@ fn check_queue(report: &mut Report, config: &Config, directory: Where) {
 }
 
 /// Whether a queue file can be made: the queue manager takes those of its own user only.
-fn check_incoming(report: &mut Report, queue: &Path, user: &str) {
+fn check_incoming(report: &mut Report, queue: &Path, user: &str) -> bool {
     let flags = AccessFlags::R_OK | AccessFlags::W_OK | AccessFlags::X_OK;
     let why = match fs::metadata("incoming") {
         Ok(directory) if directory.uid() != geteuid().as_raw() => {
             format!("belongs to user {}", user_name(directory.uid().into()))
         }
         Ok(_) => match access("incoming", flags) {
-            Ok(()) => return,
+            Ok(()) => return true,
             Err(errno) => log::errno_text(errno),
         },
         Err(error) => log::error_text(&error),
@@ -159,6 +164,28 @@ fn check_incoming(report: &mut Report, queue: &Path, user: &str) {
     );
     let advice = format!("It must be a directory of user {user}, with all rights.");
     report.error(&text, Some(&advice));
+    false
+}
+
+/// Whether users who do not serve can move queue files about.
+fn check_rights(report: &mut Report, config: &Config) {
+    // What is wrong with a parameter has been said.
+    let Ok(method) = Method::from_config(config) else {
+        return;
+    };
+    let refused = "no queue file can be made";
+    match method.faults() {
+        Ok(faults) => {
+            for (path, what, fix) in faults {
+                let text = format!("{refused}: {}: {what}", path.display());
+                report.error(&text, Some(&format!("{fix} mends it.")));
+            }
+        }
+        Err(error) => report.error(
+            &format!("{refused}: below incoming: {}", log::error_text(&error)),
+            None,
+        ),
+    }
 }
 
 /// Whether the qmail-queue program can be run.

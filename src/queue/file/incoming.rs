@@ -9,22 +9,26 @@ use std::fs::Permissions;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::path::PathBuf;
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open, openat, renameat};
-use nix::sys::stat::{Mode, fstat, mkdirat};
+use nix::fcntl::{AtFlags, OFlag, open, openat, renameat};
+use nix::sys::stat::{Mode, fstat, fstatat, mkdirat, stat};
 use nix::sys::statvfs::fstatvfs;
-use nix::unistd::{UnlinkatFlags, fsync, geteuid, unlink, unlinkat};
+use nix::unistd::{UnlinkatFlags, fsync, unlink, unlinkat};
 
 use crate::log;
 use crate::sys::child::own_id;
 use crate::sys::time;
 
 use super::id::Id;
+use super::rights::{self, Fault};
 
 /// What main.cf says about the file.
 #[derive(Debug)]
 pub struct Settings {
+    /// The working directory, for people.
+    pub queue_directory: PathBuf,
     pub enable_long_queue_ids: bool,
     pub hash_queue_names: Vec<String>,
     pub hash_queue_depth: usize,
@@ -86,6 +90,8 @@ pub struct Incoming {
 ///
 /// Unlike Postfix, which tries for ever: a client is waiting, and can come back.
 pub fn create(settings: &Settings) -> Result<(Incoming, Id, (i64, u32)), Error> {
+    let above = stat(".").map_err(at("stat", "."))?;
+    rights::judge_queue_directory(&above).map_err(|fault| settings.refuse(&fault))?;
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let incoming = open(INCOMING, flags, Mode::empty()).map_err(at("open", INCOMING))?;
     check_directory(&incoming, settings)?;
@@ -97,7 +103,7 @@ pub fn create(settings: &Settings) -> Result<(Incoming, Id, (i64, u32)), Error> 
         let id = Id::new(now, inode, settings.enable_long_queue_ids);
         match file.rename(&id.path(depth)) {
             Ok(()) => {
-                file.enter_subdirectory(flags)?;
+                file.enter_subdirectory(flags, settings)?;
                 remove_leftovers(settings, &id);
                 return Ok((file, id, now));
             }
@@ -111,18 +117,8 @@ pub fn create(settings: &Settings) -> Result<(Incoming, Id, (i64, u32)), Error> 
 
 /// The queue manager must be able to take the file, and the disk to hold it.
 fn check_directory(incoming: &OwnedFd, settings: &Settings) -> Result<(), Error> {
-    let owner = fstat(incoming).map_err(at("fstat", INCOMING))?.st_uid;
-    if owner != geteuid().as_raw() {
-        let error = io::Error::other(format!(
-            "the directory belongs to uid {owner}, and this process has uid {}",
-            geteuid()
-        ));
-        return Err(Error {
-            step: "open",
-            path: INCOMING.to_owned(),
-            error,
-        });
-    }
+    let status = fstat(incoming).map_err(at("fstat", INCOMING))?;
+    rights::judge_own(INCOMING, &status).map_err(|fault| settings.refuse(&fault))?;
     if settings.queue_minfree > 0 {
         let disk = fstatvfs(incoming).map_err(at("statvfs", INCOMING))?;
         let free = disk.blocks_available().saturating_mul(disk.fragment_size());
@@ -176,7 +172,22 @@ fn remove_leftovers(settings: &Settings, id: &Id) {
     }
 }
 
+/// Everything that keeps [`create`] from making a file, and that a mode or an owner mends.
+pub fn faults(settings: &Settings) -> io::Result<Vec<Fault>> {
+    rights::judge_all(INCOMING, settings.depth(INCOMING))
+}
+
 impl Settings {
+    /// Says, besides what is wrong, what mends it.
+    fn refuse(&self, fault: &Fault) -> Error {
+        let fix = fault.fix(&self.queue_directory);
+        Error {
+            step: "open",
+            path: fault.path_in(&self.queue_directory).display().to_string(),
+            error: io::Error::other(format!("{fault}: {fix}")),
+        }
+    }
+
     /// How many levels of subdirectories `queue` has.
     fn depth(&self, queue: &str) -> usize {
         if self.hash_queue_names.iter().any(|name| name == queue) {
@@ -226,10 +237,17 @@ impl Incoming {
     }
 
     /// Takes hold of the directory that the name is in, if that is a subdirectory.
-    fn enter_subdirectory(&mut self, flags: OFlag) -> Result<(), Error> {
+    fn enter_subdirectory(&mut self, flags: OFlag, settings: &Settings) -> Result<(), Error> {
         let Some((directory, name)) = self.name.rsplit_once('/') else {
             return Ok(());
         };
+        for (end, _) in self.name.match_indices('/') {
+            let path = self.name.get(..end).unwrap_or_default();
+            let shown = format!("{INCOMING}/{path}");
+            let status = fstatat(&self.directory, path, AtFlags::empty());
+            let status = status.map_err(at("stat", &shown))?;
+            rights::judge_own(&shown, &status).map_err(|fault| settings.refuse(&fault))?;
+        }
         let opened = openat(&self.directory, directory, flags, Mode::empty());
         let name = name.to_owned();
         self.directory = opened.map_err(at("open", &format!("{INCOMING}/{directory}")))?;

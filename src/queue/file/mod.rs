@@ -13,6 +13,7 @@ mod header;
 mod id;
 mod incoming;
 mod recipients;
+mod rights;
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -72,6 +73,7 @@ impl Settings {
         Ok(Settings {
             trigger: Path::new("public").join(config.queue_service_name()?),
             incoming: incoming::Settings {
+                queue_directory: config.queue_directory()?,
                 enable_long_queue_ids: config.enable_long_queue_ids()?,
                 hash_queue_names: words(&config.hash_queue_names()?),
                 hash_queue_depth: number(config.hash_queue_depth()?),
@@ -134,6 +136,16 @@ pub struct QueueFile<'a> {
     /// How many are in the file.
     written: u64,
     utf8: u32,
+}
+
+/// Directories of the queue that keep a file from being made: each one, what is wrong with it, and what mends it.
+///
+/// The process is in queue_directory, as the user who serves.
+pub fn faults(settings: &Settings) -> io::Result<Vec<(PathBuf, String, String)>> {
+    let queue = &settings.incoming.queue_directory;
+    let faults = incoming::faults(&settings.incoming)?.into_iter();
+    let shown = faults.map(|fault| (fault.path_in(queue), fault.to_string(), fault.fix(queue)));
+    Ok(shown.collect())
 }
 
 /// Makes the file and begins the message.
