@@ -576,6 +576,34 @@ fn a_message_larger_than_the_limit_leaves_nothing() {
     assert!(master.log_has("queue file size limit exceeded"));
 }
 
+/// The launcher of a process may limit the files that it writes (`ulimit -f`, LimitFSIZE=). The message is not to blame.
+#[test]
+fn a_file_size_limit_of_the_launcher_is_for_later_and_leaves_nothing() {
+    let test = "a_file_size_limit_of_the_launcher_is_for_later_and_leaves_nothing";
+    if master::is_missing(test) {
+        return;
+    }
+    let master = Master::start(FILE, "");
+    let request = master::request(&b"x\n".repeat(50_000), "s@x.example", &["r@y.example"]);
+    let limited = |limit: usize| {
+        let launcher = ["prlimit".to_owned(), format!("--fsize={limit}")];
+        let launcher: Vec<&str> = launcher.iter().map(String::as_str).collect();
+        send(&master, &launcher, &[], &request)
+    };
+    let accepted = limited(10_000_000);
+    let length = take(&master, queue_id(&accepted)).len();
+    // The kernel's limit is in bytes: the file may be as long, and no longer. A time has a digit more or less.
+    for limit in [0, 1, 4096, length / 2, length - 8] {
+        let reply = limited(limit);
+        let expected = "ZError: queue file write error";
+        assert!(reply.contains(expected), "{limit}: {reply}");
+        assert!(files(&master).is_empty());
+    }
+    assert!(limited(length + 8).contains("queued as"));
+    assert!(master.log_has(": File too large"));
+    assert!(!master.log_has("queue file size limit exceeded"));
+}
+
 #[test]
 fn a_queue_that_is_not_ours_or_full_is_for_later() {
     if master::is_missing("a_queue_that_is_not_ours_or_full_is_for_later") {

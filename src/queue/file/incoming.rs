@@ -52,7 +52,7 @@ const TRIES: u32 = 1000;
 pub struct Error {
     step: &'static str,
     path: String,
-    pub error: io::Error,
+    error: io::Error,
 }
 
 impl Display for Error {
@@ -63,6 +63,26 @@ impl Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+impl Error {
+    /// Whether this is our own limit, and not one of the disk or of the process: those answer EFBIG.
+    pub fn is_over_limit(&self) -> bool {
+        let inner = self.error.get_ref();
+        inner.is_some_and(<dyn std::error::Error + Send + Sync>::is::<OverLimit>)
+    }
+}
+
+/// The file would outgrow message_size_limit: the message is at fault, and another try does not help.
+#[derive(Debug)]
+struct OverLimit;
+
+impl Display for OverLimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("longer than message_size_limit")
+    }
+}
+
+impl std::error::Error for OverLimit {}
 
 fn at(step: &'static str, path: &str) -> impl FnOnce(Errno) -> Error {
     move |errno| Error {
@@ -309,13 +329,13 @@ fn make_subdirectories(incoming: &OwnedFd, name: &str) -> nix::Result<()> {
     Ok(())
 }
 
-/// Fails as the kernel does at a limit of file sizes, before anything goes beyond it.
+/// Fails with [`OverLimit`] before anything goes beyond message_size_limit.
 impl Write for Incoming {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         let end = self.written.saturating_add(length);
         if self.limit.is_some_and(|limit| end > limit) {
-            return Err(io::ErrorKind::FileTooLarge.into());
+            return Err(io::Error::other(OverLimit));
         }
         let written = self.file.write(bytes)?;
         self.written += u64::try_from(written).unwrap_or(length);
@@ -345,5 +365,31 @@ impl Drop for Incoming {
                 log::errno_text(errno)
             ));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A pipe in place of a file, that takes so many bytes.
+    fn limited(limit: u64) -> Incoming {
+        let (reading, writing) = nix::unistd::pipe().unwrap();
+        Incoming::made(writing.into(), reading, Some(limit))
+    }
+
+    #[test]
+    fn only_our_own_limit_is_over_the_limit() {
+        let mut file = limited(10);
+        assert_eq!(file.write(&[0; 10]).unwrap(), 10);
+        let error = file.write(&[0; 1]).unwrap_err();
+        assert!(file.write_error(error).is_over_limit());
+        let error = limited(10).write_all(&[0; 11]).unwrap_err();
+        assert!(file.write_error(error).is_over_limit());
+        for errno in [Errno::EFBIG, Errno::ENOSPC, Errno::EDQUOT, Errno::EIO] {
+            assert!(!file.write_error(errno.into()).is_over_limit(), "{errno}");
+        }
+        let error = io::Error::from(io::ErrorKind::FileTooLarge);
+        assert!(!file.write_error(error).is_over_limit());
     }
 }

@@ -383,7 +383,7 @@ impl QueueFile<'_> {
         };
         match committed {
             Ok(()) => {}
-            Err(failed) if failed.error.kind() == io::ErrorKind::FileTooLarge => {
+            Err(failed) if failed.is_over_limit() => {
                 log::warning(format_args!("{id}: queue file size limit exceeded"));
                 return Verdict::TooLarge.into();
             }
