@@ -20,6 +20,8 @@ mod matrix;
 mod queue;
 #[path = "faults/session.rs"]
 mod session;
+#[path = "faults/signals.rs"]
+mod signals;
 #[path = "faults/table.rs"]
 mod table;
 #[path = "faults/tracer.rs"]
@@ -90,6 +92,21 @@ fn every_system_call_may_fail_in_every_way() {
     if matrix::restriction().is_none() {
         table.assert_complete();
     }
+}
+
+#[test]
+fn a_signal_that_ends_the_process_leaves_mail_or_nothing() {
+    if cannot_run("a_signal_that_ends_the_process_leaves_mail_or_nothing") {
+        return;
+    }
+    let (said, unsaid, nothing) = signals::at_every_call();
+    tell(&format!(
+        "A signal at each call: {said} K, {unsaid} mail without K, {nothing} nothing\n"
+    ));
+    assert!(
+        said > 10 && unsaid > 5 && nothing > 100,
+        "{said} {unsaid} {nothing}"
+    );
 }
 
 #[test]

@@ -7,9 +7,13 @@
 
 mod harness;
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::ErrorKind;
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
+use std::time::{Duration, SystemTime};
+
+use harness::instance::Instance;
 
 const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/qmqpd.8");
 
@@ -114,5 +118,40 @@ fn every_option_is_explained() {
         if name.len() > 1 {
             assert!(help.contains(&option), "not in --help: {option}");
         }
+    }
+}
+
+#[test]
+fn the_line_that_removes_unfinished_files_removes_no_mail() {
+    let page = fs::read_to_string(PAGE).unwrap().replace("\\-", "-");
+    let incoming = "/var/spool/postfix/incoming";
+    let is_it = |line: &&str| line.starts_with(&format!("find {incoming} "));
+    let line = page.lines().find(is_it).unwrap();
+    // The default of daemon_timeout, which the page has too, and a day.
+    assert!(page.contains(".BR daemon_timeout \" (time, default: 18000s)\""));
+    let minutes = 18_000 / 60 + 24 * 60;
+    assert!(line.contains(&format!(" -mmin +{minutes} ")), "{line}");
+    let instance = Instance::new(&[]);
+    let own = instance.queue_directory().join("incoming");
+    let own = own.display().to_string();
+    fs::create_dir(format!("{own}/A")).unwrap();
+    for (name, mode, age, stays) in [
+        ("ABCDEF01234", 0o600, minutes + 2, false),
+        ("A/ABCDEF01235", 0o600, minutes + 2, false),
+        ("123456.789", 0o600, minutes + 2, false),
+        ("ABCDEF01236", 0o600, minutes - 2, true),
+        ("ABCDEF01237", 0o700, minutes * 10, true),
+        ("A/ABCDEF01238", 0o700, minutes * 10, true),
+    ] {
+        let path = format!("{own}/{name}");
+        let file = File::create(&path).unwrap();
+        file.set_permissions(PermissionsExt::from_mode(mode))
+            .unwrap();
+        let age = Duration::from_secs(60 * age);
+        file.set_modified(SystemTime::now() - age).unwrap();
+        let line = line.replace(incoming, &own);
+        let status = Command::new("sh").args(["-c", &line]).status().unwrap();
+        assert!(status.success(), "{line}");
+        assert_eq!(fs::exists(&path).unwrap(), stays, "{name}");
     }
 }

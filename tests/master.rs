@@ -63,7 +63,8 @@ fn half_sent(mut stream: TcpStream, master: &Master) -> (TcpStream, Vec<u8>) {
     let (first, rest) = message.split_at(20);
     let before = master.incoming().1.len();
     stream.write_all(first).unwrap();
-    assert!(until(PATIENCE, || master.incoming().1.len() > before));
+    let begun = until(PATIENCE, || master.incoming().1.len() > before);
+    assert!(begun, "{}", master.log());
     (stream, rest.to_vec())
 }
 
@@ -568,6 +569,42 @@ fn a_child_has_its_client_the_log_and_the_queue_and_no_rights() {
     assert_eq!(status(*resident, "Seccomp_filters"), "1");
     let reply = send(client, &rest).unwrap();
     assert!(reply.contains("queued as"), "{reply}");
+}
+
+#[test]
+fn the_end_of_the_resident_process_leaves_no_unfinished_file() {
+    if master::is_missing("the_end_of_the_resident_process_leaves_no_unfinished_file") {
+        return;
+    }
+    let port = master::free_port();
+    let method = "qmqpd_queue_method = file";
+    let mut master = Master::start(method, &format!("{port} inet n - n - - qmqpd"));
+    let gone = |master: &Master, client, child| {
+        hears_nothing(client);
+        assert!(until(PATIENCE, || !master
+            .processes("qmqpd")
+            .contains(&child)));
+        assert_eq!(master.incoming().1, Vec::<String>::new());
+    };
+    for signal in [Signal::SIGKILL, Signal::SIGTERM] {
+        // Master makes the next client wait a minute where a process has ended badly before it has served one.
+        assert!(send(connect(port), &message()).unwrap().contains("queued"));
+        let (client, _) = half_sent(connect(port), &master);
+        let child = children(&master).0[0];
+        kill(parent_of(child).unwrap(), signal).unwrap();
+        gone(&master, client, child);
+    }
+    // The child's own end is a line of the log, as with each queue method.
+    let (client, _) = half_sent(connect(port), &master);
+    let child = children(&master).0[0];
+    kill(child, Signal::SIGTERM).unwrap();
+    gone(&master, client, child);
+    master.wait_for_log(&format!("warning: process {child} killed by signal 15"));
+    // As `postfix stop`.
+    let (client, _) = half_sent(connect(port), &master);
+    let child = children(&master).0[0];
+    master.stop();
+    gone(&master, client, child);
 }
 
 #[test]

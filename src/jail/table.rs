@@ -63,10 +63,14 @@ use Who::{Connect, Everybody, File, Resident, Unlink, Wait};
 
 /// PROT_EXEC, signals and F_GETFD as the numbers that arguments are compared with.
 const PROT_EXEC: u32 = 4;
+const SIGHUP: u32 = 1;
+const SIGINT: u32 = 2;
 const SIGABRT: u32 = 6;
 const SIGBUS: u32 = 7;
 const SIGKILL: u32 = 9;
 const SIGSEGV: u32 = 11;
+const SIGTERM: u32 = 15;
+const SIGXCPU: u32 = 24;
 #[cfg(debug_assertions)]
 const F_GETFD: u32 = 1;
 
@@ -142,6 +146,27 @@ pub const TABLE: &[Row] = &[
     // An absolute path passes as well: the filter sees a pointer. It reaches what mail_owner may remove.
     row(libc::SYS_unlinkat, Unlink, &[Is(0, Held)]),
     row(libc::SYS_fsync, Unlink, &[Is(0, Held)]), // the name of a queue file is in its directory
+    // The handler of a signal removes the file, and then has the process die of that signal.
+    row(
+        libc::SYS_tgkill,
+        Unlink,
+        &[Is(0, OwnPid), Is(2, Number(SIGTERM))],
+    ),
+    row(
+        libc::SYS_tgkill,
+        Unlink,
+        &[Is(0, OwnPid), Is(2, Number(SIGHUP))],
+    ),
+    row(
+        libc::SYS_tgkill,
+        Unlink,
+        &[Is(0, OwnPid), Is(2, Number(SIGINT))],
+    ),
+    row(
+        libc::SYS_tgkill,
+        Unlink,
+        &[Is(0, OwnPid), Is(2, Number(SIGXCPU))],
+    ),
     row(libc::SYS_connect, Connect, &[Is(0, Held)]),
     row(libc::SYS_wait4, Wait, &[Is(0, Held)]),
     // The resident process: lock, sockets, status channel. Whatever row there is above for one descriptor is for any
@@ -159,9 +184,34 @@ pub const TABLE: &[Row] = &[
         &[Positive(0), Is(1, Number(SIGKILL))],
     ),
     row(
+        libc::SYS_kill,
+        Resident,
+        &[Positive(0), Is(1, Number(SIGTERM))],
+    ),
+    row(
         libc::SYS_tgkill,
         Resident,
         &[Positive(0), Is(2, Number(SIGABRT))],
+    ),
+    row(
+        libc::SYS_tgkill,
+        Resident,
+        &[Positive(0), Is(2, Number(SIGTERM))],
+    ),
+    row(
+        libc::SYS_tgkill,
+        Resident,
+        &[Positive(0), Is(2, Number(SIGHUP))],
+    ),
+    row(
+        libc::SYS_tgkill,
+        Resident,
+        &[Positive(0), Is(2, Number(SIGINT))],
+    ),
+    row(
+        libc::SYS_tgkill,
+        Resident,
+        &[Positive(0), Is(2, Number(SIGXCPU))],
     ),
     row(libc::SYS_getppid, Resident, &[]),
     row(

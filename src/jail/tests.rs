@@ -84,6 +84,7 @@ fn arguments(held: u32) -> Vec<[u64; 6]> {
     let mut lists = Vec::new();
     let upper = [1 << 32, 1 << 63, 4 << 32, (1 << 32) | held];
     for value in (0..9)
+        .chain([15, 24])
         .chain(upper)
         .chain([held, held ^ 1, 1 << 31, u64::MAX])
     {
@@ -303,7 +304,8 @@ fn the_resident_process_cannot_start_programs_or_act_on_others() {
         (libc::SYS_kill, [0, 9]),
         (libc::SYS_kill, [0xffff_ffff, 9]),
         (libc::SYS_kill, [u64::MAX - 76, 9]),
-        (libc::SYS_kill, [77, 15]),
+        (libc::SYS_kill, [0, 15]),
+        (libc::SYS_kill, [77, 10]),
         (libc::SYS_clone, [new_user, 0]),
         (libc::SYS_ioctl, [0, 0x5412]), // TIOCSTI
     ] {
@@ -315,6 +317,7 @@ fn the_resident_process_cannot_start_programs_or_act_on_others() {
         );
     }
     assert_eq!(answer(libc::SYS_kill, [77, 9, 0, 0, 0, 0]), ALLOW);
+    assert_eq!(answer(libc::SYS_kill, [77, 15, 0, 0, 0, 0]), ALLOW);
     assert_eq!(answer(libc::SYS_clone, [0x0120_0011, 0, 0, 0, 0, 0]), ALLOW);
 }
 

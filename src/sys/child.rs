@@ -25,7 +25,8 @@ use nix::unistd::{ForkResult, Pid, getpid, getppid, pipe2, read, write};
 
 use super::alarm;
 
-/// How much longer than its parent waits a child may live, should the parent not be there to kill it.
+/// How much longer than its parent waits a child may live, should the parent not be there to kill it; and how long it may
+/// take to end once it is told to.
 const FUSE: Duration = Duration::from_secs(1);
 
 /// The number of this process, once somebody has asked for it; 0 before.
@@ -64,9 +65,10 @@ pub fn fork() -> io::Result<Fork> {
     })
 }
 
-/// In a child: has it killed when `parent` ends, in whatever way. An error also if that has happened already.
+/// In a child: has it end by SIGTERM when `parent` ends, in whatever way. An error also if that has happened already. To
+/// be called when the child has the user and the capabilities that it stays with: a change of them forgets it.
 pub fn die_with(parent: Pid) -> io::Result<()> {
-    prctl::set_pdeathsig(Signal::SIGKILL)?;
+    prctl::set_pdeathsig(Signal::SIGTERM)?;
     if getppid() == parent {
         Ok(())
     } else {
@@ -81,18 +83,28 @@ pub fn exit(code: u8) -> ! {
     unsafe { libc::_exit(code.into()) }
 }
 
-/// Waits for the end of `child`, which is killed when that takes longer than `limit`, and reaped in any case.
+/// Waits for the end of `child`, which is told to end when that takes longer than `limit`, killed [`FUSE`] later, and
+/// reaped in any case.
 pub fn wait(child: Pid, limit: Duration) -> io::Result<WaitStatus> {
-    let status = alarm::bounded(limit, || waitpid(child, None));
-    alarm::disarm();
-    match status {
-        Err(error) if error.kind() == io::ErrorKind::TimedOut => {
-            // Not reaped yet, so the number is still its own.
-            kill(child, Signal::SIGKILL)?;
-            reap(child)
+    let mut status = alarm::bounded(limit, || waitpid(child, None));
+    for signal in [Signal::SIGTERM, Signal::SIGKILL] {
+        if !is_timeout(&status) {
+            break;
         }
-        result => result,
+        // Not reaped yet, so the number is still its own.
+        kill(child, signal)?;
+        status = alarm::bounded(FUSE, || waitpid(child, None));
     }
+    alarm::disarm();
+    if is_timeout(&status) {
+        return reap(child);
+    }
+    status
+}
+
+fn is_timeout<T>(result: &io::Result<T>) -> bool {
+    let error = result.as_ref().err();
+    error.is_some_and(|error| error.kind() == io::ErrorKind::TimedOut)
 }
 
 /// Runs `work` in a child and hands back what it returned; `None` when that took longer than `limit`.
@@ -287,8 +299,15 @@ mod tests {
             LIMIT,
             exited
         ));
+        let told = |child| WaitStatus::Signaled(child, Signal::SIGTERM, false);
+        assert!(waited(|_| sleep(LIMIT), Duration::from_secs(1), told));
         let killed = |child| WaitStatus::Signaled(child, Signal::SIGKILL, false);
-        assert!(waited(|_| sleep(LIMIT), Duration::from_secs(1), killed));
+        let deaf = |_| {
+            // SAFETY: to ignore a signal runs no code of this process.
+            unsafe { libc::signal(libc::SIGTERM, libc::SIG_IGN) };
+            sleep(LIMIT);
+        };
+        assert!(waited(deaf, Duration::from_secs(1), killed));
     }
 
     #[test]

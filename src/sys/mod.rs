@@ -17,3 +17,4 @@ pub mod seccomp;
 pub mod socket;
 pub mod start;
 pub mod time;
+pub mod unfinished;

@@ -96,6 +96,7 @@ extern "C" fn on_violation(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut l
         // SAFETY: write is async-signal-safe and reads `length` bytes of a live array that has at least as many.
         unsafe { libc::write(words.log, line.bytes.as_ptr().cast(), line.length) };
     }
+    super::unfinished::remove();
     // SAFETY: _exit is async-signal-safe and takes a number.
     unsafe { libc::_exit(1) }
 }

@@ -96,7 +96,8 @@ fn id_at_exec(what: libc::c_ulong) -> libc::c_ulong {
 }
 
 /// SIGCHLD, SIGTERM and SIGHUP can come down ignored: the exit code of a child would be lost, and the process could not be
-/// stopped. So can SIGALRM, which has a handler by now. Everything is unblocked: a blocked SIGSYS kills without its handler.
+/// stopped. So can SIGALRM, which has a handler by now. SIGINT stays ignored where a shell has done so: it is for what runs
+/// in the foreground. Everything is unblocked: a blocked SIGSYS kills without its handler.
 fn reset_signals() -> nix::Result<()> {
     for number in [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGHUP] {
         // SAFETY: the default action runs no code of this process, so nothing has to be async-signal-safe.

@@ -97,14 +97,14 @@ const FIRST_ACT: &str = "rt_sigaction(SIGALRM, {sa_handler=0x";
 const FIRST_BYTE: &str = "MSG_PEEK";
 
 /// A session that nobody meddles with, and its calls.
-struct Plan {
+pub struct Plan {
     setting: Setting,
     clean: Seen,
-    calls: Vec<(Call, Phase, Section)>,
+    pub calls: Vec<(Call, Phase, Section)>,
 }
 
 impl Plan {
-    fn new(method: Method, sandbox: bool) -> Plan {
+    pub fn new(method: Method, sandbox: bool) -> Plan {
         let mut setting = Setting::new(method, Meddling::Strace(Vec::new()));
         setting.sandbox = sandbox;
         let clean = run(&setting);
@@ -134,14 +134,17 @@ impl Plan {
         }
     }
 
+    /// One session with one fault.
+    pub fn with(&self, inject: &str) -> Seen {
+        run(&Setting {
+            meddling: Meddling::Strace(vec![inject.to_owned()]),
+            ..self.setting.clone()
+        })
+    }
+
     /// One session with one fault: what the call was about, and what came of it. Nothing if it did not come this time.
     fn meddle(&self, cell: &Cell, inject: &str) -> Result<Option<(&'static str, char)>, String> {
-        let meddling = Meddling::Strace(vec![inject.to_owned()]);
-        let setting = Setting {
-            meddling,
-            ..self.setting.clone()
-        };
-        let seen = run(&setting);
+        let seen = self.with(inject);
         let planned = cell.call;
         let mut calls = seen.calls.iter();
         let hit = calls.find(|call| call.name == planned.name && call.number == planned.number);
@@ -160,7 +163,7 @@ impl Plan {
             call: Some(&hit),
             phase: cell.phase,
         };
-        judge::outcome(&setting, &self.clean, &seen, &fault)
+        judge::outcome(&self.setting, &self.clean, &seen, &fault)
             .map(|letter| Some((hit.object, letter)))
             .map_err(|broken| format!("{inject} {}: {broken}", hit.line))
     }

@@ -366,6 +366,8 @@ fn command(setting: &Setting, instance: &Instance) -> Command {
         Meddling::Nothing | Meddling::Alarms(_) => {}
         Meddling::Traced(_) => words.extend(tracer::COMMAND.map(str::to_owned)),
         Meddling::Strace(faults) => {
+            // A shell that runs tests in the background has them ignore it.
+            words.extend(["env", "--default-signal=INT"].map(str::to_owned));
             words.extend(["strace", "-y", "-o"].map(str::to_owned));
             words.push(format!("{dir}/trace"));
             for fault in faults {

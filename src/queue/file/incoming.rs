@@ -19,7 +19,7 @@ use nix::unistd::{UnlinkatFlags, fsync, unlink, unlinkat};
 
 use crate::log;
 use crate::sys::child::own_id;
-use crate::sys::time;
+use crate::sys::{time, unfinished};
 
 use super::id::Id;
 use super::rights::{self, Fault};
@@ -92,6 +92,15 @@ fn at(step: &'static str, path: &str) -> impl FnOnce(Errno) -> Error {
     }
 }
 
+/// A step on the way to a file that has no name yet.
+fn in_step(step: &'static str) -> impl Fn(io::Error) -> Error {
+    move |error| Error {
+        step,
+        path: INCOMING.to_owned(),
+        error,
+    }
+}
+
 /// A file that is no mail yet.
 #[derive(Debug)]
 pub struct Incoming {
@@ -115,6 +124,9 @@ pub fn create(settings: &Settings) -> Result<(Incoming, Id, (i64, u32)), Error> 
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let incoming = open(INCOMING, flags, Mode::empty()).map_err(at("open", INCOMING))?;
     check_directory(&incoming, settings)?;
+    unfinished::catch().map_err(in_step("sigaction"))?;
+    // The file has two names here, one after the other, and in between a system call has given it neither or the other.
+    let held = unfinished::hold().map_err(in_step("sigprocmask"))?;
     let mut file = create_temporary(incoming, settings)?;
     let inode = fstat(&file.file).map_err(at("fstat", &file.path))?.st_ino;
     let depth = settings.depth(INCOMING);
@@ -124,6 +136,8 @@ pub fn create(settings: &Settings) -> Result<(Incoming, Id, (i64, u32)), Error> 
         match file.rename(&id.path(depth)) {
             Ok(()) => {
                 file.enter_subdirectory(flags, settings)?;
+                unfinished::arm(&held, file.directory(), &file.name)
+                    .map_err(in_step("remember"))?;
                 remove_leftovers(settings, &id);
                 return Ok((file, id, now));
             }
@@ -288,6 +302,8 @@ impl Incoming {
                 error,
             })
         };
+        // From here on it may be mail, which no signal removes.
+        unfinished::disarm();
         let complete = Permissions::from_mode(COMPLETE);
         step("fchmod", self.file.set_permissions(complete))?;
         step("fsync", self.file.sync_all())?;
@@ -352,11 +368,16 @@ impl Drop for Incoming {
         if self.is_mail {
             return;
         }
-        let gone = unlinkat(
-            &self.directory,
-            self.name.as_str(),
-            UnlinkatFlags::NoRemoveDir,
-        );
+        let gone = {
+            // Once it is gone another file may have its name.
+            let _held = unfinished::hold();
+            unfinished::disarm();
+            unlinkat(
+                &self.directory,
+                self.name.as_str(),
+                UnlinkatFlags::NoRemoveDir,
+            )
+        };
         if let Err(errno) = gone {
             // With mode 0600 it is no mail, and postsuper removes it some day; with 0700 the queue manager has it.
             log::warning(format_args!(

@@ -1,0 +1,262 @@
+//! A file that must not outlive the process while it is unfinished.
+//!
+//! A signal that ends the process runs no destructor. So its handler removes the file, by the descriptor of the directory
+//! and the name that [`arm`] has put where a handler can read them; then the process dies of that signal all the same,
+//! because launchers look at that: systemd counts SIGTERM, SIGHUP and SIGINT as a clean end, and an exit status of 143 as
+//! a failure. SIGKILL and a crash leave the file.
+//!
+//! The code that makes, names or removes the file holds the signals off meanwhile ([`hold`]), so that the file and what
+//! is armed agree. The code that finishes it calls [`disarm`] first: a leftover is better than a message that is removed.
+//! Authority: signal(7), signal-safety(7).
+
+use std::ffi::CStr;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::sync::atomic::{AtomicI32, AtomicU8, Ordering::SeqCst};
+
+use nix::errno::Errno;
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, raise};
+use nix::unistd::{UnlinkatFlags, getpid, unlinkat};
+
+/// The signals that end a process from outside, or from inside where it panics (SIGABRT) or uses up its time on the
+/// processor (SIGXCPU).
+const SIGNALS: [Signal; 5] = [
+    Signal::SIGTERM,
+    Signal::SIGHUP,
+    Signal::SIGINT,
+    Signal::SIGXCPU,
+    Signal::SIGABRT,
+];
+
+/// The longest name, in bytes. A queue id has less than half of it.
+const NAME_LIMIT: usize = 63;
+
+/// What a shell adds to the number of a signal for the exit status of a process that died of it.
+const DIED_OF: libc::c_int = 128;
+
+/// The process that has to remove the file, 0 where there is none. A fork has a copy of all this, and must leave the file
+/// alone.
+static OWNER: AtomicI32 = AtomicI32::new(0);
+static DIRECTORY: AtomicI32 = AtomicI32::new(-1);
+/// The name and at least one NUL. Written only while there is no owner.
+static NAME: [AtomicU8; NAME_LIMIT + 1] = [const { AtomicU8::new(0) }; NAME_LIMIT + 1];
+
+/// Installs the handler. A signal that the launcher had ignored (SIGINT, by a shell that starts something in the
+/// background) stays ignored, and removes nothing.
+pub fn catch() -> io::Result<()> {
+    // SAFETY: sigaction is plain numbers and a pointer, for which all zeros is a valid value: an empty mask.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    action.sa_sigaction = on_end as *const () as libc::sighandler_t;
+    action.sa_mask = *all().as_ref();
+    // The second time the signal is the end.
+    action.sa_flags = libc::SA_RESETHAND;
+    for signal in SIGNALS {
+        let mut before = MaybeUninit::<libc::sigaction>::uninit();
+        // SAFETY: `action` is live and complete, its handler calls only async-signal-safe functions, and there is room for
+        // the old action.
+        let status = unsafe { libc::sigaction(signal as i32, &action, before.as_mut_ptr()) };
+        Errno::result(status)?;
+        // SAFETY: sigaction has succeeded, and so has filled it.
+        let before = unsafe { before.assume_init() };
+        if before.sa_sigaction == libc::SIG_IGN {
+            // SAFETY: `before` is live and complete; to ignore a signal runs no code. The old action is not asked for.
+            let status = unsafe { libc::sigaction(signal as i32, &before, std::ptr::null_mut()) };
+            Errno::result(status)?;
+        }
+    }
+    Ok(())
+}
+
+fn all() -> SigSet {
+    SigSet::from_iter(SIGNALS)
+}
+
+/// As long as this lives, the signals wait.
+#[must_use]
+pub struct Held(SigSet);
+
+/// Holds the signals off.
+pub fn hold() -> io::Result<Held> {
+    Ok(Held(all().thread_swap_mask(SigmaskHow::SIG_BLOCK)?))
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // The mask is one that the kernel has given out: it cannot fail.
+        self.0.thread_set_mask().unwrap_or_default();
+    }
+}
+
+/// From here on the signals remove the file `name` of `directory`, which stays open until [`disarm`]. With signals held:
+/// the file is there, and nothing else is armed.
+pub fn arm(_: &Held, directory: BorrowedFd<'_>, name: &str) -> io::Result<()> {
+    if name.len() > NAME_LIMIT {
+        return Err(Errno::ENAMETOOLONG.into());
+    }
+    disarm();
+    let bytes = name.bytes().chain(std::iter::repeat(0));
+    for (to, from) in NAME.iter().zip(bytes) {
+        to.store(from, SeqCst);
+    }
+    DIRECTORY.store(directory.as_raw_fd(), SeqCst);
+    OWNER.store(getpid().as_raw(), SeqCst);
+    Ok(())
+}
+
+/// From here on no signal removes anything.
+pub fn disarm() {
+    OWNER.store(0, SeqCst);
+}
+
+/// Removes the file, if one is armed here. Async-signal-safe.
+pub fn remove() {
+    if OWNER.swap(0, SeqCst) != getpid().as_raw() {
+        return;
+    }
+    let mut name = [0; NAME_LIMIT + 1];
+    for (to, from) in name.iter_mut().zip(&NAME) {
+        *to = from.load(SeqCst);
+    }
+    // SAFETY: the directory is open until `disarm`, which is the obligation of the caller of `arm`.
+    let directory = unsafe { BorrowedFd::borrow_raw(DIRECTORY.load(SeqCst)) };
+    if let Ok(name) = CStr::from_bytes_until_nul(&name) {
+        // One try: what is left then has mode 0600.
+        unlinkat(directory.as_fd(), name, UnlinkatFlags::NoRemoveDir).unwrap_or_default();
+    }
+}
+
+extern "C" fn on_end(signal: libc::c_int) {
+    remove();
+    if let Ok(number) = Signal::try_from(signal) {
+        // It is blocked in its handler, and has its default action again: it ends the process as soon as it is let in.
+        raise(number).unwrap_or_default();
+    }
+    SigSet::empty().thread_set_mask().unwrap_or_default();
+    // Only the first process of a container is still here: no default action ends that.
+    // SAFETY: _exit is async-signal-safe and takes a number.
+    unsafe { libc::_exit(DIED_OF + signal) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File};
+    use std::os::fd::OwnedFd;
+
+    use nix::sys::signal::{SigHandler, signal};
+    use nix::sys::wait::{WaitStatus, waitpid};
+
+    use super::*;
+    use crate::sys::child::{Fork, exit, fork};
+
+    const NAME: &str = "unfinished";
+
+    /// What has become of a process that has a file armed and does `work`, and whether the file is still there.
+    fn came_of(before: impl FnOnce(), work: impl FnOnce()) -> (WaitStatus, bool) {
+        static COUNT: AtomicI32 = AtomicI32::new(0);
+
+        let number = COUNT.fetch_add(1, SeqCst);
+        let path = std::env::temp_dir().join(format!("qmqpd-{}-{number}", std::process::id()));
+        fs::create_dir(&path).unwrap();
+        let directory: OwnedFd = File::open(&path).unwrap().into();
+        let Fork::Parent { child } = fork().unwrap() else {
+            // SIGABRT leaves no core.
+            nix::sys::prctl::set_dumpable(false).unwrap();
+            before();
+            catch().unwrap();
+            let held = hold().unwrap();
+            File::create(path.join(NAME)).unwrap();
+            arm(&held, directory.as_fd(), NAME).unwrap();
+            drop(held);
+            work();
+            exit(7);
+        };
+        let status = waitpid(child, None).unwrap();
+        let is_there = path.join(NAME).exists();
+        fs::remove_dir_all(&path).unwrap();
+        (status, is_there)
+    }
+
+    fn set(number: Signal, handler: SigHandler) {
+        // SAFETY: callers pass SigDfl and SigIgn, which run no code of this process.
+        unsafe { signal(number, handler) }.unwrap();
+    }
+
+    fn died(status: WaitStatus) -> Option<Signal> {
+        if let WaitStatus::Signaled(_, number, _) = status {
+            Some(number)
+        } else {
+            None
+        }
+    }
+
+    #[test]
+    fn each_signal_removes_the_file_and_is_what_the_process_dies_of() {
+        for number in SIGNALS {
+            let before = || set(number, SigHandler::SigDfl);
+            let (status, is_there) = came_of(before, || raise(number).unwrap());
+            assert_eq!((died(status), is_there), (Some(number), false));
+        }
+        let (status, is_there) = came_of(|| {}, || std::process::abort());
+        assert_eq!((died(status), is_there), (Some(Signal::SIGABRT), false));
+    }
+
+    #[test]
+    fn all_at_once_and_while_they_are_held() {
+        let all_at_once = || {
+            let held = hold().unwrap();
+            for number in SIGNALS {
+                raise(number).unwrap();
+            }
+            drop(held);
+        };
+        let (status, is_there) = came_of(|| set(Signal::SIGINT, SigHandler::SigDfl), all_at_once);
+        assert!(
+            died(status).is_some_and(|number| SIGNALS.contains(&number)),
+            "{status:?}"
+        );
+        assert!(!is_there);
+    }
+
+    #[test]
+    fn a_finished_file_is_left_alone_and_so_is_that_of_another_process() {
+        let finished = || {
+            disarm();
+            raise(Signal::SIGTERM).unwrap();
+        };
+        let (status, is_there) = came_of(|| {}, finished);
+        assert_eq!((died(status), is_there), (Some(Signal::SIGTERM), true));
+        let forked = || match fork().unwrap() {
+            Fork::Child { .. } => raise(Signal::SIGTERM).unwrap(),
+            Fork::Parent { child } => drop(waitpid(child, None)),
+        };
+        let (status, is_there) = came_of(|| {}, forked);
+        assert!(
+            matches!(status, WaitStatus::Exited(_, 7)) && is_there,
+            "{status:?}"
+        );
+    }
+
+    #[test]
+    fn a_signal_that_is_ignored_stays_so() {
+        let before = || set(Signal::SIGINT, SigHandler::SigIgn);
+        let (status, is_there) = came_of(before, || raise(Signal::SIGINT).unwrap());
+        assert!(
+            matches!(status, WaitStatus::Exited(_, 7)) && is_there,
+            "{status:?}"
+        );
+    }
+
+    #[test]
+    fn a_name_has_a_limit() {
+        let directory = File::open("/").unwrap();
+        let Fork::Parent { child } = fork().unwrap() else {
+            let held = hold().unwrap();
+            let fits = arm(&held, directory.as_fd(), &"x".repeat(NAME_LIMIT)).is_ok();
+            let is_owner = OWNER.load(SeqCst) == getpid().as_raw();
+            let one_more = arm(&held, directory.as_fd(), &"x".repeat(NAME_LIMIT + 1));
+            exit(u8::from(!(fits && is_owner && one_more.is_err())));
+        };
+        assert_eq!(waitpid(child, None).unwrap(), WaitStatus::Exited(child, 0));
+    }
+}
