@@ -40,7 +40,16 @@ pub fn skip(test: &str, reason: &str) {
         std::env::var("CI").as_deref() != Ok("true"),
         "{test} cannot run: {reason}"
     );
-    let line = format!("skipped: {test}: {reason}\n");
+    not_run(&format!("skipped: {test}: {reason}\n"));
+}
+
+/// The same where it is the kernel that lacks something, which no package can bring. With `CI=true` that is named, too, and
+/// is no failure.
+pub fn skip_for_kernel(test: &str, reason: &str) {
+    not_run(&format!("skipped for the kernel: {test}: {reason}\n"));
+}
+
+fn not_run(line: &str) {
     // Past the capture of the test runner, which would keep the line to itself.
     std::io::stderr().write_all(line.as_bytes()).unwrap();
     if let Some(path) = std::env::var_os("QMQPD_SKIPPED") {
