@@ -27,6 +27,8 @@ mod launcher;
 mod machine;
 #[path = "launch/memory.rs"]
 mod memory;
+#[path = "launch/names.rs"]
+mod names;
 #[path = "launch/queue.rs"]
 mod queue;
 #[path = "launch/reply.rs"]

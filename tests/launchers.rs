@@ -21,6 +21,7 @@ use harness::launchers::{
     shipped, units,
 };
 use harness::master::{self, Master, request, until};
+use harness::outcome::NO_NAME;
 
 /// Messages by way of each launcher, and how many at a time.
 const MESSAGES: usize = 200;
@@ -66,7 +67,9 @@ fn say(line: &str) {
 /// Lines of our program that speak of something wrong.
 fn trouble(world: &World) -> Vec<String> {
     let log = world.log();
-    let ours = log.lines().filter(|line| line.contains("/qmqpd["));
+    let ours = log
+        .lines()
+        .filter(|line| line.contains("/qmqpd[") && !line.contains(NO_NAME));
     ours.filter(|line| {
         ["warning: ", "error: ", "fatal: ", "panic: "]
             .iter()

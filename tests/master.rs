@@ -148,7 +148,7 @@ ours unix n - n - - qmqpd
 theirs unix n - n - - qmqpd-postfix
 our_pass pass n - n - - qmqpd
 their_pass pass n - n - - qmqpd-postfix
-127.0.0.1:{our_jail} inet n - y - - qmqpd
+127.0.0.1:{our_jail} inet n - y - - qmqpd -o qmqpd_peername_lookup=no
 127.0.0.1:{their_jail} inet n - y - - qmqpd-postfix
 "
         ),
@@ -202,7 +202,7 @@ fn queue_files_can_be_written_without_cleanup() {
         "",
         &format!(
             "{plain} inet n - n - - qmqpd -o qmqpd_queue_method=file
-127.0.0.1:{jail} inet n - y - - qmqpd -o qmqpd_queue_method=file
+127.0.0.1:{jail} inet n - y - - qmqpd -o qmqpd_queue_method=file -o qmqpd_peername_lookup=no
 "
         ),
     );

@@ -738,7 +738,9 @@ fn under_master_a_table_is_read_before_the_chroot_and_watched() {
     let request = master::request(b"Subject: t\n\nb\n", "s@x.example", &["r@y.example"]);
     for kind in ["hash", "btree", "lmdb", "cdb"] {
         let made = |source: &str| lists::postmap(&dir, kind, &[], source);
-        let main_cf = format!("qmqpd_authorized_clients = {kind}:DIR/clients\n");
+        // The chroot has nothing to ask the DNS with.
+        let main_cf =
+            format!("qmqpd_authorized_clients = {kind}:DIR/clients\nqmqpd_peername_lookup = no\n");
         let postfix = Master::start_with(&main_cf, &service, |dir| {
             let (suffix, bytes) = made("127.0.0.1 x\n");
             fs::write(dir.join(format!("clients.{suffix}")), bytes).unwrap();
@@ -779,7 +781,8 @@ fn under_master_a_table_of_any_type_is_read_by_a_program_unless_there_is_a_chroo
     }
     let (open, closed) = (master::free_port(), master::free_port());
     let services = format!("{open} inet n - n - - qmqpd\n{closed} inet n - y - - qmqpd");
-    let main_cf = "qmqpd_authorized_clients = unionmap:{inline:{127.0.0.1=x}}\n";
+    let main_cf = "qmqpd_authorized_clients = unionmap:{inline:{127.0.0.1=x}}\n\
+                   qmqpd_peername_lookup = no\n";
     let postfix = Master::start(main_cf, &services);
     let request = master::request(b"Subject: t\n\nb\n", "s@x.example", &["r@y.example"]);
     let send = |from: u8, port: u16| {

@@ -63,6 +63,10 @@ impl Table for Cidr {
         Ok(found.map(<[u8]>::to_vec))
     }
 
+    fn has_names(&self) -> bool {
+        false
+    }
+
     fn load(&self) -> Result<(), Problem> {
         self.rules.load(|| self.read())
     }

@@ -2,11 +2,16 @@
 //!
 //! Each item is held against the client's name, then against its address. An item that cannot be evaluated ends the
 //! evaluation: what comes after it might say the opposite of what it would have said.
+//!
+//! The name may be open: it could not be looked up, and can be any. Then each item is held against the address, and one
+//! that does not have it, but could have the name, may match or not. The list has an answer if all of these ways lead to
+//! the same one.
 
 use super::braces::is_separator;
 use super::items::{Item, Items, What};
 use super::table::{self, Client, Keys, Problem, Table, Tables};
 use super::{Error, Note, Unavailable, pattern};
+use crate::config::valid_hostname;
 use crate::log;
 
 /// The parameter that says for which lists a domain includes its subdomains.
@@ -34,12 +39,44 @@ pub struct MatchList {
     utf8: bool,
 }
 
+/// What a list says of a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Listing {
+    Listed,
+    NotListed,
+    /// That depends on the client's name, which is open.
+    Open,
+}
+
 /// What a list says of a client, and why.
 #[derive(Debug)]
 pub struct Decision<'a> {
-    pub listed: bool,
-    /// The item that decided; none when no item matches, which means not listed.
+    pub listing: Listing,
+    /// The item that decided, or the first one that the name could match. None when no item matches, which means not
+    /// listed.
     pub item: Option<&'a Item>,
+}
+
+impl<'a> Decision<'a> {
+    /// Where `item` matches in any case, or the list ends. `open` is the first of the items before it that the name could
+    /// match; all of these list the client, or none does.
+    fn new(open: Option<&'a Item>, item: Option<&'a Item>) -> Decision<'a> {
+        let is_listed = item.is_some_and(|item| !item.negated);
+        let listing = match open {
+            Some(first) if first.negated == is_listed => return Decision::open(first),
+            Some(_) | None if is_listed => Listing::Listed,
+            Some(_) | None => Listing::NotListed,
+        };
+        Decision { listing, item }
+    }
+
+    /// Where it depends on the name, which `first` could match.
+    fn open(first: &'a Item) -> Decision<'a> {
+        Decision {
+            listing: Listing::Open,
+            item: Some(first),
+        }
+    }
 }
 
 /// What is wrong with an item.
@@ -146,10 +183,11 @@ impl MatchList {
         items.any(|item| matches!(item.what, What::Table(_)))
     }
 
-    /// Whether a client is listed. `name` is its confirmed name or `unknown`, `addr` its address without brackets.
-    pub fn match_client(&self, name: &str, addr: &str) -> Result<bool, Unavailable> {
+    /// Whether a client is listed. `name` is its confirmed name, or `unknown`, or nothing where it is open; `addr` is its
+    /// address without brackets.
+    pub fn match_client(&self, name: Option<&str>, addr: &str) -> Result<Listing, Unavailable> {
         match self.decide(name, addr) {
-            Ok(decision) => Ok(decision.listed),
+            Ok(decision) => Ok(decision.listing),
             Err(unavailable) => {
                 for warning in &unavailable.warnings {
                     log::warning(format_args!("{warning}"));
@@ -160,31 +198,42 @@ impl MatchList {
     }
 
     /// As [`MatchList::match_client`], with the item that decided, and without logging why the list cannot tell.
-    pub fn decide(&self, name: &str, addr: &str) -> Result<Decision<'_>, Unavailable> {
+    pub fn decide(&self, name: Option<&str>, addr: &str) -> Result<Decision<'_>, Unavailable> {
         // Unlike Postfix, which folds Unicode if smtputf8_enable is set, only ASCII is: a confirmed name has nothing else.
-        let folded_name = name.to_ascii_lowercase();
+        let folded_name = name.map(str::to_ascii_lowercase);
         let folded_addr = addr.to_ascii_lowercase();
         let client = Client {
-            name: &folded_name,
+            name: folded_name.as_deref(),
             addr: Some(folded_addr.as_str()).filter(|addr| pattern::is_numeric(addr)),
         };
+        let mut open: Option<&Item> = None;
         for item in &self.items {
             if let What::Table(table) = &item.what {
                 table.announce(&client);
             }
-            if self.match_name(item, &folded_name)? || self.match_addr(item, &folded_addr)? {
-                return Ok(Decision {
-                    listed: !item.negated,
-                    item: Some(item),
-                });
+            let has_name = match client.name {
+                Some(name) => self.match_name(item, name)?,
+                None => false,
+            };
+            if has_name || self.match_addr(item, &folded_addr)? {
+                return Ok(Decision::new(open, Some(item)));
+            }
+            if client.name.is_some() || !may_have_a_name(item) {
+                continue;
+            }
+            self.trace("match_hostname", "(no name for now)", item);
+            match open {
+                None => open = Some(item),
+                // Two ways that lead to different answers.
+                Some(first) if first.negated != item.negated => return Ok(Decision::open(first)),
+                Some(_) => {}
             }
         }
-        log::debug(1, format_args!("match_list_match: {name}: no match"));
+        if let Some(name) = name {
+            log::debug(1, format_args!("match_list_match: {name}: no match"));
+        }
         log::debug(1, format_args!("match_list_match: {addr}: no match"));
-        Ok(Decision {
-            listed: false,
-            item: None,
-        })
+        Ok(Decision::new(open, None))
     }
 
     /// What is wrong with the items, each taken by itself: patterns that are malformed, tables that do not answer.
@@ -204,13 +253,14 @@ impl MatchList {
     }
 
     fn problem_of(&self, table: &dyn Table) -> Option<String> {
+        let name = "localhost";
         let client = Client {
-            name: "localhost",
+            name: Some(name),
             addr: None,
         };
         table.start(self.parents);
         table.announce(&client);
-        let found = table::find(table, client.name, self.utf8);
+        let found = table::find(table, name, self.utf8);
         table.finish();
         let Problem(texts) = found.err()?;
         if texts.is_empty() {
@@ -336,6 +386,18 @@ impl MatchList {
         }
         log::debug(1, format_args!("match_list_match: {string}: no match"));
         Ok(false)
+    }
+}
+
+/// Whether the item can match a name. A domain with a dot in front counts also in a list of the other style, where it
+/// matches none: its author means names.
+fn may_have_a_name(item: &Item) -> bool {
+    match &item.what {
+        What::Literal(pattern) => {
+            let domain = pattern.strip_prefix('.').unwrap_or(pattern);
+            valid_hostname(domain.as_bytes()).is_ok()
+        }
+        What::Table(table) => table.has_names(),
     }
 }
 

@@ -25,6 +25,8 @@ mod text;
 mod texthash;
 
 #[cfg(test)]
+mod open_name;
+#[cfg(test)]
 mod tests;
 
 use std::fmt::{self, Display};
@@ -35,7 +37,7 @@ use std::time::Duration;
 use crate::config::{self, Config};
 use crate::log;
 
-pub use match_list::{MatchList, parent_style};
+pub use match_list::{Listing, MatchList, parent_style};
 pub use table::Tables;
 
 /// What main.cf says about lookup tables.

@@ -272,10 +272,10 @@ impl Table for Postmap {
     }
 
     fn announce(&self, client: &Client<'_>) {
-        let mut keys = vec![client.name.to_owned()];
-        if self.keys == Keys::Fixed {
+        let mut keys: Vec<String> = client.name.into_iter().map(str::to_owned).collect();
+        if let (Some(name), Keys::Fixed) = (client.name, self.keys) {
             for style in self.styles.borrow().iter() {
-                keys.extend(parents_of(client.name, *style).map(str::to_owned));
+                keys.extend(parents_of(name, *style).map(str::to_owned));
             }
         }
         keys.extend(client.addr.map(str::to_owned));

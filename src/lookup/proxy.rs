@@ -288,6 +288,10 @@ impl Table for Proxy {
         }
     }
 
+    fn has_names(&self) -> bool {
+        !self.table.starts_with("cidr:")
+    }
+
     fn load(&self) -> Result<(), Problem> {
         match self.keys.get_or_init(|| self.contact()) {
             Ok(_) => Ok(()),

@@ -32,7 +32,8 @@ pub(super) enum Keys {
 /// Who is looked up, in lower case.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Client<'a> {
-    pub(super) name: &'a str,
+    /// Nothing where it is open: the table is not going to be asked for it.
+    pub(super) name: Option<&'a str>,
     /// Nothing where it is no address.
     pub(super) addr: Option<&'a str>,
 }
@@ -56,6 +57,11 @@ pub(super) trait Table: Debug {
 
     /// The value of `key`, which is in lower case; `None` when the table does not have it.
     fn find(&self, key: &str) -> Result<Option<Vec<u8>>, Problem>;
+
+    /// Whether a name can be in it at all.
+    fn has_names(&self) -> bool {
+        true
+    }
 
     /// Whether what was opened is no longer what would be opened now. Only tables that Postfix watches say so.
     fn has_changed(&self) -> bool {

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use super::items::{Item, What};
 use super::match_list::ParentStyle::{DotOnly, ParentAlso};
-use super::match_list::{Decision, ItemProblem, ParentStyle};
+use super::match_list::{ItemProblem, ParentStyle};
 use super::table::{Keys, Problem, Table};
 use super::*;
 
@@ -19,10 +19,10 @@ const SIX: (&str, &str) = ("six.example.net", "2001:db8::5");
 const GONE: (&str, &str) = ("unknown", "unknown");
 
 /// A directory with the files of one test, removed at its end.
-struct Files(PathBuf);
+pub(super) struct Files(pub(super) PathBuf);
 
 impl Files {
-    fn new(test: &str, files: &[(&str, &str)]) -> Files {
+    pub(super) fn new(test: &str, files: &[(&str, &str)]) -> Files {
         let directory = std::env::temp_dir().join(format!("qmqpd-{test}-{}", std::process::id()));
         fs::create_dir_all(&directory).expect("directory");
         for (name, content) in files {
@@ -32,7 +32,7 @@ impl Files {
     }
 
     /// `text` with `@` replaced by the directory.
-    fn at(&self, text: &str) -> String {
+    pub(super) fn at(&self, text: &str) -> String {
         text.replace('@', self.0.to_str().expect("UTF-8"))
     }
 }
@@ -55,7 +55,10 @@ fn tables() -> Tables {
     })
 }
 
-fn read(patterns: &str, parents: ParentStyle) -> (Vec<String>, Result<MatchList, Error>) {
+pub(super) fn read(
+    patterns: &str,
+    parents: ParentStyle,
+) -> (Vec<String>, Result<MatchList, Error>) {
     let (notes, list) = MatchList::read(LIST, patterns, parents, &mut tables());
     let lines = notes.into_iter().map(|note| match note {
         Note::Warning(text) => format!("warning: {text}"),
@@ -74,9 +77,13 @@ fn outcome(patterns: &str, parents: ParentStyle, client: (&str, &str)) -> (char,
             return ('F', lines);
         }
     };
-    match list.decide(client.0, client.1) {
-        Ok(Decision { listed: true, .. }) => ('P', lines),
-        Ok(Decision { listed: false, .. }) => ('D', lines),
+    match list
+        .decide(Some(client.0), client.1)
+        .map(|decision| decision.listing)
+    {
+        Ok(Listing::Listed) => ('P', lines),
+        Ok(Listing::NotListed) => ('D', lines),
+        Ok(Listing::Open) => panic!("the name is known"),
         Err(unavailable) => {
             let warnings = unavailable.warnings.iter();
             lines.extend(warnings.map(|text| format!("warning: {text}")));
@@ -344,8 +351,9 @@ fn the_item_that_decided_is_known_with_its_place() {
     let (_, list) = read(&files.at("!192.0.2.1 !@/list [::1]"), ParentAlso);
     let list = list.expect("list");
     let decided = |client: (&str, &str)| {
-        let decision = list.decide(client.0, client.1).expect("decision");
-        (decision.listed, decision.item.map(Item::to_string))
+        let decision = list.decide(Some(client.0), client.1).expect("decision");
+        let listed = decision.listing == Listing::Listed;
+        (listed, decision.item.map(Item::to_string))
     };
     let place = files.at("in @/list, line 4");
     assert_eq!(decided(GOOD), (true, Some(format!("example.com {place}"))));
@@ -446,9 +454,9 @@ fn asked(keys: Keys, parents: ParentStyle, has: &'static str) -> (Vec<String>, b
     });
     let list = list_of(&table, parents);
     let decision = list
-        .decide("A.b.example.COM", "127.0.0.5")
+        .decide(Some("A.b.example.COM"), "127.0.0.5")
         .expect("decision");
-    let listed = decision.listed;
+    let listed = decision.listing == Listing::Listed;
     (table.asked.take(), listed)
 }
 

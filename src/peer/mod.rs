@@ -1,6 +1,8 @@
 //! Who is at the other end of the connection.
 //!
 //! Asks the socket (getpeername). A name counts only when it resolves back to the address.
+//! Unlike Postfix, to whom a client is `unknown` whose name could not be looked up for now: its name is open. A list that
+//! has names cannot refuse it for good because a name server restarts.
 //! Unlike Postfix, where descriptor 0 is no Internet socket the launcher's environment is asked for the address first
 //! (TCPREMOTEIP, REMOTE_ADDR, stunnel's REMOTE_HOST): behind a launcher that uses pipes everybody would else be
 //! localhost[127.0.0.1], and a list that has 127.0.0.1 would let everybody in. Does not decide who may connect; that is
@@ -38,6 +40,8 @@ const UNKNOWN: &str = "unknown";
 pub struct Peer {
     /// The confirmed host name, in the case in which the resolver has it.
     pub name: String,
+    /// Whether the name could not be looked up, and is `unknown` only in what is shown.
+    pub is_name_open: bool,
     /// The address in text, without brackets or scope.
     pub addr: String,
     /// The address as a Received: header has it: IPv6 with `IPv6:` before it.
@@ -130,6 +134,7 @@ impl Peer {
     fn local() -> Peer {
         Peer {
             name: "localhost".to_owned(),
+            is_name_open: false,
             addr: "127.0.0.1".to_owned(),
             rfc_addr: "127.0.0.1".to_owned(),
             port: "0".to_owned(),
@@ -140,6 +145,7 @@ impl Peer {
     fn unknown() -> Peer {
         Peer {
             name: UNKNOWN.to_owned(),
+            is_name_open: false,
             addr: UNKNOWN.to_owned(),
             rfc_addr: UNKNOWN.to_owned(),
             port: UNKNOWN.to_owned(),
@@ -168,15 +174,26 @@ impl Peer {
         let name = if ask.names {
             confirmed_name(address, &addr, ask.lookup_limit)
         } else {
-            None
+            Name::None
+        };
+        let is_name_open = name == Name::Open;
+        let name = match name {
+            Name::Confirmed(name) => name,
+            Name::None | Name::Open => UNKNOWN.to_owned(),
         };
         Ok(Peer {
-            name: name.unwrap_or_else(|| UNKNOWN.to_owned()),
+            name,
+            is_name_open,
             addr,
             rfc_addr,
             port: port.map_or_else(|| UNKNOWN.to_owned(), |port| port.to_string()),
             family: (family as i32).unsigned_abs(),
         })
+    }
+
+    /// The name that access lists go by; nothing where it is open.
+    pub fn name_for_lists(&self) -> Option<&str> {
+        (!self.is_name_open).then_some(self.name.as_str())
     }
 
     /// `NAME[ADDR]`.
@@ -318,26 +335,34 @@ fn text_of(address: IpAddr) -> String {
     address.to_string()
 }
 
+/// What is known of a client's name.
+#[derive(Debug, PartialEq, Eq)]
+enum Name {
+    /// It leads back to the address.
+    Confirmed(String),
+    /// There is none that does.
+    None,
+    /// That cannot be told for now.
+    Open,
+}
+
 /// The name of `address`, if it has one that leads back to it. The resolver is asked in a child: it cannot be
 /// interrupted, and may take minutes.
-fn confirmed_name(address: IpAddr, addr: &str, limit: Duration) -> Option<String> {
+fn confirmed_name(address: IpAddr, addr: &str, limit: Duration) -> Name {
     if let Some(name) = hosts::confirmed_name(address) {
         if let Ok(text) = check_name(&name) {
-            return Some(text.into_owned());
+            return Name::Confirmed(text.into_owned());
         }
     }
     let answer = match bounded_child(limit, || Answer::of(address, addr).into_bytes()) {
-        Ok(Some(bytes)) => Answer::from_bytes(&bytes),
+        Ok(Some(bytes)) => Answer::from_bytes(&bytes, addr),
         Ok(None) => {
             let seconds = limit.as_secs();
-            Answer::warn(format!(
-                "the name lookup of {addr} took longer than {seconds} seconds, its name is unknown"
+            Answer::open(format!(
+                "the name lookup of {addr} took longer than {seconds} seconds"
             ))
         }
-        Err(e) => Answer::warn(format!(
-            "the name of {addr} cannot be looked up: {}",
-            log::error_text(&e)
-        )),
+        Err(e) => Answer::cannot_look_up(addr, &log::error_text(&e)),
     };
     if let Some(warning) = answer.warning {
         log::warning(format_args!("{warning}"));
@@ -345,53 +370,82 @@ fn confirmed_name(address: IpAddr, addr: &str, limit: Duration) -> Option<String
     answer.name
 }
 
-/// What the lookup in the child has found: a name, or a warning, or neither.
-#[derive(Debug, Default, PartialEq, Eq)]
+/// What the lookup in the child has found, and what is to be logged about it.
+#[derive(Debug, PartialEq, Eq)]
 struct Answer {
-    name: Option<String>,
+    name: Name,
     warning: Option<String>,
 }
 
 impl Answer {
-    fn warn(warning: String) -> Answer {
+    /// There is no name, or one that is not worth a line.
+    fn nothing() -> Answer {
         Answer {
-            name: None,
+            name: Name::None,
+            warning: None,
+        }
+    }
+
+    fn none(warning: String) -> Answer {
+        Answer {
+            name: Name::None,
             warning: Some(warning),
         }
     }
 
-    fn of(address: IpAddr, addr: &str) -> Answer {
-        // Most addresses have no name; that is worth no line.
-        let Ok(name) = name::name_of(address) else {
-            return Answer::default();
-        };
-        match check_name(name.to_bytes()) {
-            Ok(text) => confirm(&name, &text, address, addr),
-            Err(warning) => Answer::warn(warning),
+    fn open(warning: String) -> Answer {
+        Answer {
+            name: Name::Open,
+            warning: Some(warning),
         }
     }
 
-    /// `n` or `w`, and the text: what goes through the pipe.
+    fn cannot_look_up(addr: &str, reason: &dyn Display) -> Answer {
+        Answer::open(format!("the name of {addr} cannot be looked up: {reason}"))
+    }
+
+    fn confirmed(name: String) -> Answer {
+        Answer {
+            name: Name::Confirmed(name),
+            warning: None,
+        }
+    }
+
+    fn of(address: IpAddr, addr: &str) -> Answer {
+        let name = match name::name_of(address) {
+            Ok(name) => name,
+            // Most addresses have no name; that is worth no line.
+            Err(reason) if reason.is_final() => return Answer::nothing(),
+            Err(reason) => return Answer::cannot_look_up(addr, &reason),
+        };
+        match check_name(name.to_bytes()) {
+            Ok(text) => confirm(&name, &text, address, addr),
+            Err(warning) => Answer::none(warning),
+        }
+    }
+
+    /// `c`, `n` or `o` for what there is to say about the name, and the name or the warning: what goes through the pipe.
+    /// For a client without a name, as most are, it is nothing.
     fn into_bytes(self) -> Vec<u8> {
         let (kind, text) = match (self.name, self.warning) {
-            (Some(name), _) => (b'n', name),
-            (None, Some(warning)) => (b'w', warning),
-            (None, None) => return Vec::new(),
+            (Name::Confirmed(name), _) => (b'c', name),
+            (Name::None, None) => return Vec::new(),
+            (Name::None, Some(warning)) => (b'n', warning),
+            (Name::Open, warning) => (b'o', warning.unwrap_or_default()),
         };
         let mut bytes = vec![kind];
         bytes.extend_from_slice(text.as_bytes());
         bytes
     }
 
-    fn from_bytes(bytes: &[u8]) -> Answer {
+    fn from_bytes(bytes: &[u8], addr: &str) -> Answer {
         let text = |text| String::from_utf8_lossy(text).into_owned();
         match bytes.split_first() {
-            Some((b'n', name)) => Answer {
-                name: Some(text(name)),
-                warning: None,
-            },
-            Some((_, warning)) => Answer::warn(text(warning)),
-            None => Answer::default(),
+            None => Answer::nothing(),
+            Some((b'c', name)) => Answer::confirmed(text(name)),
+            Some((b'n', warning)) => Answer::none(text(warning)),
+            Some((b'o', warning)) => Answer::open(text(warning)),
+            Some(_) => Answer::cannot_look_up(addr, &"the child process answered with nonsense"),
         }
     }
 }
@@ -407,15 +461,17 @@ fn check_name(name: &[u8]) -> Result<Cow<'_, str>, String> {
 
 fn confirm(name: &CStr, text: &str, address: IpAddr, addr: &str) -> Answer {
     match name::addresses_of(name, address) {
-        Ok(addresses) if addresses.contains(&address) => Answer {
-            name: Some(text.to_owned()),
-            warning: None,
-        },
-        Ok(_) => Answer::warn(format!(
+        Ok(addresses) if addresses.contains(&address) => Answer::confirmed(text.to_owned()),
+        Ok(_) => Answer::none(format!(
             "hostname {text} does not resolve to address {addr}"
         )),
-        Err(reason) => Answer::warn(format!(
-            "hostname {text} does not resolve to address {addr}: {reason}"
-        )),
+        Err(reason) => {
+            let warning = format!("hostname {text} does not resolve to address {addr}: {reason}");
+            if reason.is_final() {
+                Answer::none(warning)
+            } else {
+                Answer::open(warning)
+            }
+        }
     }
 }

@@ -209,7 +209,7 @@ fn addresses_are_written_as_the_c_library_does() {
 fn the_loopback_has_a_confirmed_name() {
     alarm::init().expect("alarm");
     let name = confirmed_name(Ipv4Addr::LOCALHOST.into(), "127.0.0.1", LOOKUP_LIMIT);
-    assert_eq!(name.as_deref(), Some("localhost"));
+    assert_eq!(name, Name::Confirmed("localhost".to_owned()));
 }
 
 #[test]
@@ -217,7 +217,7 @@ fn a_name_that_leads_elsewhere_is_no_name() {
     let other: IpAddr = "127.0.0.71".parse().expect("address");
     assert_eq!(
         confirm(c"localhost", "localhost", other, "127.0.0.71"),
-        Answer::warn("hostname localhost does not resolve to address 127.0.0.71".to_owned())
+        Answer::none("hostname localhost does not resolve to address 127.0.0.71".to_owned())
     );
     assert_eq!(
         confirm(c"name.invalid", "name.invalid", other, "127.0.0.71")
@@ -247,15 +247,12 @@ fn names_that_could_be_mistaken_for_something_else_are_refused() {
 
 #[test]
 fn what_the_child_found_survives_the_pipe() {
-    let name = Answer {
-        name: Some("mail.example.com".to_owned()),
-        warning: None,
-    };
-    for answer in [name, Answer::warn("w".to_owned()), Answer::default()] {
-        let again = Answer {
-            name: answer.name.clone(),
-            warning: answer.warning.clone(),
-        };
-        assert_eq!(Answer::from_bytes(&answer.into_bytes()), again);
+    let confirmed = || Answer::confirmed("mail.example.com".to_owned());
+    let none = || Answer::none("w".to_owned());
+    let open = || Answer::open("w".to_owned());
+    let answers: [&dyn Fn() -> Answer; 4] = [&confirmed, &none, &open, &Answer::nothing];
+    for answer in answers {
+        assert_eq!(Answer::from_bytes(&answer().into_bytes(), "::1"), answer());
     }
+    assert_eq!(Answer::from_bytes(b"x", "::1").name, Name::Open);
 }

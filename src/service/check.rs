@@ -10,7 +10,7 @@ use nix::unistd::geteuid;
 
 use crate::config::{self, Config, Place, QueueMethod, TABLE};
 use crate::log::{self, Destination, Level};
-use crate::lookup::MatchList;
+use crate::lookup::{Listing, MatchList};
 use crate::session::Lists;
 
 use super::report::{Report, place};
@@ -191,8 +191,8 @@ fn check_access(report: &mut Report, config: &Config, lists: &Lists) {
     let listed = |addr: &Ipv4Addr| {
         let decision = lists
             .qmqpd_authorized_clients
-            .decide("unknown", &IpAddr::V4(*addr).to_string());
-        decision.is_ok_and(|decision| decision.listed)
+            .decide(Some("unknown"), &IpAddr::V4(*addr).to_string());
+        decision.is_ok_and(|decision| decision.listing == Listing::Listed)
     };
     if NOBODY.iter().all(listed) {
         let advice = "QMQP has no password: list the addresses that are to send.";

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use crate::config::Config;
 use crate::log;
-use crate::lookup::{MatchList, Unavailable};
+use crate::lookup::{Listing, MatchList, Unavailable};
 use crate::peer::{Ask, LOOKUP_LIMIT, Peer};
 use crate::queue::Method;
 use crate::session::Settings;
@@ -38,12 +38,19 @@ impl Subject {
 }
 
 /// Answers 0 where the client is let in, 1 where it is not, 78 where that cannot be told, 64 where nobody can be meant.
+///
+/// Where the name is looked up, it also says what comes of a lookup that fails, if that is something else.
 pub fn run(subject: &Subject, options: &Options, process: &str) -> u8 {
     let explained = load(options, process)
         .map_err(Fatal::from)
         .and_then(|config| explain(subject, &config));
+    let cannot_tell = explained.is_err();
     let (mut text, code) = match explained {
-        Ok(Explained { text, let_in }) => (text, u8::from(!let_in)),
+        Ok(Explained { text, listing }) => match listing {
+            Listing::Listed => (text, 0),
+            Listing::NotListed => (text, 1),
+            Listing::Open => (text, EX_CONFIG),
+        },
         Err(fatal) => {
             let mut text = format!("cannot tell: {fatal}\n");
             if let Fatal::Config(error) = &fatal {
@@ -57,7 +64,7 @@ pub fn run(subject: &Subject, options: &Options, process: &str) -> u8 {
     for (_, line) in log::take_kept() {
         text.push_str(&format!("note: {line}\n"));
     }
-    if code == EX_CONFIG {
+    if cannot_tell {
         text.push_str("Such a client is answered Z, try later. \"qmqpd --check\" says more.\n");
     }
     say(&text);
@@ -79,7 +86,7 @@ fn say(text: &str) {
 
 struct Explained {
     text: String,
-    let_in: bool,
+    listing: Listing,
 }
 
 fn explain(subject: &Subject, config: &Config) -> Result<Explained, Fatal> {
@@ -94,13 +101,45 @@ fn explain(subject: &Subject, config: &Config) -> Result<Explained, Fatal> {
         verdict(list, "debug_peer_list", config, &peer, &mut text)?;
     }
     let list = &lists.qmqpd_authorized_clients;
-    let let_in = verdict(list, "qmqpd_authorized_clients", config, &peer, &mut text)?;
-    if let_in {
-        text.push_str("The client is let in.\n");
-    } else {
-        text.push_str(&refusal(config, &settings, &peer));
+    let listing = verdict(list, "qmqpd_authorized_clients", config, &peer, &mut text)?;
+    match listing {
+        Listing::Listed => text.push_str("The client is let in.\n"),
+        Listing::NotListed => text.push_str(&refusal(config, &settings, &peer)),
+        Listing::Open => text.push_str(&format!(
+            "The client is told to try later: {}\n",
+            postponed(&peer)
+        )),
     }
-    Ok(Explained { text, let_in })
+    if subject.name.is_none() && config.qmqpd_peername_lookup()? && !peer.is_name_open {
+        text.push_str(&without_name(list, &peer, listing));
+    }
+    Ok(Explained { text, listing })
+}
+
+/// What a client hears whose name is open, where that matters.
+fn postponed(peer: &Peer) -> String {
+    format!(
+        "ZError: unknown[{}]: name lookup failed, try again later",
+        peer.addr
+    )
+}
+
+/// What happens if the name cannot be looked up another time; nothing where it makes no difference.
+fn without_name(list: &MatchList, peer: &Peer, listing: Listing) -> String {
+    match list.decide(None, &peer.addr) {
+        Ok(decision) if decision.listing == listing => String::new(),
+        Ok(decision) => {
+            let item = decision.item.map(ToString::to_string).unwrap_or_default();
+            format!(
+                "If its name cannot be looked up for now, it is told to try later, because of {item}:\n    {}\n",
+                postponed(peer)
+            )
+        }
+        Err(_) => {
+            "If its name cannot be looked up for now, it is told to try later: a part of the list cannot be evaluated.\n"
+                .to_owned()
+        }
+    }
 }
 
 /// The client as a session would know it.
@@ -125,22 +164,22 @@ fn verdict(
     config: &Config,
     peer: &Peer,
     text: &mut String,
-) -> Result<bool, Fatal> {
+) -> Result<Listing, Fatal> {
     let place = place(config, name);
     let decision = list
-        .decide(&peer.name, &peer.addr)
+        .decide(peer.name_for_lists(), &peer.addr)
         .map_err(|Unavailable { warnings }| Fatal::Text(warnings.join("\n    ")))?;
-    let listed = if decision.listed {
-        "listed"
-    } else {
-        "not listed"
+    let listed = match decision.listing {
+        Listing::Listed => "listed",
+        Listing::NotListed => "not listed",
+        Listing::Open => "depends on its name",
     };
     let line = match decision.item {
         Some(item) => format!("{name}: {listed}, because of {item}\n    ({place})\n"),
         None => format!("{name}: {listed}, no item has it\n    ({place})\n"),
     };
     text.push_str(&line);
-    Ok(decision.listed)
+    Ok(decision.listing)
 }
 
 /// What the client hears, and what would change it.
@@ -160,7 +199,7 @@ fn refusal(config: &Config, settings: &Settings, peer: &Peer) -> String {
          qmqpd_authorized_clients in {}.\n",
         config.main_cf()
     ));
-    if peer.name == "unknown" {
+    if peer.name == "unknown" && !peer.is_name_open {
         text.push_str(
             "Names in the list do not count for it: it has no name that leads back to its address,\n\
              or none was asked for (qmqpd_peername_lookup).\n",

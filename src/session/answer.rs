@@ -115,6 +115,13 @@ pub(super) fn to_fault(fault: &Fault, namaddr: &str, who: &str) -> Answer {
             phase: Phase::Connect,
             ..Answer::new(Reply::try_later(CONFIGURATION_ERROR))
         },
+        Fault::Name => {
+            let text = format!("Error: {namaddr}: name lookup failed, try again later");
+            Answer {
+                phase: Phase::Connect,
+                ..Answer::with_warning(Reply::try_later(&text), who)
+            }
+        }
         Fault::Request(fault) => to_request_fault(fault, who),
         Fault::Verp {
             delimiters,

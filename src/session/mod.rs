@@ -16,7 +16,7 @@ use std::time::Duration;
 use crate::config::{self, Config};
 use crate::jail::{self, Need};
 use crate::log::{self, Shown};
-use crate::lookup::MatchList;
+use crate::lookup::{Listing, MatchList};
 use crate::peer::Peer;
 use crate::queue::{Committed, Open, Origin, Unavailable};
 use crate::sys::alarm;
@@ -127,6 +127,8 @@ enum Fault {
     Unauthorized,
     /// Nobody can tell whether it is.
     List,
+    /// That depends on its name, which could not be looked up.
+    Name,
     /// The client's bytes, or their absence.
     Request(qmqp::Fault),
     /// The sender asks for delimiters that verp_delimiter_filter does not have.
@@ -240,26 +242,24 @@ impl Session<'_> {
         Ok(queue.commit())
     }
 
-    /// debug_peer_level, where debug_peer_list has the client. A list that cannot tell has said so, and means no.
+    /// debug_peer_level, where debug_peer_list has the client. A list that cannot tell has said so, and means no; so does
+    /// one that would have to know a name that could not be looked up.
     fn debug_level(&self) -> u32 {
-        let listed = self.lists.debug_peer_list.as_ref().is_some_and(|list| {
-            list.match_client(&self.peer.name, &self.peer.addr)
-                .unwrap_or(false)
-        });
-        if listed {
-            self.settings.debug_peer_level
-        } else {
-            0
+        let list = self.lists.debug_peer_list.as_ref();
+        match list.map(|list| list.match_client(self.peer.name_for_lists(), &self.peer.addr)) {
+            Some(Ok(Listing::Listed)) => self.settings.debug_peer_level,
+            Some(Ok(Listing::NotListed | Listing::Open) | Err(_)) | None => 0,
         }
     }
 
     fn authorize(&self) -> Result<(), Fault> {
         let list = &self.lists.qmqpd_authorized_clients;
-        let listed = list.match_client(&self.peer.name, &self.peer.addr);
+        let listed = list.match_client(self.peer.name_for_lists(), &self.peer.addr);
         self.lists.all().for_each(MatchList::finish);
         match listed {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(Fault::Unauthorized),
+            Ok(Listing::Listed) => Ok(()),
+            Ok(Listing::NotListed) => Err(Fault::Unauthorized),
+            Ok(Listing::Open) => Err(Fault::Name),
             Err(_) => Err(Fault::List),
         }
     }

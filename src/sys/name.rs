@@ -11,6 +11,29 @@ use std::ptr;
 
 use nix::sys::socket::{SockaddrLike, SockaddrStorage};
 
+// Of <netdb.h>, which the libc package does not have. The numbers are those of every C library on Linux.
+unsafe extern "C" {
+    /// Where this thread's h_errno is.
+    fn __h_errno_location() -> *mut libc::c_int;
+}
+const TRY_AGAIN: libc::c_int = 2;
+const NO_RECOVERY: libc::c_int = 3;
+
+/// What the DNS itself said in the lookup that has failed last: 0 if it was not asked.
+fn h_errno() -> libc::c_int {
+    // SAFETY: takes nothing.
+    let number = unsafe { __h_errno_location() };
+    // SAFETY: it points to a number that lives as long as the thread, and is the thread's alone.
+    unsafe { *number }
+}
+
+fn forget_h_errno() {
+    // SAFETY: takes nothing.
+    let number = unsafe { __h_errno_location() };
+    // SAFETY: as in `h_errno`; nobody holds a reference to it.
+    unsafe { *number = 0 };
+}
+
 /// Why the resolver has no answer, in its own words.
 #[derive(Debug)]
 pub enum Failure {
@@ -21,14 +44,37 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// From the code of a lookup before which h_errno was forgotten.
     fn from_code(code: libc::c_int) -> Failure {
-        if code == libc::EAI_SYSTEM {
-            Failure::System(io::Error::last_os_error())
-        } else {
-            Failure::Resolver(code)
+        match (code, h_errno()) {
+            (libc::EAI_SYSTEM, _) => Failure::System(io::Error::last_os_error()),
+            // "No such name" is also said where a service that comes after the DNS in nsswitch.conf does not know the name,
+            // and where a name server found fault with the question.
+            (libc::EAI_NONAME, TRY_AGAIN) => Failure::Resolver(libc::EAI_AGAIN),
+            (libc::EAI_NONAME, NO_RECOVERY) => Failure::Resolver(libc::EAI_FAIL),
+            _ => Failure::Resolver(code),
+        }
+    }
+
+    /// Whether there is no such name, or none that fits, and not only no answer for now.
+    pub fn is_final(&self) -> bool {
+        match self {
+            Failure::Resolver(code) => FINAL.contains(code),
+            Failure::System(_) => false,
         }
     }
 }
+
+/// The codes that are answers. EAI_OVERFLOW is a name that is longer than any host's.
+const FINAL: [libc::c_int; 4] = [
+    libc::EAI_NONAME,
+    libc::EAI_NODATA,
+    EAI_ADDRFAMILY,
+    libc::EAI_OVERFLOW,
+];
+
+/// Of <netdb.h>: the name has addresses, but none of the family that was asked for.
+const EAI_ADDRFAMILY: libc::c_int = -9;
 
 impl Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -51,6 +97,7 @@ impl Display for Failure {
 pub fn name_of(address: IpAddr) -> Result<CString, Failure> {
     let address = SockaddrStorage::from(SocketAddr::new(address, 0));
     let mut name = vec![0_u8; libc::NI_MAXHOST as usize];
+    forget_h_errno();
     // SAFETY: `address` is a live socket address and knows its length; `name` is live and writable for the length given,
     // and no service name is asked for. None of them is kept.
     let code = unsafe {
@@ -82,6 +129,7 @@ pub fn addresses_of(name: &CStr, like: IpAddr) -> Result<Vec<IpAddr>, Failure> {
     };
     hints.ai_socktype = libc::SOCK_STREAM;
     let mut list = List(ptr::null_mut());
+    forget_h_errno();
     // SAFETY: `name` ends in NUL, `hints` is complete, and `list.0` is live and writable; it is set on success only.
     let code = unsafe { libc::getaddrinfo(name.as_ptr(), ptr::null(), &hints, &mut list.0) };
     if code != 0 {
@@ -146,6 +194,23 @@ mod tests {
         let addresses = addresses_of(c"::1", like).expect("no lookup");
         assert_eq!(addresses, [like]);
         assert!(addresses_of(c"127.0.0.1", like).is_err());
+    }
+
+    #[test]
+    fn only_what_a_name_server_has_answered_is_final() {
+        let is_final = |code| Failure::Resolver(code).is_final();
+        for code in [libc::EAI_NONAME, libc::EAI_NODATA, libc::EAI_OVERFLOW] {
+            assert!(is_final(code), "{code}");
+        }
+        for code in [
+            libc::EAI_AGAIN,
+            libc::EAI_FAIL,
+            libc::EAI_MEMORY,
+            libc::EAI_FAMILY,
+        ] {
+            assert!(!is_final(code), "{code}");
+        }
+        assert!(!Failure::System(io::ErrorKind::OutOfMemory.into()).is_final());
     }
 
     #[test]

@@ -18,6 +18,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Group, Pid};
 
 use super::instance::mail_owner;
+use super::outcome::NO_NAME;
 use super::server::why_no_postfix;
 
 /// Where Debian's Postfix has its daemons.
@@ -200,7 +201,11 @@ impl Master {
         let lines = log
             .lines()
             .filter(|line| TROUBLE.iter().any(|word| line.contains(word)))
-            .filter(|line| !line.contains(NO_QUEUE_MANAGER) && !line.contains(CLOCK));
+            .filter(|line| {
+                ![NO_QUEUE_MANAGER, CLOCK, NO_NAME]
+                    .iter()
+                    .any(|part| line.contains(part))
+            });
         lines.map(str::to_owned).collect()
     }
 

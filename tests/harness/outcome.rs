@@ -11,6 +11,9 @@ pub const SECTIONS: [&str; 4] = ["s", "q", "l", "exit"];
 /// The place of `q` in [`SECTIONS`].
 pub const QUEUE: usize = 1;
 
+/// What is logged on a machine without a name server, of addresses that its hosts file does not have: `::1` often.
+pub const NO_NAME: &str = " cannot be looked up: Temporary failure in name resolution";
+
 /// The lines of each of [`SECTIONS`]: to the client, to cleanup, to the log, and the exit status unless it is 0.
 pub type Outcome = [Vec<String>; 4];
 
@@ -81,7 +84,8 @@ impl Seen {
         let log = self
             .log
             .iter()
-            .map(|line| text::show(&maillog::text_of(line, self.pid)));
+            .map(|line| text::show(&maillog::text_of(line, self.pid)))
+            .filter(|line| !line.contains(NO_NAME));
         let log = log.chain(stderr.map(|line| format!("<stderr> {}", text::show(line))));
         let exit = if self.exit == "0" {
             Vec::new()

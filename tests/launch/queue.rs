@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use crate::harness::instance::{install_program, mail_owner};
 use crate::harness::master::{Master, is_missing, queue_id, request, send, until};
+use crate::harness::outcome::NO_NAME;
 use crate::harness::server::{POSTFIX_QMQPD, Server};
 use crate::harness::{self, peers};
 use crate::machine::PATIENCE;
@@ -160,6 +161,7 @@ fn left(master: &Master, deliver: impl FnOnce()) -> (String, Vec<String>) {
         let lines = log
             .lines()
             .skip(logged)
+            .filter(|line| !line.contains(NO_NAME))
             .filter_map(|line| line.split_once("/qmqpd["));
         lines
             .map(|(_, rest)| rest.split_once("]: ").unwrap().1.replace(&id, "ID"))

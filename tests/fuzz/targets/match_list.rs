@@ -7,7 +7,7 @@ use std::os::fd::AsRawFd;
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
-use crate::lookup::{in_memory, parent_style};
+use crate::lookup::{Listing, in_memory, parent_style};
 
 use super::input::Input;
 use super::obvious::lines::logical;
@@ -16,13 +16,15 @@ use super::surroundings::{tables, with_log};
 
 const LIST: &str = "qmqpd_authorized_clients";
 
-const NAMES: &[&str] = &[
-    "localhost",
-    "unknown",
-    "a.b.example",
-    "B.Example",
-    "example",
-    "1.example",
+const NAMES: &[Option<&str>] = &[
+    Some("localhost"),
+    Some("unknown"),
+    Some("a.b.example"),
+    Some("B.Example"),
+    Some("example"),
+    Some("1.example"),
+    // It could not be looked up.
+    None,
 ];
 const ADDRS: &[&str] = &[
     "127.0.0.1",
@@ -38,7 +40,10 @@ const ADDRS: &[&str] = &[
 enum Answer {
     Yes,
     No,
+    /// Also where it would take the name to tell, and that is open.
     CannotTell,
+    /// An item may match or not: that is for the name to tell, which is open.
+    Open,
     /// The list is none.
     NoList,
     /// Nobody here knows: it takes a table to tell.
@@ -49,11 +54,15 @@ enum Answer {
 /// which `@` stands for the file's name, as it does in the file.
 pub fn match_list(data: &[u8]) {
     let mut input = Input(data);
-    let client = Client {
+    let mut client = Client {
         name: input.choice(NAMES),
         addr: input.choice(ADDRS),
         parents_too: input.bit(),
     };
+    if client.addr == "unknown" {
+        // There is nothing to look up.
+        client.name = client.name.or(Some("unknown"));
+    }
     let file = String::from_utf8_lossy(input.data());
     let list = String::from_utf8_lossy(input.0);
     if leaves_the_test(&list) || leaves_the_test(&file) {
@@ -83,7 +92,7 @@ fn leaves_the_test(list: &str) -> bool {
 
 #[derive(Debug)]
 struct Client {
-    name: &'static str,
+    name: Option<&'static str>,
     addr: &'static str,
     parents_too: bool,
 }
@@ -97,9 +106,9 @@ impl Client {
             return Answer::NoList;
         };
         match list.match_client(self.name, self.addr) {
-            Ok(true) => Answer::Yes,
-            Ok(false) => Answer::No,
-            Err(_) => Answer::CannotTell,
+            Ok(Listing::Listed) => Answer::Yes,
+            Ok(Listing::NotListed) => Answer::No,
+            Ok(Listing::Open) | Err(_) => Answer::CannotTell,
         }
     }
 
@@ -107,14 +116,20 @@ impl Client {
         if items.iter().any(|(pattern, _)| pattern.is_empty()) {
             return Answer::NoList;
         }
-        for (pattern, negated) in items {
-            match self.matches(pattern) {
-                Answer::No => {}
-                Answer::Yes if *negated => return Answer::No,
-                other => return other,
-            }
+        let Some(((pattern, negated), rest)) = items.split_first() else {
+            return Answer::No;
+        };
+        let matched = if *negated { Answer::No } else { Answer::Yes };
+        match self.matches(pattern) {
+            Answer::No => self.expect(rest),
+            Answer::Yes => matched,
+            Answer::Open => match self.expect(rest) {
+                Answer::AskTheTable => Answer::AskTheTable,
+                unmatched if unmatched == matched => matched,
+                _ => Answer::CannotTell,
+            },
+            other => other,
         }
-        Answer::No
     }
 
     fn matches(&self, pattern: &str) -> Answer {
@@ -137,10 +152,16 @@ impl Client {
     }
 
     fn matches_literal(&self, pattern: &str) -> Answer {
-        let addr = self.addr.to_ascii_lowercase();
-        if self.is_named(pattern) {
-            return Answer::Yes;
+        let by_addr = self.matches_addr(pattern);
+        match self.name {
+            Some(name) if self.is_named(name, pattern) => Answer::Yes,
+            None if by_addr == Answer::No && may_be_name(pattern) => Answer::Open,
+            Some(_) | None => by_addr,
         }
+    }
+
+    fn matches_addr(&self, pattern: &str) -> Answer {
+        let addr = self.addr.to_ascii_lowercase();
         if addr == "unknown" {
             return Answer::No;
         }
@@ -163,8 +184,8 @@ impl Client {
         }
     }
 
-    fn is_named(&self, pattern: &str) -> bool {
-        let name = self.name.to_ascii_lowercase();
+    fn is_named(&self, name: &str, pattern: &str) -> bool {
+        let name = name.to_ascii_lowercase();
         let is_below = if self.parents_too {
             name.ends_with(&format!(".{pattern}"))
         } else {
@@ -172,6 +193,22 @@ impl Client {
         };
         name == pattern || is_below
     }
+}
+
+/// Whether a host name may be meant: labels of letters, digits, `-` and `_`, and a dot in front at most.
+fn may_be_name(pattern: &str) -> bool {
+    let name = pattern.strip_prefix('.').unwrap_or(pattern);
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || "-_".contains(c))
+    };
+    name.len() <= 255
+        && name.split('.').all(is_label)
+        && name.contains(|c: char| !c.is_ascii_digit() && c != '.')
 }
 
 /// The patterns of a list, and whether each is negated; those of the file in the place of its name.

@@ -10,6 +10,7 @@ use crate::peer::Peer;
 /// A client of the documentation's network.
 pub fn client() -> Peer {
     Peer {
+        is_name_open: false,
         name: "client.example".to_owned(),
         addr: "192.0.2.1".to_owned(),
         rfc_addr: "192.0.2.1".to_owned(),
