@@ -13,6 +13,8 @@ mod harness;
 
 #[path = "launch/confined.rs"]
 mod confined;
+#[path = "launch/content.rs"]
+mod content;
 #[path = "launch/deadline.rs"]
 mod deadline;
 #[path = "launch/destination.rs"]

@@ -19,7 +19,7 @@ const LARGE: usize = 100 << 20;
 const END: &[u8] = b"X\0E\0";
 
 /// A cleanup that says when it has read a whole message, and answers when it is told to.
-fn patient(machine: &Machine) -> (Receiver<u64>, Sender<()>) {
+pub fn patient(machine: &Machine) -> (Receiver<u64>, Sender<()>) {
     let (read, has_read) = channel();
     let (answer, may_answer) = channel::<()>();
     machine.cleanup_that(move |mut stream: UnixStream| {

@@ -4,7 +4,11 @@
 //! headers are left as they are, nothing is checked against tables, and the headers of the parts of a MIME message are
 //! body. Authority: section 6 of the queue file page of the specification, and RFC 822.
 
+use crate::log;
 use crate::wire::record::Type;
+
+/// How many headers that name the message are logged. Those beyond them are counted.
+const MESSAGE_ID_LIMIT: usize = 10;
 
 /// What main.cf says about content.
 #[derive(Debug)]
@@ -38,8 +42,7 @@ pub struct Found {
     pub non_ascii: bool,
     /// The message says that it has such bytes (Content-Transfer-Encoding).
     pub eight_bit: bool,
-    /// The end of the log lines that name the message: `message-id=<...>`.
-    pub message_ids: Vec<String>,
+    pub message_ids: MessageIds,
     date: bool,
     from: bool,
     message_id: bool,
@@ -50,6 +53,35 @@ pub struct Found {
     resent: bool,
     /// To, Cc, or what they are called when a message is sent on.
     recipients: bool,
+}
+
+/// The headers that name the message.
+///
+/// Unlike Postfix, which logs each of them: no more than [`MESSAGE_ID_LIMIT`]. A message can hold a million.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct MessageIds {
+    /// `message-id=<...>`
+    first: Vec<String>,
+    more: u64,
+}
+
+impl MessageIds {
+    fn add(&mut self, name: &str, value: &[u8]) {
+        if self.first.len() == MESSAGE_ID_LIMIT {
+            self.more += 1;
+            return;
+        }
+        let shown = value.get(..log::TEXT_LIMIT).unwrap_or(value);
+        let shown = String::from_utf8_lossy(shown);
+        self.first.push(format!("{name}={shown}"));
+    }
+
+    /// The ends of the log lines.
+    pub fn lines(self) -> impl Iterator<Item = String> {
+        let more = self.more;
+        let rest = (more > 0).then(|| format!("{more} more Message-Id: headers"));
+        self.first.into_iter().chain(rest)
+    }
 }
 
 /// The headers that tell that a message was sent on.
@@ -199,8 +231,7 @@ impl<'a, P: FnMut(Type, &[&[u8]])> Content<'a, P> {
             _ => {}
         }
         if matches!(name, "message-id" | "resent-message-id") {
-            let value = String::from_utf8_lossy(value.trim_ascii_start());
-            found.message_ids.push(format!("{name}={value}"));
+            found.message_ids.add(name, value.trim_ascii_start());
         }
     }
 
@@ -224,10 +255,8 @@ impl<'a, P: FnMut(Type, &[&[u8]])> Content<'a, P> {
         if !message_id {
             let id = std::mem::take(&mut self.missing.message_id);
             self.put_header(format!("{prefix}Message-Id: {id}").as_bytes());
-            let name = prefix.to_ascii_lowercase();
-            self.found
-                .message_ids
-                .push(format!("{name}message-id={id}"));
+            let name = format!("{}message-id", prefix.to_ascii_lowercase());
+            self.found.message_ids.add(&name, id.as_bytes());
         }
         if !date {
             self.put_header(format!("{prefix}Date: {}", self.missing.date).as_bytes());
@@ -242,7 +271,7 @@ impl<'a, P: FnMut(Type, &[&[u8]])> Content<'a, P> {
             self.put_header(undisclosed.as_bytes());
         }
         if prefix == "Resent-" && !self.found.message_id {
-            self.found.message_ids.push("message-id=<>".to_owned());
+            self.found.message_ids.add("message-id", b"<>");
         }
     }
 
@@ -412,14 +441,37 @@ mod tests {
             "N(Resent-From: y)N(Message-Id: <z>)N(Resent-Message-Id: <m>)N(Resent-Date: d)"
         );
         assert_eq!(
-            found.message_ids,
+            found.message_ids.first,
             ["message-id=<z>", "resent-message-id=<m>"]
         );
         let (_, found) = lines(&settings, "Resent-To: x");
         assert_eq!(
-            found.message_ids,
+            found.message_ids.first,
             ["resent-message-id=<m>", "message-id=<>"]
         );
+    }
+
+    #[test]
+    fn headers_that_name_the_message_are_logged_up_to_the_limit_and_counted_past_it() {
+        for (headers, last) in [
+            (MESSAGE_ID_LIMIT, "message-id=<x>"),
+            (MESSAGE_ID_LIMIT + 1, "1 more Message-Id: headers"),
+            (MESSAGE_ID_LIMIT + 700, "700 more Message-Id: headers"),
+        ] {
+            let text = "Message-Id: <x>|".repeat(headers);
+            let (_, found) = lines(&settings(), &format!("{text}Date: y"));
+            let logged: Vec<String> = found.message_ids.lines().collect();
+            assert_eq!(logged.len(), headers.min(MESSAGE_ID_LIMIT + 1));
+            assert_eq!(logged.last().unwrap(), last);
+        }
+    }
+
+    #[test]
+    fn of_a_header_that_names_the_message_no_more_is_kept_than_a_log_line_has() {
+        let long = "\u{e9}".repeat(log::TEXT_LIMIT);
+        let (_, found) = lines(&settings(), &format!("Message-Id: {long}"));
+        let kept = &found.message_ids.first[0];
+        assert_eq!(kept.len(), "message-id=".len() + log::TEXT_LIMIT);
     }
 
     #[test]

@@ -371,7 +371,7 @@ impl QueueFile<'_> {
     }
 
     /// The last steps: after this it is mail, or it is gone.
-    fn finish(mut self, size: &str, data_size: u64, message_ids: Vec<String>) -> Committed {
+    fn finish(mut self, size: &str, data_size: u64, message_ids: header::MessageIds) -> Committed {
         let id = self.queue_id;
         let written = self.out.finish();
         let file = self.out.into_sink();
@@ -395,7 +395,7 @@ impl QueueFile<'_> {
         let line = super::queued_line(&id, &self.sender, data_size, self.written);
         let (trigger, path) = (self.trigger, self.settings.trigger.clone());
         let after_reply: AfterReply = Box::new(move || {
-            for text in message_ids {
+            for text in message_ids.lines() {
                 log::info(format_args!("{id}: {text}"));
             }
             log::info(format_args!("{line}"));

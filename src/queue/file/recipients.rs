@@ -65,13 +65,12 @@ impl Seen {
         recipient: &[u8],
     ) -> bool {
         self.key.clear();
-        self.key.extend_from_slice(recipient);
         if settings.enable_original_recipient {
-            // No address has a NUL in it.
-            for part in [original, kind] {
-                self.key.push(0);
-                self.key.extend_from_slice(part);
-            }
+            // What the recipient is follows from its original form.
+            self.key.extend_from_slice(kind);
+            self.key.extend_from_slice(original);
+        } else {
+            self.key.extend_from_slice(recipient);
         }
         self.key.make_ascii_lowercase();
         if self.known.contains(&self.key) {
