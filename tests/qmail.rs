@@ -132,6 +132,40 @@ fn message_and_envelope_are_passed_on() {
 }
 
 #[test]
+fn an_envelope_may_be_as_long_as_message_size_limit() {
+    let test = "an_envelope_may_be_as_long_as_message_size_limit";
+    if cannot_run(test) {
+        return;
+    }
+    let recipients = vec![""; 20_000];
+    let request = request(b"x\n", "s", &recipients);
+    // Netstrings: the sender, and three bytes for each recipient.
+    let length = 4 + 3 * recipients.len();
+    for (limit, is_accepted) in [(length, true), (length - 1, false)] {
+        let instance = instance(RECORDER);
+        let command = format!("exec \"$@\" -o message_size_limit={limit}");
+        let seen = run(&instance, &["sh", "-c", &command, "sh"], &request);
+        assert!(until(Duration::from_secs(20), || {
+            instance.dir.join("out/done").exists()
+        }));
+        let envelope = read(&instance, "envelope");
+        if is_accepted {
+            assert!(seen.reply.contains(":KOk: queued as qp "), "{}", seen.reply);
+            assert_eq!(envelope.len(), b"Fs\0\0".len() + 2 * recipients.len());
+        } else {
+            assert_eq!(seen.reply, "26:DError: envelope too large,");
+            // Nothing that the program could take for a message.
+            assert_eq!(envelope, b"");
+            assert!(
+                seen.log.contains("Error: envelope too large"),
+                "{}",
+                seen.log
+            );
+        }
+    }
+}
+
+#[test]
 fn the_program_finds_three_descriptors_and_no_ignored_signal() {
     let test = "the_program_finds_three_descriptors_and_no_ignored_signal";
     if cannot_run(test) {

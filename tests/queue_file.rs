@@ -570,6 +570,10 @@ fn a_message_larger_than_the_limit_leaves_nothing() {
     let accepted = size_of(100_000);
     let length = take(&master, queue_id(&accepted)).len();
     assert!(size_of(length - 8).contains("DError: message too large"));
+    let mut request = many(1000);
+    request.push(b',');
+    let reply = send(&master, &[], &["message_size_limit=9000"], &request);
+    assert!(reply.contains("DError: envelope too large"), "{reply}");
     assert!(files(&master).is_empty());
     // A time has up to five digits fewer than another.
     assert!(size_of(length + 8).contains("queued as"));
@@ -602,6 +606,77 @@ fn a_file_size_limit_of_the_launcher_is_for_later_and_leaves_nothing() {
     assert!(limited(length + 8).contains("queued as"));
     assert!(master.log_has(": File too large"));
     assert!(!master.log_has("queue file size limit exceeded"));
+}
+
+/// Recipients that differ, by how long they are and how many digits their lengths have.
+const ENVELOPES: [(usize, usize, usize); 5] = [
+    (2000, 4, 1),
+    (2000, 4, 20),
+    (5000, 30, 2),
+    (200, 127, 20),
+    (60, 2000, 4),
+];
+
+/// The netstrings of a sender and of these recipients.
+fn envelope((count, length, digits): (usize, usize, usize)) -> Vec<u8> {
+    let mut envelope = netstring(b"s@x.example");
+    for number in 0..count {
+        // Four characters are enough for all of them.
+        let mut recipient = format!("{number:x}");
+        recipient += &"@y.example.with.a.name.that.is.longer"[..length.min(20) - recipient.len()];
+        recipient += &"x".repeat(length - recipient.len());
+        envelope.extend(format!("{length:0digits$}:{recipient},").bytes());
+    }
+    envelope
+}
+
+#[test]
+fn what_the_limit_of_the_envelope_refuses_postfix_refuses_too() {
+    let test = "what_the_limit_of_the_envelope_refuses_postfix_refuses_too";
+    if master::is_missing(test) {
+        return;
+    }
+    let envelopes = ENVELOPES.map(envelope);
+    // The limit is the length of the envelope, one byte less, and what the queue file of it cannot exceed.
+    let limits = |length: usize| [length, length - 1, 20 * length];
+    let services: String = envelopes
+        .iter()
+        .flat_map(|envelope| limits(envelope.len()))
+        .map(|limit| {
+            format!(
+                "cleanup{limit} unix n - n - 0 cleanup -o message_size_limit={limit}\n\
+                 theirs{limit} unix n - n - - qmqpd-postfix -o message_size_limit={limit} \
+                 -o cleanup_service_name=cleanup{limit}\n"
+            )
+        })
+        .collect();
+    let postfix = Master::start("", &services);
+    let all = |envelope: &[u8], limit: usize| {
+        let request = netstring(&[netstring(b"S: t\n\nb\n"), envelope.to_vec()].concat());
+        let stream = UnixStream::connect(postfix.socket(&format!("theirs{limit}"))).unwrap();
+        let theirs = master::send(stream, &request).unwrap();
+        let limited = format!("message_size_limit={limit}");
+        let cleanup = format!("cleanup_service_name=cleanup{limit}");
+        let ours = send(&postfix, &[], &[&limited, &cleanup], &request);
+        let file = send(&postfix, &[], &[&limited, FILE], &request);
+        [theirs, ours, file]
+    };
+    for envelope in &envelopes {
+        let [at, past, far] = limits(envelope.len());
+        let too_large = "25:DError: message too large,";
+        assert_eq!(all(envelope, at), [too_large; 3], "{at}");
+        let refused = "26:DError: envelope too large,";
+        assert_eq!(all(envelope, past), [too_large, refused, refused], "{at}");
+        for reply in all(envelope, far) {
+            assert!(reply.contains(":KOk: queued as"), "{reply}");
+        }
+        // A recipient that is there already takes no room in Postfix's queue, and it is read all the same.
+        let first = envelope.iter().position(|&b| b == b',').unwrap() + 1;
+        let same = [&envelope[..first], &b"1:r,".repeat(past / 4)].concat();
+        let [theirs, ours, file] = all(&same, past);
+        assert!(theirs.contains(":KOk: queued as"), "{theirs}");
+        assert_eq!([ours, file], [refused; 2]);
+    }
 }
 
 #[test]

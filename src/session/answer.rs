@@ -164,6 +164,9 @@ fn to_request_fault(fault: &qmqp::Fault, who: &str) -> Answer {
                 ..Answer::new(Reply::refused(&text))
             }
         }
+        qmqp::Fault::Envelope => {
+            Answer::with_warning(Reply::refused("Error: envelope too large"), who)
+        }
         qmqp::Fault::Address(phase) => {
             let part = if *phase == Phase::Sender {
                 "sender"

@@ -41,11 +41,14 @@ pub struct Settings {
 
 impl Settings {
     pub fn from_config(config: &Config) -> Result<Settings, config::Error> {
+        let message_size_limit = u64::try_from(config.message_size_limit()?)
+            .ok()
+            .filter(|&n| n > 0);
         Ok(Settings {
             limits: Limits {
-                message: u64::try_from(config.message_size_limit()?)
-                    .ok()
-                    .filter(|&n| n > 0),
+                message: message_size_limit,
+                // The queue counts the envelope towards its limit too: three records for a recipient that is not there yet.
+                envelope: message_size_limit,
                 address: u64::from(config.line_length_limit()?.unsigned_abs()),
             },
             soft_bounce: config.soft_bounce()?,

@@ -3,6 +3,8 @@
 //! Authority: <https://cr.yp.to/proto/netstrings.txt> and section 3 of the QMQP page of the specification (leading
 //! zeros are fine, and so is a length without a digit, which is zero). Nothing is reserved for an announced length: data is handed out
 //! in pieces, as it arrives.
+//!
+//! Unlike Postfix, a length has no more than [`DIGIT_LIMIT`] digits: zeros without end are a length that never comes.
 
 use std::fmt::{self, Display};
 use std::io::{self, Read};
@@ -19,6 +21,10 @@ const BUFFER_SIZE: usize = 8 * 1024;
 
 /// The largest length that can be written, a signed machine word as in Postfix.
 pub const LENGTH_LIMIT: u64 = i64::MAX as u64;
+
+/// The most digits of a length, zeros in front included: those of the largest number of 64 bits. A client that pads its
+/// lengths to a fixed width needs no more.
+pub const DIGIT_LIMIT: usize = 20;
 
 /// What is wrong with the client's side of the conversation.
 #[derive(Debug)]
@@ -107,10 +113,14 @@ impl<R: Read> Reader<R> {
     /// Reads digits and the colon. A length above `limit` is [`Error::Size`], where there is a limit.
     pub fn length(&mut self, limit: Option<u64>) -> Result<u64, Error> {
         let mut length: u64 = 0;
-        loop {
+        for _ in 0..=DIGIT_LIMIT {
             let byte = self.byte()?;
             let digit = match byte {
-                b':' => break,
+                b':' => {
+                    (self.trace)(Seen::Length(length));
+                    let fits = limit.is_none_or(|limit| length <= limit);
+                    return if fits { Ok(length) } else { Err(Error::Size) };
+                }
                 b'0'..=b'9' => u64::from(byte - b'0'),
                 _ => return Err(Error::Format),
             };
@@ -120,25 +130,18 @@ impl<R: Read> Reader<R> {
                 .filter(|&sum| sum <= LENGTH_LIMIT)
                 .ok_or(Error::Size)?;
         }
-        (self.trace)(Seen::Length(length));
-        if limit.is_some_and(|limit| length > limit) {
-            return Err(Error::Size);
-        }
-        Ok(length)
+        Err(Error::Format)
     }
 
-    /// Checks that data of `length` and its comma still fit into the enclosing netstring.
-    pub fn check_room(&self, length: u64) -> Result<(), Error> {
-        if length < self.left {
-            Ok(())
-        } else {
-            Err(Error::Format)
-        }
+    /// How many bytes the enclosing netstring has behind data of `length` and its comma, which have to fit into it.
+    pub fn room_behind(&self, length: u64) -> Result<u64, Error> {
+        let behind = self.left.checked_sub(length);
+        behind.and_then(|n| n.checked_sub(1)).ok_or(Error::Format)
     }
 
     /// Gives out between 1 and `most` bytes, as many as have arrived; waits for some if there are none.
     ///
-    /// `most` must not be zero, and [`Reader::check_room`] must have allowed it.
+    /// `most` must not be zero, and [`Reader::room_behind`] must have allowed it.
     pub fn some(&mut self, most: u64) -> Result<&[u8], Error> {
         if self.start == self.end {
             self.fill()?;
@@ -153,7 +156,7 @@ impl<R: Read> Reader<R> {
 
     /// Gives out `most` bytes in memory of their own, or [`BLOCK_SIZE`] where that is less, once all of them have arrived.
     ///
-    /// `most` must not be zero, and [`Reader::check_room`] must have allowed it. What has not been read yet is read to where
+    /// `most` must not be zero, and [`Reader::room_behind`] must have allowed it. What has not been read yet is read to where
     /// it stays: there is no second copy of long data.
     ///
     /// Unlike Postfix, which reserves the length that is announced: what is held grows by blocks, as they fill.
@@ -293,10 +296,29 @@ mod tests {
     #[test]
     fn a_length_may_be_empty_or_start_with_zeros() {
         assert_eq!(decode(b":,", None).unwrap(), b"");
-        assert_eq!(
-            decode(&[b"0".repeat(100).as_slice(), b"2:ab,"].concat(), None).unwrap(),
-            b"ab"
-        );
+        for zeros in [1, 9, DIGIT_LIMIT - 1] {
+            let zeros = "0".repeat(zeros);
+            let bytes = format!("{zeros}2:ab,");
+            assert_eq!(decode(bytes.as_bytes(), None).unwrap(), b"ab", "{bytes}");
+        }
+    }
+
+    #[test]
+    fn a_length_has_no_more_digits_than_the_limit() {
+        for (digits, bytes) in [
+            ("0".repeat(DIGIT_LIMIT), ":,"),
+            ("1".to_owned(), ":x,"),
+            ("0".repeat(DIGIT_LIMIT - 1) + "1", ":x,"),
+        ] {
+            assert!(decode((digits + bytes).as_bytes(), None).is_ok());
+        }
+        // Nothing is waited for behind a digit too many.
+        for digits in ["0".repeat(DIGIT_LIMIT + 1), "0".repeat(DIGIT_LIMIT) + "1"] {
+            for bytes in ["", ":x,"] {
+                let bytes = digits.clone() + bytes;
+                assert!(matches!(decode(bytes.as_bytes(), None), Err(Error::Format)));
+            }
+        }
     }
 
     #[test]

@@ -8,6 +8,9 @@
 //!
 //! Unlike Postfix, an address may not hold CR, LF or NUL: cleanup cuts an address at a NUL, and so delivers to another
 //! one; a line end breaks the header line that names the recipient.
+//!
+//! Unlike Postfix, the envelope has a limit of its own, and one that is announced to be larger is refused before the message is received:
+//! else its recipients could come for as long as the process lives.
 
 use std::fmt::{self, Display};
 use std::io::Read;
@@ -20,6 +23,8 @@ use crate::wire::record::DATA_LIMIT;
 pub struct Limits {
     /// message_size_limit; none where it is zero or less.
     pub message: Option<u64>,
+    /// The same, for the netstrings of all addresses together.
+    pub envelope: Option<u64>,
     /// line_length_limit.
     pub address: u64,
 }
@@ -53,6 +58,8 @@ impl Display for Phase {
 pub enum Fault {
     /// Bytes that are no netstring, or one too long, or none at all.
     Netstring(Error, Phase),
+    /// More addresses than the envelope may hold.
+    Envelope,
     /// CR, LF or NUL in an address.
     Address(Phase),
 }
@@ -90,10 +97,14 @@ impl<R: Read> Request<R> {
         Ok(Request { reader, limits })
     }
 
-    /// Reads the length of the message.
+    /// Reads the length of the message, which leaves the rest of the outer netstring to the envelope.
     pub fn content(self) -> Result<Content<R>, Fault> {
         let Request { mut reader, limits } = self;
-        let left = announced(&mut reader, limits.message).map_err(during(Phase::Content))?;
+        let (left, envelope) =
+            announced(&mut reader, limits.message).map_err(during(Phase::Content))?;
+        if limits.envelope.is_some_and(|limit| envelope > limit) {
+            return Err(Fault::Envelope);
+        }
         Ok(Content {
             reader,
             limits,
@@ -150,10 +161,10 @@ fn during(phase: Phase) -> impl Fn(Error) -> Fault {
     move |error| Fault::Netstring(error, phase)
 }
 
-fn announced<R: Read>(reader: &mut Reader<R>, limit: Option<u64>) -> Result<u64, Error> {
+/// Reads a length; it, and how many bytes are behind what it announces.
+fn announced<R: Read>(reader: &mut Reader<R>, limit: Option<u64>) -> Result<(u64, u64), Error> {
     let length = reader.length(limit)?;
-    reader.check_room(length)?;
-    Ok(length)
+    Ok((length, reader.room_behind(length)?))
 }
 
 fn address<R: Read>(
@@ -163,7 +174,7 @@ fn address<R: Read>(
     address: &mut Vec<u8>,
 ) -> Result<(), Fault> {
     address.clear();
-    let mut left = announced(reader, Some(limits.address)).map_err(during(phase))?;
+    let (mut left, _) = announced(reader, Some(limits.address)).map_err(during(phase))?;
     while left > 0 {
         let piece = reader.some(left).map_err(during(phase))?;
         left = left.saturating_sub(piece.len() as u64);
@@ -187,6 +198,7 @@ mod tests {
 
     const LIMITS: Limits = Limits {
         message: Some(100),
+        envelope: Some(500),
         address: 20,
     };
 
@@ -310,6 +322,31 @@ mod tests {
                 panic!("{bytes}");
             };
             assert_eq!(format!("{error} while {phase}"), *text, "{bytes}");
+        }
+    }
+
+    #[test]
+    fn an_envelope_may_be_as_long_as_the_limit() {
+        let limit = usize::try_from(LIMITS.envelope.unwrap()).unwrap();
+        // A sender of one byte, empty recipients, and one that fills up.
+        let envelope = |length: usize| {
+            let empty = (length - 10) / 3;
+            let mut envelope = b"1:s,".to_vec();
+            envelope.extend(b"0:,".repeat(empty));
+            envelope.extend(encode(&b"r".repeat(length - 4 - 3 * empty - 3)));
+            assert_eq!(envelope.len(), length);
+            envelope
+        };
+        for content in [&b""[..], b"x", &[b'x'; 100]] {
+            let request = |length| encode(&[encode(content), envelope(length)].concat());
+            let parts = parse(request(limit).as_slice()).unwrap();
+            assert_eq!(parts.recipients.len(), (limit - 10) / 3 + 1);
+            let past = request(limit + 1);
+            assert!(matches!(parse(past.as_slice()), Err(Fault::Envelope)));
+            // What is behind the message's length is not waited for.
+            let colons = past.iter().enumerate().filter(|(_, b)| **b == b':');
+            let announced = colons.map(|(at, _)| at + 1).nth(1).unwrap();
+            assert!(matches!(parse(&past[..announced]), Err(Fault::Envelope)));
         }
     }
 

@@ -16,6 +16,10 @@ pub enum Difference {
     LostBeforeComma,
     /// 8.10: no queue file before the first byte.
     NoFirstByte,
+    /// 8.19: message_size_limit is the limit of the envelope too.
+    Envelope,
+    /// 8.20: a length has so many digits at most.
+    Digits,
 }
 
 /// How a request ends before its last byte.
@@ -32,6 +36,10 @@ const LOST: &str = "lost connection";
 const FORMAT: &str = "netstring format error";
 const SIZE: &str = "netstring length exceeds storage limit";
 const ADDRESS: &str = "Error: CR, LF or NUL in ";
+const ENVELOPE: &str = "Error: envelope too large";
+
+/// The most digits of a length.
+const DIGITS: usize = 20;
 
 /// Reads the whole request of `case`, as we want it read.
 pub fn read(case: &Case) -> Result<(), Fault> {
@@ -45,7 +53,11 @@ pub fn read(case: &Case) -> Result<(), Fault> {
     }
     reading.left = reading.length(0)?;
     reading.phase = "message content";
-    reading.netstring(case.message_size_limit)?;
+    let length = reading.announced(case.message_size_limit)?;
+    if case.message_size_limit > 0 && reading.left - length - 1 > case.message_size_limit {
+        return Err(reading.fault(ENVELOPE, Some(Difference::Envelope)));
+    }
+    reading.data(length)?;
     reading.phase = "sender address";
     reading.address(case.line_length_limit)?;
     reading.phase = "recipient address";
@@ -93,7 +105,7 @@ impl Reading<'_> {
 
     fn length(&mut self, limit: usize) -> Result<usize, Fault> {
         let mut length: i64 = 0;
-        loop {
+        for digits in 0.. {
             let byte = self.byte()?;
             let longer = match byte {
                 b':' => break,
@@ -103,6 +115,9 @@ impl Reading<'_> {
                 _ => return Err(self.fault(FORMAT, None)),
             };
             length = longer.ok_or(self.fault(SIZE, None))?;
+            if digits == DIGITS {
+                return Err(self.fault(FORMAT, Some(Difference::Digits)));
+            }
         }
         let length = usize::try_from(length).unwrap();
         if limit > 0 && length > limit {
@@ -111,11 +126,16 @@ impl Reading<'_> {
         Ok(length)
     }
 
-    fn netstring(&mut self, limit: usize) -> Result<Vec<u8>, Fault> {
+    /// A length whose data and comma have room in the outer netstring.
+    fn announced(&mut self, limit: usize) -> Result<usize, Fault> {
         let length = self.length(limit)?;
         if length >= self.left {
             return Err(self.fault(FORMAT, Some(Difference::OuterLength)));
         }
+        Ok(length)
+    }
+
+    fn data(&mut self, length: usize) -> Result<Vec<u8>, Fault> {
         let data = self
             .rest
             .get(..length)
@@ -133,7 +153,8 @@ impl Reading<'_> {
     }
 
     fn address(&mut self, limit: usize) -> Result<(), Fault> {
-        let address = self.netstring(limit)?;
+        let length = self.announced(limit)?;
+        let address = self.data(length)?;
         if address.iter().any(|byte| b"\r\n\0".contains(byte)) {
             return Err(self.fault(ADDRESS, Some(Difference::LineEndInAddress)));
         }
@@ -153,6 +174,7 @@ impl Fault {
         };
         let text = match self.why {
             ADDRESS => format!("{ADDRESS}{}", self.phase),
+            ENVELOPE => ENVELOPE.to_owned(),
             _ => format!("{} while receiving {}", self.why, self.phase),
         };
         let mut reply = vec!["<eof>".to_string()];
@@ -160,7 +182,10 @@ impl Fault {
             let status = if soft_bounce { 'Z' } else { 'D' };
             reply.insert(0, format!("{}:{status}{text},", text.len() + 1));
         }
-        let level = if self.why == ADDRESS { "warning: " } else { "" };
+        let level = match self.why {
+            ADDRESS | ENVELOPE => "warning: ",
+            _ => "",
+        };
         let mut log = vec![format!("connect from {client}")];
         let mut queue = Vec::new();
         if id == QUEUE_ID {

@@ -57,7 +57,7 @@ impl Case {
         Case {
             request,
             line_length_limit: numbers.pick(&[2048, 2048, 512]),
-            message_size_limit: numbers.pick(&[10_240_000, 10_240_000, 0, 40, 14]),
+            message_size_limit: numbers.pick(&[10_240_000, 10_240_000, 0, 400, 40, 14]),
             soft_bounce: numbers.one_in(8),
             verdict: numbers.pick(&[
                 "0",
@@ -196,7 +196,7 @@ fn address(numbers: &mut Numbers) -> Vec<u8> {
 
 fn netstring(data: &[u8], numbers: &mut Numbers) -> Vec<u8> {
     let zeros = if numbers.one_in(10) {
-        numbers.below(4)
+        numbers.pick(&[1, 2, 3, 17, 18, 19, 20, 21])
     } else {
         0
     };

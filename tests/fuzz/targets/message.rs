@@ -93,6 +93,9 @@ pub fn sample(random: &mut super::random::Random) -> Vec<u8> {
     ];
     input.extend(random.text(12, &lines));
     if random.below(8) == 0 {
+        input.extend(b"Message-Id:\n".repeat(random.below(40)));
+    }
+    if random.below(8) == 0 {
         input.extend(b"x".repeat(random.below(1200)));
     }
     input.extend(random.text(3, &lines));

@@ -11,13 +11,15 @@ use super::steps::Steps;
 /// Two bytes of limits, one that says how many bytes come at a time, and what the client sends.
 pub fn request(data: &[u8]) {
     let mut input = Input(data);
+    let limit = Some(u64::from(input.byte())).filter(|limit| (1..192).contains(limit));
     let limits = Limits {
-        message: Some(u64::from(input.byte())).filter(|limit| (1..192).contains(limit)),
+        message: limit,
+        envelope: limit,
         address: u64::from(input.byte()),
     };
     let step = usize::from(input.byte()).max(1);
     let bytes = input.0;
-    let expected = obvious::parse(bytes, limits.message, limits.address);
+    let expected = obvious::parse(bytes, limits);
     let slow = Steps::new(bytes, step);
     assert_eq!(read(slow, limits).map_err(sentence), expected);
     assert_eq!(read(bytes, limits).map_err(sentence), expected);
@@ -46,6 +48,7 @@ fn read(source: impl Read, limits: Limits) -> Result<Parts, Fault> {
 fn sentence(fault: Fault) -> String {
     match fault {
         Fault::Netstring(error, phase) => format!("{error} while {phase}"),
+        Fault::Envelope => obvious::ENVELOPE.to_owned(),
         Fault::Address(phase) => format!("{} while {phase}", obvious::ADDRESS),
     }
 }
@@ -66,7 +69,15 @@ pub mod tests {
         let mut inner = encode(&content);
         for _ in 0..random.below(5) {
             let address = random.text(9, &["a", "list-", "@", ".example", "\"", "-@[]"]);
+            if random.below(6) == 0 {
+                let zeros = [1, 18, 19, 20, 21][random.below(5)];
+                inner.extend(b"0".repeat(zeros));
+            }
             inner.extend(encode(&address));
+        }
+        if random.below(8) == 0 {
+            // An envelope about as long as the limit can be, of addresses that hold nothing.
+            inner.extend(b"0:,".repeat(random.below(80)));
         }
         let mut request = encode(&inner);
         if random.below(4) == 0 {

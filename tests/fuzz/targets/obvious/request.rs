@@ -1,5 +1,7 @@
 //! A QMQP request, read the obvious way: with all of its bytes at hand, one after the other.
 
+use crate::wire::qmqp::Limits;
+
 /// The parts of a request.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Parts {
@@ -15,6 +17,10 @@ const FORMAT: Complaint = "netstring format error";
 const SIZE: Complaint = "netstring length exceeds storage limit";
 const LOST: Complaint = "lost connection";
 pub const ADDRESS: Complaint = "CR, LF or NUL";
+pub const ENVELOPE: Complaint = "envelope too large";
+
+/// The most digits of a length.
+const DIGITS: usize = 20;
 
 const HEADER: &str = "receiving QMQP packet header";
 const CONTENT: &str = "receiving message content";
@@ -22,11 +28,22 @@ const SENDER: &str = "receiving sender address";
 const RECIPIENT: &str = "receiving recipient address";
 
 /// Reads a request, or says what is wrong with it and while what was being received.
-pub fn parse(bytes: &[u8], message: Option<u64>, address: u64) -> Result<Parts, String> {
+pub fn parse(bytes: &[u8], limits: Limits) -> Result<Parts, String> {
+    let Limits {
+        message,
+        envelope: most,
+        address,
+    } = limits;
     let during = |phase| move |complaint| format!("{complaint} while {phase}");
     let mut at = 0;
     let whole = length(bytes, &mut at, NOWHERE, None).map_err(during(HEADER))?;
     let end = at as u128 + u128::from(whole);
+    let mut behind = at;
+    let announced = length(bytes, &mut behind, end, message).map_err(during(CONTENT))?;
+    let envelope_begin = behind as u128 + u128::from(announced) + 1;
+    if most.is_some_and(|most| end > envelope_begin + u128::from(most)) {
+        return Err(ENVELOPE.to_owned());
+    }
     let content = netstring(bytes, &mut at, end, message).map_err(during(CONTENT))?;
     let sender = envelope(bytes, &mut at, end, address).map_err(during(SENDER))?;
     let mut recipients = Vec::new();
@@ -61,6 +78,9 @@ fn byte(bytes: &[u8], at: &mut usize, end: u128) -> Result<u8, Complaint> {
 fn length(bytes: &[u8], at: &mut usize, end: u128, limit: Option<u64>) -> Result<u64, Complaint> {
     let mut digits = String::from("0");
     loop {
+        if digits.len() == 1 + DIGITS + 1 {
+            return Err(FORMAT);
+        }
         match byte(bytes, at, end)? {
             b':' => break,
             digit @ b'0'..=b'9' => digits.push(char::from(digit)),

@@ -10,6 +10,7 @@ use crate::lookup::{MatchList, parent_style};
 use crate::queue::Verdict;
 use crate::session::{Client, Lists, Outcome, Session, Settings};
 use crate::wire::netstring::encode;
+use crate::wire::qmqp::Limits;
 use crate::wire::verp;
 
 use super::input::Input;
@@ -115,7 +116,12 @@ fn check(world: &World, outcome: Outcome) {
 fn request(world: &World) -> Result<Parts, String> {
     let plan = &world.0.plan;
     let limit = Some(plan.message_limit).filter(|&limit| limit > 0);
-    let parsed = obvious::parse(&world.0.input, limit, ADDRESS_LIMIT);
+    let limits = Limits {
+        message: limit,
+        envelope: limit,
+        address: ADDRESS_LIMIT,
+    };
+    let parsed = obvious::parse(&world.0.input, limits);
     parsed.map_err(|sentence| match plan.end {
         End::TimedOut => sentence.replace("lost connection", "read/write timeout"),
         End::Eof | End::Reset => sentence,
@@ -130,6 +136,7 @@ fn said(sentence: &str) -> Option<Vec<u8>> {
     let text = match sentence.strip_prefix(obvious::ADDRESS) {
         Some(rest) if rest.contains("sender") => "Error: CR, LF or NUL in sender address",
         Some(_) => "Error: CR, LF or NUL in recipient address",
+        None if sentence == obvious::ENVELOPE => "Error: envelope too large",
         None => sentence,
     };
     Some(format!("D{text}").into_bytes())
