@@ -33,6 +33,8 @@ mod memory;
 mod names;
 #[path = "launch/queue.rs"]
 mod queue;
+#[path = "launch/relay.rs"]
+mod relay;
 #[path = "launch/reply.rs"]
 mod reply;
 #[path = "launch/rights.rs"]

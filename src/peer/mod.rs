@@ -4,9 +4,10 @@
 //! Unlike Postfix, to whom a client is `unknown` whose name could not be looked up for now: its name is open. A list that
 //! has names cannot refuse it for good because a name server restarts.
 //! Unlike Postfix, where descriptor 0 is no Internet socket the launcher's environment is asked for the address first
-//! (TCPREMOTEIP, REMOTE_ADDR, stunnel's REMOTE_HOST): behind a launcher that uses pipes everybody would else be
-//! localhost[127.0.0.1], and a list that has 127.0.0.1 would let everybody in. Does not decide who may connect; that is
-//! `lookup::MatchList`. Authority: the client access page of the specification, section 2.
+//! (TCPREMOTEIP, REMOTE_ADDR, SOCAT_PEERADDR, NCAT_REMOTE_ADDR, stunnel's REMOTE_HOST): behind a launcher that uses pipes
+//! or a socket pair every client would else be localhost[127.0.0.1], and a list that has 127.0.0.1 would let all of them
+//! in. Does not decide who may connect; that is `lookup::MatchList`. Authority: the client access page of the
+//! specification, section 2.
 #![forbid(unsafe_code)]
 
 mod hosts;
@@ -22,8 +23,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::sys::socket::{AddressFamily, SockaddrStorage, getpeername, getsockopt, sockopt};
-use nix::sys::stat::{FileStat, SFlag, fstat};
+use nix::sys::socket::{
+    AddressFamily, SockaddrLike, SockaddrStorage, UnixAddr, getpeername, getsockname, getsockopt,
+    sockopt,
+};
 
 use crate::config::{Protocols, valid_hostname};
 use crate::log::{self, Shown};
@@ -77,6 +80,10 @@ pub enum Error {
     Listening,
     /// The system does not say who it is.
     Untold(Errno),
+    /// The connection is a socket that is neither of the Internet nor of this machine (vsock, netlink, ...).
+    Foreign,
+    /// Two launchers have left their variables in the environment, and the clients differ.
+    Disputed(Box<[Said; 2]>),
 }
 
 impl Display for Error {
@@ -96,6 +103,17 @@ impl Display for Error {
             Error::Untold(errno) => {
                 let why = log::errno_text(*errno);
                 write!(f, "cannot tell who the client is: {why}")
+            }
+            Error::Foreign => f.write_str(
+                "cannot tell who the client is: standard input is neither an Internet nor a UNIX-domain socket",
+            ),
+            Error::Disputed(said) => {
+                let [one, other] = &**said;
+                write!(
+                    f,
+                    "cannot tell who the client is: the environment has {one} and {other}: start the launcher \
+                     without the variable that is not its own (env -u)"
+                )
             }
         }
     }
@@ -117,15 +135,15 @@ impl Peer {
         match client_on(fd, ask, environment) {
             Client::Local => Ok(Peer::local()),
             Client::Gone => Ok(Peer::unknown()),
-            Client::Misnamed { variable, address } => {
+            Client::Misnamed(said) => {
                 log::warning(format_args!(
-                    "the environment's {variable} is no address: \"{}\"",
-                    Shown(address.as_bytes())
+                    "the environment's {} is no address: \"{}\"",
+                    said.variable,
+                    Shown(said.value.as_bytes())
                 ));
                 Ok(Peer::unknown())
             }
-            Client::None => Err(Error::Listening),
-            Client::Untold(errno) => Err(Error::Untold(errno)),
+            Client::Refused(error) => Err(error),
             Client::Remote { address, port } => Peer::remote(address, port, ask),
         }
     }
@@ -212,7 +230,7 @@ impl Peer {
 pub fn address_of(fd: BorrowedFd<'_>, ask: &Ask) -> Option<String> {
     match client_on(fd, ask, &|name| std::env::var_os(name)) {
         Client::Local => Some(Peer::local().addr),
-        Client::Gone | Client::None | Client::Untold(_) | Client::Misnamed { .. } => None,
+        Client::Gone | Client::Refused(_) | Client::Misnamed(_) => None,
         Client::Remote { address, .. } => Some(text_of(unmapped(address, &ask.protocols))),
     }
 }
@@ -229,19 +247,15 @@ fn unmapped(address: IpAddr, protocols: &Protocols) -> IpAddr {
 type Environment<'a> = &'a dyn Fn(&str) -> Option<OsString>;
 
 enum Client {
-    /// No Internet connection, and nobody has said that there is one further away.
+    /// No Internet connection, and no launcher has said that there is one further away.
     Local,
     /// An Internet connection that is no longer one.
     Gone,
     /// The launcher has said whose the connection is, and not by an address.
-    Misnamed {
-        variable: &'static str,
-        address: OsString,
-    },
-    /// A socket that clients are still to be accepted from.
-    None,
-    /// Unlike Postfix, to whom such a client is unknown and so refused for good: it may well be one that is let in.
-    Untold(Errno),
+    Misnamed(Said),
+    /// Unlike Postfix, to whom a client that the system does not tell is unknown and so refused for good: it may well be
+    /// one that is let in.
+    Refused(Error),
     Remote {
         address: IpAddr,
         port: Option<u16>,
@@ -263,49 +277,186 @@ fn client_on(fd: BorrowedFd<'_>, ask: &Ask, environment: Environment<'_>) -> Cli
                     port: Some(sin6.port()),
                 };
             }
-            client_named(ask, UNIX_VARIABLES, environment)
+            client_on_other_socket(fd, &peer, ask, environment)
         }
-        Err(Errno::ENOTSOCK) => match fstat(fd) {
-            Ok(stat) if is_pipe(&stat) => client_named(ask, PIPE_VARIABLES, environment),
-            Ok(_) => Client::Local,
-            Err(errno) => Client::Untold(errno),
-        },
-        Err(Errno::ENOTCONN) if getsockopt(&fd, sockopt::AcceptConn) == Ok(true) => Client::None,
+        Err(Errno::ENOTSOCK) => client_named(ask, LAUNCHERS, environment),
+        Err(Errno::ENOTCONN) if getsockopt(&fd, sockopt::AcceptConn) == Ok(true) => {
+            Client::Refused(Error::Listening)
+        }
         Err(Errno::ENOTCONN) => Client::Gone,
-        Err(errno) => Client::Untold(errno),
+        Err(errno) => Client::Refused(Error::Untold(errno)),
     }
 }
 
-/// Variables in which a launcher leaves the client's address and port: of UCSPI, of CGI and systemd, of stunnel.
-const PIPE_VARIABLES: &[(&str, &str)] = &[
-    ("TCPREMOTEIP", "TCPREMOTEPORT"),
-    ("REMOTE_ADDR", "REMOTE_PORT"),
-    ("REMOTE_HOST", "REMOTE_PORT"),
-];
-
-/// On a UNIX-domain socket REMOTE_ADDR is the other end's path (systemd), and only stunnel knows somebody farther away.
-const UNIX_VARIABLES: &[(&str, &str)] = &[("REMOTE_HOST", "REMOTE_PORT")];
-
-/// The client that the launcher names. A value that is no address leaves the client unknown: it came from somewhere,
-/// and must not pass for localhost.
-fn client_named(
+/// A UNIX-domain socket that was accepted has the name of the socket that listened, and its client is on this machine,
+/// wherever it has its message from. One without a name is half of a socket pair: a launcher holds the other half, and
+/// may have the client of a network behind it.
+fn client_on_other_socket(
+    fd: BorrowedFd<'_>,
+    peer: &SockaddrStorage,
     ask: &Ask,
-    variables: &[(&'static str, &str)],
     environment: Environment<'_>,
 ) -> Client {
-    if !ask.environment {
-        return Client::Local;
+    if peer.family() != Some(AddressFamily::Unix) {
+        return Client::Refused(Error::Foreign);
     }
-    let said = variables
-        .iter()
-        .find_map(|(variable, port)| Some((variable, environment(variable)?, port)));
-    let Some((variable, address, port)) = said else {
-        return Client::Local;
-    };
-    let port = environment(port).and_then(|port| port.to_str()?.parse().ok());
-    match address.to_str().and_then(parse_scoped) {
-        Some(address) => Client::Remote { address, port },
-        None => Client::Misnamed { variable, address },
+    match getsockname::<UnixAddr>(fd.as_raw_fd()) {
+        Ok(own) if own.path_len() == 0 => client_named(ask, LAUNCHERS, environment),
+        Ok(_) => client_named(ask, NAMED_SOCKET_LAUNCHERS, environment),
+        Err(errno) => Client::Refused(Error::Untold(errno)),
+    }
+}
+
+/// How a launcher tells whose the connection is.
+struct Launcher {
+    address: &'static str,
+    port: &'static str,
+    /// Reads the value of `address`; the port is for launchers that give one with every address of the Internet.
+    read: fn(&str, Option<u16>) -> Place,
+}
+
+/// Where a launcher says that the client is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Address(IpAddr),
+    /// The client of a UNIX-domain socket that the launcher listens on.
+    Here,
+    Unreadable,
+}
+
+impl Place {
+    /// Whether this is the same client, an IPv4 address being the same where it is written as an IPv6 one.
+    fn is(self, other: Place) -> bool {
+        match (self, other) {
+            (Place::Address(one), Place::Address(other)) => {
+                one.to_canonical() == other.to_canonical()
+            }
+            (one, other) => one == other,
+        }
+    }
+}
+
+/// What an environment variable says about the client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Said {
+    variable: &'static str,
+    value: OsString,
+}
+
+impl Display for Said {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}={}", self.variable, Shown(self.value.as_bytes()))
+    }
+}
+
+/// Of UCSPI; of CGI and systemd; of socat; of ncat; of stunnel.
+const LAUNCHERS: &[Launcher] = &[
+    Launcher {
+        address: "TCPREMOTEIP",
+        port: "TCPREMOTEPORT",
+        read: place_of,
+    },
+    Launcher {
+        address: "REMOTE_ADDR",
+        port: "REMOTE_PORT",
+        read: place_of_systemd,
+    },
+    Launcher {
+        address: "SOCAT_PEERADDR",
+        port: "SOCAT_PEERPORT",
+        read: place_of_socat,
+    },
+    Launcher {
+        address: "NCAT_REMOTE_ADDR",
+        port: "NCAT_REMOTE_PORT",
+        read: place_of_ncat,
+    },
+    STUNNEL,
+];
+
+const STUNNEL: Launcher = Launcher {
+    address: "REMOTE_HOST",
+    port: "REMOTE_PORT",
+    read: place_of,
+};
+
+/// On a UNIX-domain socket with a name only stunnel knows of a client farther away.
+const NAMED_SOCKET_LAUNCHERS: &[Launcher] = &[STUNNEL];
+
+/// The client that the launcher names. A value that is no address leaves the client unknown: it came from somewhere,
+/// and must not pass for localhost. A process inherits the variables of all launchers before it, in an order that says
+/// nothing about which one is the nearest: where they differ there is no telling.
+fn client_named(ask: &Ask, launchers: &[Launcher], environment: Environment<'_>) -> Client {
+    let mut client = Client::Local;
+    if !ask.environment {
+        return client;
+    }
+    let mut first: Option<(Place, Said)> = None;
+    for launcher in launchers {
+        let Some(value) = environment(launcher.address) else {
+            continue;
+        };
+        let port = environment(launcher.port).and_then(|port| port.to_str()?.parse().ok());
+        let place = value
+            .to_str()
+            .map_or(Place::Unreadable, |value| (launcher.read)(value, port));
+        let said = Said {
+            variable: launcher.address,
+            value,
+        };
+        match first {
+            // CGI's REMOTE_HOST is the name that belongs to REMOTE_ADDR.
+            Some(_) if place == Place::Unreadable && said.variable == STUNNEL.address => {}
+            Some((before, _)) if before.is(place) => {}
+            Some((_, before)) => {
+                return Client::Refused(Error::Disputed(Box::new([before, said])));
+            }
+            None => {
+                client = match place {
+                    Place::Address(address) => Client::Remote { address, port },
+                    Place::Here => Client::Local,
+                    Place::Unreadable => Client::Misnamed(said.clone()),
+                };
+                first = Some((place, said));
+            }
+        }
+    }
+    client
+}
+fn place_of(value: &str, _: Option<u16>) -> Place {
+    parse_scoped(value).map_or(Place::Unreadable, Place::Address)
+}
+
+/// systemd has a path, or an abstract name with `@` before it, for the other end of a UNIX-domain socket.
+fn place_of_systemd(value: &str, port: Option<u16>) -> Place {
+    if value.starts_with(['/', '@']) {
+        return Place::Here;
+    }
+    place_of(value, port)
+}
+
+/// socat writes an IPv6 address in brackets and in full. For a UNIX-domain socket it has the path to which the client has
+/// bound its own, `\0` and an abstract name, or `<anon>`. That path may be relative and look like an address; but where
+/// there is no port there is no Internet connection.
+fn place_of_socat(value: &str, port: Option<u16>) -> Place {
+    if value == "<anon>" || value.starts_with('/') || value.starts_with("\\0") {
+        return Place::Here;
+    }
+    let bare = value
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'));
+    match port {
+        Some(_) => place_of(bare.unwrap_or(value), port),
+        None => Place::Unreadable,
+    }
+}
+
+/// ncat has the word `localhost`, and no port, for every client of a UNIX-domain socket.
+fn place_of_ncat(value: &str, port: Option<u16>) -> Place {
+    match port {
+        Some(_) => place_of(value, port),
+        None if value == "localhost" => Place::Here,
+        None => Place::Unreadable,
     }
 }
 
@@ -317,10 +468,6 @@ fn parse_scoped(text: &str) -> Option<IpAddr> {
         IpAddr::V4(_) if !scope.is_empty() => None,
         IpAddr::V4(_) | IpAddr::V6(_) => Some(address),
     }
-}
-
-fn is_pipe(stat: &FileStat) -> bool {
-    stat.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFIFO.bits()
 }
 
 /// An address as the C library writes it. The standard library differs in one form: the IPv4-compatible `::1.2.3.4`.

@@ -3,8 +3,9 @@
 use std::fs::File;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsFd;
+use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::OpenOptionsExt;
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{SocketAddr as UnixSocketAddr, UnixListener, UnixStream};
 
 use nix::fcntl::OFlag;
 use nix::sys::socket::{SockFlag, SockType, socket};
@@ -51,6 +52,17 @@ const LOCAL: &str = "localhost[127.0.0.1]:0 127.0.0.1 0";
 const NOBODY: &str = "unknown[unknown]:unknown unknown 0";
 const UCSPI: &[(&str, &str)] = &[("TCPREMOTEIP", "192.0.2.7"), ("TCPREMOTEPORT", "4711")];
 const CGI: &[(&str, &str)] = &[("REMOTE_ADDR", "2001:db8::5"), ("REMOTE_PORT", "99")];
+const SOCAT: &[(&str, &str)] = &[
+    (
+        "SOCAT_PEERADDR",
+        "[2001:0db8:0000:0000:0000:0000:0000:0006]",
+    ),
+    ("SOCAT_PEERPORT", "97"),
+];
+const NCAT: &[(&str, &str)] = &[
+    ("NCAT_REMOTE_ADDR", "192.0.2.6"),
+    ("NCAT_REMOTE_PORT", "96"),
+];
 const STUNNEL: &[(&str, &str)] = &[("REMOTE_HOST", "192.0.2.8"), ("REMOTE_PORT", "98")];
 
 #[test]
@@ -155,14 +167,107 @@ fn on_a_pipe_the_launcher_says_who_it_is() {
     );
 }
 
+/// The server's end of a connection to a UNIX-domain socket that listens.
+fn accepted(address: &UnixSocketAddr) -> (UnixStream, UnixStream) {
+    let listener = UnixListener::bind_addr(address).expect("bind");
+    let client = UnixStream::connect_addr(address).expect("connect");
+    (listener.accept().expect("accept").0, client)
+}
+
 #[test]
-fn on_a_unix_domain_socket_only_stunnel_says_who_it_is() {
-    let (ours, _theirs) = UnixStream::pair().expect("pair");
-    let on_socket = |variables: &[(&str, &str)]| on(&ours, &ask(), variables);
-    assert_eq!(on_socket(STUNNEL), "unknown[192.0.2.8]:98 192.0.2.8 2");
-    assert_eq!(on_socket(UCSPI), LOCAL);
-    assert_eq!(on_socket(&[("REMOTE_ADDR", "/run/client")]), LOCAL);
-    assert_eq!(on_socket(&[("REMOTE_HOST", "mail.example.com")]), NOBODY);
+fn on_an_accepted_unix_domain_socket_only_stunnel_says_who_it_is() {
+    let name = format!("qmqpd-peer-{}", std::process::id());
+    let path = std::env::temp_dir().join(&name);
+    for address in [
+        UnixSocketAddr::from_abstract_name(name).expect("name"),
+        UnixSocketAddr::from_pathname(&path).expect("path"),
+    ] {
+        let (ours, _theirs) = accepted(&address);
+        let on_socket = |variables: &[(&str, &str)]| on(&ours, &ask(), variables);
+        assert_eq!(on_socket(STUNNEL), "unknown[192.0.2.8]:98 192.0.2.8 2");
+        assert_eq!(on_socket(UCSPI), LOCAL);
+        assert_eq!(on_socket(SOCAT), LOCAL);
+        assert_eq!(on_socket(&[("REMOTE_ADDR", "/run/client")]), LOCAL);
+        assert_eq!(on_socket(&[("REMOTE_HOST", "mail.example.com")]), NOBODY);
+    }
+    std::fs::remove_file(path).expect("remove");
+}
+
+#[test]
+fn behind_a_socket_pair_or_a_pipe_the_launcher_says_who_it_is() {
+    let (pair, _other) = UnixStream::pair().expect("pair");
+    let (pipe, _write) = pipe().expect("pipe");
+    for fd in [pair.as_fd(), pipe.as_fd()] {
+        for (variables, client) in [
+            (UCSPI, "unknown[192.0.2.7]:4711 192.0.2.7 2"),
+            (CGI, "unknown[2001:db8::5]:99 IPv6:2001:db8::5 10"),
+            (STUNNEL, "unknown[192.0.2.8]:98 192.0.2.8 2"),
+            (SOCAT, "unknown[2001:db8::6]:97 IPv6:2001:db8::6 10"),
+            (NCAT, "unknown[192.0.2.6]:96 192.0.2.6 2"),
+        ] {
+            assert_eq!(on(fd, &ask(), variables), client, "{variables:?}");
+        }
+    }
+}
+
+#[test]
+fn socat_and_ncat_write_addresses_in_ways_of_their_own() {
+    let (pair, _other) = UnixStream::pair().expect("pair");
+    for (variable, value, port, client) in [
+        (
+            "SOCAT",
+            "192.0.2.1",
+            "9",
+            "unknown[192.0.2.1]:9 192.0.2.1 2",
+        ),
+        (
+            "SOCAT",
+            "[0000:0000:0000:0000:0000:ffff:c000:0201]",
+            "9",
+            "unknown[192.0.2.1]:9 192.0.2.1 2",
+        ),
+        ("SOCAT", "[::1]", "9", "unknown[::1]:9 IPv6:::1 10"),
+        ("SOCAT", "::1", "9", "unknown[::1]:9 IPv6:::1 10"),
+        ("SOCAT", "[::1", "9", NOBODY),
+        ("SOCAT", "", "9", NOBODY),
+        ("SOCAT", "192.0.2.1", "", NOBODY),
+        ("SOCAT", "192.0.2.1", "65536", NOBODY),
+        ("SOCAT", "<anon>", "", LOCAL),
+        ("SOCAT", "/run/client", "", LOCAL),
+        ("SOCAT", "\\0client", "", LOCAL),
+        ("SOCAT", "client", "", NOBODY),
+        ("SOCAT", "2", "1023", NOBODY),
+        (
+            "NCAT",
+            "192.0.2.1",
+            "65535",
+            "unknown[192.0.2.1]:65535 192.0.2.1 2",
+        ),
+        (
+            "NCAT",
+            "::ffff:192.0.2.1",
+            "9",
+            "unknown[192.0.2.1]:9 192.0.2.1 2",
+        ),
+        (
+            "NCAT",
+            "fe80::1%lo",
+            "9",
+            "unknown[fe80::1]:9 IPv6:fe80::1 10",
+        ),
+        ("NCAT", "localhost", "", LOCAL),
+        ("NCAT", "localhost", "9", NOBODY),
+        ("NCAT", "192.0.2.1", "", NOBODY),
+    ] {
+        let (address_variable, port_variable) = match variable {
+            "SOCAT" => ("SOCAT_PEERADDR", "SOCAT_PEERPORT"),
+            _ => ("NCAT_REMOTE_ADDR", "NCAT_REMOTE_PORT"),
+        };
+        let variables = [(address_variable, value), (port_variable, port)];
+        assert_eq!(on(&pair, &ask(), &variables), client, "{variables:?}");
+    }
+    let without_a_port = [("SOCAT_PEERADDR", "<anon>")];
+    assert_eq!(on(&pair, &ask(), &without_a_port), LOCAL);
 }
 
 #[test]
@@ -176,23 +281,103 @@ fn a_launcher_that_names_no_address_leaves_the_client_unknown() {
         "[::1]",
         "1.2.3.4%eth0",
     ] {
-        let said = [("TCPREMOTEIP", value), ("REMOTE_ADDR", "127.0.0.1")];
+        let said = [("TCPREMOTEIP", value)];
         assert_eq!(on(&read, &ask(), &said), NOBODY, "{value}");
     }
 }
 
+/// A process has the variables of all launchers before it.
 #[test]
-fn the_environment_is_not_asked_where_it_is_not_the_clients_nor_about_a_file() {
+fn launchers_that_differ_about_the_client_leave_it_open() {
     let (read, _write) = pipe().expect("pipe");
+    let on_pipe = |variables: &[(&str, &str)]| on(&read, &ask(), variables);
+    let all = [UCSPI, CGI, SOCAT, NCAT, &[("REMOTE_HOST", "192.0.2.8")]];
+    for one in all {
+        for other in all.iter().filter(|other| **other != one) {
+            let said = on_pipe(&[one, *other].concat());
+            assert!(
+                said.contains("cannot tell who the client is: the environment has "),
+                "{said}"
+            );
+            assert!(
+                said.contains(one[0].1) && said.contains(other[0].1),
+                "{said}"
+            );
+        }
+    }
+    let local = [("REMOTE_ADDR", "/run/client")];
+    for one in [UCSPI, SOCAT, NCAT] {
+        let said = on_pipe(&[one, &local].concat());
+        assert!(said.starts_with("cannot tell"), "{said}");
+    }
+    let said = on_pipe(&[("TCPREMOTEIP", ""), ("REMOTE_ADDR", "127.0.0.1")]);
+    assert!(said.starts_with("cannot tell"), "{said}");
+}
+
+#[test]
+fn launchers_that_agree_about_the_client_are_believed() {
+    let (read, _write) = pipe().expect("pipe");
+    let on_pipe = |variables: &[(&str, &str)]| on(&read, &ask(), variables);
+    let mapped = [
+        ("TCPREMOTEIP", "192.0.2.7"),
+        (
+            "SOCAT_PEERADDR",
+            "[0000:0000:0000:0000:0000:ffff:c000:0207]",
+        ),
+        ("SOCAT_PEERPORT", "4711"),
+    ];
+    assert_eq!(on_pipe(&mapped), "unknown[192.0.2.7]:unknown 192.0.2.7 2");
+    let cgi_with_a_name = [CGI, &[("REMOTE_HOST", "mail.example.com")]].concat();
+    assert_eq!(on_pipe(&cgi_with_a_name), on_pipe(CGI));
+    let both_here = [("REMOTE_ADDR", "@client"), ("SOCAT_PEERADDR", "<anon>")];
+    assert_eq!(on_pipe(&both_here), LOCAL);
+}
+
+#[test]
+fn a_socket_of_another_family_is_an_error() {
+    let netlink = socket(
+        AddressFamily::Netlink,
+        SockType::Raw,
+        SockFlag::empty(),
+        None,
+    )
+    .expect("socket");
+    for environment in [true, false] {
+        let ask = Ask {
+            environment,
+            ..ask()
+        };
+        let error = "cannot tell who the client is: standard input is neither an Internet nor a UNIX-domain socket";
+        assert_eq!(on(&netlink, &ask, SOCAT), error);
+        assert_eq!(address_of(netlink.as_fd(), &ask), None);
+    }
+}
+
+#[test]
+fn the_environment_is_not_asked_where_it_is_not_the_clients() {
+    let (read, _write) = pipe().expect("pipe");
+    let (pair, _other) = UnixStream::pair().expect("pair");
     let resident = Ask {
         environment: false,
         ..ask()
     };
-    assert_eq!(on(&read, &resident, UCSPI), LOCAL);
-    assert_eq!(
-        on(File::open("/dev/null").expect("open"), &ask(), UCSPI),
-        LOCAL
-    );
+    for variables in [UCSPI, SOCAT, NCAT, STUNNEL] {
+        assert_eq!(on(&read, &resident, variables), LOCAL);
+        assert_eq!(on(&pair, &resident, variables), LOCAL);
+    }
+}
+
+/// A terminal or a file stands between a launcher and the program as a pipe does.
+#[test]
+fn the_environment_is_asked_whatever_is_no_socket() {
+    let terminal = File::open("/dev/ptmx").expect("terminal");
+    let file = File::open("/dev/null").expect("open");
+    for fd in [terminal.as_fd(), file.as_fd()] {
+        assert_eq!(
+            on(fd, &ask(), SOCAT),
+            "unknown[2001:db8::6]:97 IPv6:2001:db8::6 10"
+        );
+    }
 }
 
 #[test]
