@@ -3,7 +3,8 @@
 //! `postmap -q - TYPE:NAME` is started with the rights of the start, and waits until the client is known. Then it is
 //! given everything that a list may ask of the table, one key a line, and says which of them the table has. So no
 //! database library is mapped, and no plugin loaded, by a process that serves strangers. It exits 1 for "not found" and
-//! for "cannot tell" alike: whatever it says on standard error then makes it the second.
+//! for "cannot tell" alike. The second one ends in a line `fatal:`, for every type of table, damaged file and dead server
+//! that was tried; a warning alone (the source is newer than the database, a rule is malformed) is no failure.
 //!
 //! A process that forks for one client after another has `postmap -s` write out all keys of a table that is an indexed
 //! file, and watches the file. For tables of other types each child starts a program, unless it is in a chroot: there is
@@ -40,6 +41,22 @@ const SNAPSHOT_SIZE: usize = 256 * 1024 * 1024;
 
 /// How many lines of complaint are passed on.
 const COMPLAINTS: usize = 20;
+
+/// The levels of messages that end a lookup, as they follow the program's name.
+const FAILURES: &[&str] = &["fatal: ", "panic: ", "error: "];
+
+/// What warnings say when postmap takes a key for not found, and did not look it up.
+///
+/// Unlike Postfix, which goes on to the next rule when PCRE or the C library gives a match up, and takes nis tables without
+/// a domain for empty ones: the rule or the table may be the one that keeps the client out.
+const UNANSWERED: &[&str] = &[
+    " limit exceeded",
+    "JIT stack limit reached",
+    "nested recursion at the same subject position",
+    "no more memory",
+    "Memory exhausted",
+    "NIS lookups disabled",
+];
 
 /// The types that Postfix comes with, here or in packages of their own. Each with its keys, where they do not depend
 /// on the table's name.
@@ -174,9 +191,7 @@ impl Postmap {
         if output.status.code() != Some(0) || output.cut {
             return Err(complaints);
         }
-        for complaint in complaints {
-            log::warning(format_args!("{complaint}"));
-        }
+        log_all(&complaints);
         let lines = output.stdout.split(|&b| b == b'\n');
         let key = |line: &[u8]| {
             Some(
@@ -191,14 +206,16 @@ impl Postmap {
     /// The keys that were found, or what keeps anybody from knowing.
     fn read(&self, output: &Output, keys: &[String]) -> Result<Vec<String>, Vec<String>> {
         let complaints = self.complaints(&output.stderr);
+        let is_answer = !output.cut && !says_failure(&output.stderr);
         match output.status.code() {
-            Some(0) if !output.cut => {
-                for complaint in complaints {
-                    log::warning(format_args!("{complaint}"));
-                }
+            Some(0) if is_answer => {
+                log_all(&complaints);
                 Ok(found(&output.stdout, keys))
             }
-            Some(1) if output.stderr.is_empty() && output.stdout.is_empty() => Ok(Vec::new()),
+            Some(1) if is_answer && output.stdout.is_empty() => {
+                log_all(&complaints);
+                Ok(Vec::new())
+            }
             Some(0 | 1) => Err(complaints),
             Some(_) | None => {
                 let mut complaints = complaints;
@@ -208,7 +225,7 @@ impl Postmap {
         }
     }
 
-    /// What postmap has said, as a daemon would have said it.
+    /// What postmap has said, as a daemon would have said it, each line once: a warning may come with every key.
     fn complaints(&self, stderr: &[u8]) -> Vec<String> {
         let name = &self.name;
         let lines = stderr
@@ -234,7 +251,13 @@ impl Postmap {
                 None => Some(text.to_owned()),
             }
         };
-        lines.filter_map(translate).take(COMPLAINTS).collect()
+        let mut complaints: Vec<String> = Vec::new();
+        for complaint in lines.filter_map(translate) {
+            if complaints.len() < COMPLAINTS && !complaints.contains(&complaint) {
+                complaints.push(complaint);
+            }
+        }
+        complaints
     }
 
     fn use_proxy(&self, problem: &str) -> String {
@@ -309,6 +332,25 @@ impl Table for Postmap {
             Ok(found) => Ok(found.iter().any(|own| own == key).then(Vec::new)),
             Err(complaints) => Err(Problem(complaints.clone())),
         }
+    }
+}
+
+/// Whether there is a line that says that something could not be looked up.
+fn says_failure(stderr: &[u8]) -> bool {
+    let mut lines = stderr.split(|&b| b == b'\n');
+    lines.any(|line| {
+        let line = String::from_utf8_lossy(line);
+        let Some(text) = line.strip_prefix("postmap: ") else {
+            return false;
+        };
+        FAILURES.iter().any(|level| text.starts_with(level))
+            || UNANSWERED.iter().any(|what| text.contains(what))
+    })
+}
+
+fn log_all(complaints: &[String]) {
+    for complaint in complaints {
+        log::warning(format_args!("{complaint}"));
     }
 }
 
@@ -407,6 +449,36 @@ mod tests {
             ),
         ] {
             assert_eq!(keys_of(kind, name), keys, "{kind}:{name}");
+        }
+    }
+
+    #[test]
+    fn a_failure_is_known_by_its_level_or_by_what_postmap_did_not_do() {
+        for (stderr, failed) in [
+            ("", false),
+            (
+                "postmap: warning: database x.db is older than source file x\n",
+                false,
+            ),
+            ("postmap: warning: table fatal: x\npostmap: note\n", false),
+            ("BDB0061 PANIC: x\nfatal: y\nerror: z\n", false),
+            ("postmap: warning: x\npostmap: fatal: y\n", true),
+            ("postmap: panic: y", true),
+            ("postmap: error: y\npostmap: z", true),
+            (
+                "postmap: warning: pcre map x, line 1: match limit exceeded\n",
+                true,
+            ),
+            (
+                "postmap: warning: pcre map x, line 1: matching depth limit exceeded\n",
+                true,
+            ),
+            (
+                "postmap: warning: dict_nis_init: NIS domain name not set - NIS lookups disabled",
+                true,
+            ),
+        ] {
+            assert_eq!(says_failure(stderr.as_bytes()), failed, "{stderr}");
         }
     }
 

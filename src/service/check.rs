@@ -166,6 +166,10 @@ fn check_lists(report: &mut Report, config: &Config) {
         let advice = "Serving, a client that is held against this item is answered Z, try later.";
         report.error(&format!("{place}: {}", problem.text), Some(advice));
     }
+    // What tables that do answer have warned of.
+    for (_, text) in log::take_kept() {
+        report.warning(&format!("{}: {text}", place(config, list_in(&text))), None);
+    }
     check_access(report, config, &lists);
 }
 
