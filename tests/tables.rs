@@ -21,11 +21,12 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use harness::dialogue;
-use harness::instance::Instance;
+use harness::instance::{Instance, install_program, mail_owner};
 use harness::launchers::connect_from;
 use harness::lists::{self, CLIENTS, Client, LOG, List, Maker, letter};
 use harness::master::{self, Master};
-use harness::server::Server;
+use harness::server::{Server, our_program};
+use nix::unistd::chown;
 
 /// How many lists are made up.
 const LISTS: usize = 250;
@@ -351,26 +352,93 @@ fn a_file_that_only_root_can_read_is_opened_before_root_is_given_up() {
     if master::is_missing(test) {
         return;
     }
-    let tables = "texthash:DIR/text, cidr:DIR/cidr, regexp:DIR/regexp, cdb:DIR/made, hash:DIR/made, pcre:DIR/regexp";
+    let tables = "texthash:DIR/text, cidr:DIR/cidr, regexp:DIR/regexp, cdb:DIR/made, hash:DIR/made, btree:DIR/tree, \
+                  lmdb:DIR/made";
+    let files = tables_for_root();
     for options in [&[][..], &["-c"]] {
         for table in tables.split(", ") {
             let instance = instance(&format!("!{table} fail:x"), &[]);
-            let dir = lists::temporary("root");
-            for kind in ["cdb", "hash"] {
-                let (suffix, bytes) = lists::postmap(&dir, kind, &[], "localhost x\n");
-                instance.write(&format!("made.{suffix}"), &bytes);
-            }
-            fs::remove_dir_all(dir).unwrap();
-            instance.write("text", b"localhost x\n");
-            instance.write("cidr", b"127.0.0.0/8 x\n");
-            instance.write("regexp", b"/local/ x\n");
-            for name in ["text", "cidr", "regexp", "made.cdb", "made.db"] {
-                let mode = fs::Permissions::from_mode(0o600);
-                fs::set_permissions(instance.dir.join(name), mode).unwrap();
-            }
+            write_for_root_alone(&instance, &files);
             let (reply, log) = as_root(&instance, &[], options);
             assert_eq!(reply, REFUSED, "{table} {options:?} {log}");
+            let other = format!("qmqpd_authorized_clients={table}");
+            let other = other.replace("DIR", &instance.dir.join("other").display().to_string());
+            let (reply, log) = as_root(&instance, &[], &["-o", &other]);
+            assert_eq!(reply, REFUSED, "{other} {log}");
         }
+    }
+}
+
+/// The files of tables that have the client `localhost`, and below `other` of tables that do not have it.
+fn tables_for_root() -> Vec<(String, Vec<u8>)> {
+    let dir = lists::temporary("root");
+    let mut files = Vec::new();
+    for (place, name, addr) in [
+        ("", "localhost", "127.0.0.1"),
+        ("other/", "other", "127.0.0.2"),
+    ] {
+        let mut put = |file: &str, bytes: Vec<u8>| files.push((format!("{place}{file}"), bytes));
+        put("text", format!("{name} x\n").into_bytes());
+        put("regexp", format!("/^{name}/ x\n").into_bytes());
+        put("cidr", format!("{addr} x\n").into_bytes());
+        for (kind, base) in [
+            ("cdb", "made"),
+            ("hash", "made"),
+            ("btree", "tree"),
+            ("lmdb", "made"),
+        ] {
+            let (suffix, bytes) = lists::postmap(&dir, kind, &[], &format!("{name} x\n"));
+            put(&format!("{base}.{suffix}"), bytes);
+        }
+    }
+    fs::remove_dir_all(dir).unwrap();
+    files
+}
+
+/// Puts files into an instance that only root can read.
+fn write_for_root_alone(instance: &Instance, files: &[(String, Vec<u8>)]) {
+    fs::create_dir(instance.dir.join("other")).unwrap();
+    for (name, bytes) in files {
+        instance.write(name, bytes);
+        set_mode(&instance.dir.join(name), 0o600);
+    }
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+#[test]
+fn a_pattern_table_that_only_root_can_read_is_unavailable_and_check_says_what_to_do() {
+    let test = "a_pattern_table_that_only_root_can_read_is_unavailable_and_check_says_what_to_do";
+    if master::is_missing(test) {
+        return;
+    }
+    let owner = mail_owner().unwrap();
+    for options in [&[][..], &["-c"]] {
+        let instance = instance("!pcre:DIR/regexp fail:x", &[]);
+        write_for_root_alone(
+            &instance,
+            &[("regexp".to_owned(), b"/^localhost/ x\n".to_vec())],
+        );
+        let file = instance.dir.join("regexp");
+        let why = format!("open {}: Permission denied", file.display());
+        let (reply, log) = as_root(&instance, &[], options);
+        assert_eq!(reply, CANNOT_TELL, "{log}");
+        assert!(log.contains(&why), "{log}");
+        let (report, _) = as_root(&instance, &[], &["--check"]);
+        assert!(report.contains(&why), "{report}");
+        assert!(
+            report.contains("User postfix asks it: \"chgrp postfix\""),
+            "{report}"
+        );
+        // What it says helps.
+        chown(&file, None, Some(owner.gid)).unwrap();
+        set_mode(&file, 0o640);
+        let (reply, log) = as_root(&instance, &[], options);
+        assert_eq!(reply, REFUSED, "{log}");
+        let (report, _) = as_root(&instance, &[], &["--check"]);
+        assert!(!report.contains("unavailable"), "{report}");
     }
 }
 
@@ -615,38 +683,238 @@ fn a_rule_that_pcre_gives_up_lets_nobody_past() {
     }
 }
 
+/// Has a program in the place of postmap(1) write down what it is given: arguments, environment, descriptors, rights and
+/// input. The report is data/TYPE.
+const CONFESSION: &str = "\
+for table; do :; done; exec >DATA/${table%%:*}; echo \"$# $*\"; env | grep -v PWD= | sort; ls /proc/self/fd | tr '\\n' ' '; echo
+grep -E '^(Uid|Gid|Groups|CapInh|CapPrm|CapEff|CapAmb|NoNewPrivs):' /proc/self/status | tr -s '\\t ' ' '; cat; exit 1";
+
+/// An instance with this list, where postmap(1) writes down what it is given.
+fn confessing(list: &str) -> Instance {
+    let instance = instance(list, &["command_directory = DIR", "meta_directory = DIR"]);
+    let data = instance.dir.join("data");
+    set_mode(&data, 0o777);
+    fake_postmap(
+        &instance,
+        &CONFESSION.replace("DATA", &data.display().to_string()),
+    );
+    instance
+}
+
+fn confession(dir: &Path, kind: &str) -> String {
+    fs::read_to_string(dir.join("data").join(kind)).unwrap()
+}
+
+/// The rights of a program that is told a name.
+fn few_rights(uid: u32, gid: u32, groups: &str) -> String {
+    let ids = |id: u32| format!("{id} {id} {id} {id}");
+    let none = ["CapInh", "CapPrm", "CapEff", "CapAmb"].map(|set| format!("{set}: {:016x}\n", 0));
+    format!(
+        "Uid: {}\nGid: {}\nGroups: {groups}\n{}NoNewPrivs: 1\n",
+        ids(uid),
+        ids(gid),
+        none.concat()
+    )
+}
+
+/// What a program reports that was given nothing but these.
+fn given(arguments: &str, config: &Path, rights: &str, input: &str) -> String {
+    let config = config.display();
+    format!("{arguments}\nMAIL_CONFIG={config}\n0 1 2 3 \n{rights}{input}")
+}
+
 #[test]
 fn postmap_gets_its_keys_and_nothing_else() {
     let test = "postmap_gets_its_keys_and_nothing_else";
     if master::is_missing(test) {
         return;
     }
+    let owner = mail_owner().unwrap();
+    let groups = nix::unistd::getgrouplist(c"postfix", owner.gid).unwrap();
+    let groups: String = groups.iter().map(|group| format!("{group} ")).collect();
+    let rights = few_rights(owner.uid.as_raw(), owner.gid.as_raw(), &groups);
+    // Root with groups, and with rights that outlive a change of user.
+    let launcher = [
+        "setpriv",
+        "--groups",
+        "0,4",
+        "--inh-caps",
+        "+chown,+kill",
+        "--ambient-caps",
+        "+chown,+kill",
+    ];
+    for options in [&[][..], &["-c"]] {
+        let instance = confessing("pcre:a;b $(x), new:y, 127.0.0.1, hash:z");
+        instance.write("dynamicmaps.cf", b"# c\nnew postfix-new.so open_new\n");
+        let (reply, log) = as_root(&instance, &launcher, options);
+        assert_eq!(reply, LET_IN, "{log}");
+        for table in ["pcre:a;b", "new:y"] {
+            let kind = table.split(':').next().unwrap();
+            let expected = given(
+                &format!("3 -q - {table}"),
+                &instance.config_directory(),
+                &rights,
+                "localhost\n127.0.0.1\n",
+            );
+            assert_eq!(confession(&instance.dir, kind), expected, "{options:?}");
+        }
+        let not_reached = instance.dir.join("data/hash");
+        assert!(!not_reached.exists(), "started for nothing");
+    }
+    for command in [&["--explain", "127.0.0.1", "localhost"][..], &["--check"]] {
+        let instance = confessing("pcre:x");
+        as_root(&instance, &launcher, command);
+        let said = confession(&instance.dir, "pcre");
+        assert!(said.contains(&rights), "{command:?} {said}");
+    }
+}
+
+#[test]
+fn a_user_starts_postmap_as_itself() {
+    let test = "a_user_starts_postmap_as_itself";
+    if master::is_missing(test) {
+        return;
+    }
+    let instance = confessing("pcre:x, 127.0.0.1");
+    let launcher = [
+        "setpriv",
+        "--reuid",
+        "54321",
+        "--regid",
+        "54322",
+        "--clear-groups",
+        "--inh-caps",
+        "+chown,+kill",
+        "--ambient-caps",
+        "+chown,+kill",
+    ];
+    let program = our_program(&instance);
+    let output = Command::new(launcher[0])
+        .args(&launcher[1..])
+        .arg(program)
+        .args(["-S", "-o", "qmqpd_log_stderr=yes"])
+        .env_clear()
+        .env("MAIL_CONFIG", instance.config_directory())
+        .stdin(Stdio::piped())
+        .output()
+        .unwrap();
+    let expected = given(
+        "3 -q - pcre:x",
+        &instance.config_directory(),
+        &few_rights(54321, 54322, ""),
+        "localhost\n127.0.0.1\n",
+    );
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(confession(&instance.dir, "pcre"), expected, "{log}");
+}
+
+#[test]
+fn root_is_told_no_name() {
+    let test = "root_is_told_no_name";
+    if master::is_missing(test) {
+        return;
+    }
+    let group = mail_owner().unwrap().gid;
+    // Mode of the directory and of the file, group of both, and whether mail_owner can read the file.
+    for (directory, file, group, readable) in [
+        (0o755, 0o644, None, true),
+        (0o755, 0o640, Some(group), true),
+        (0o710, 0o640, Some(group), true),
+        (0o755, 0o640, None, false),
+        (0o755, 0o600, Some(group), false),
+        // Its class has no right, though all others have it.
+        (0o755, 0o604, Some(group), false),
+        (0o700, 0o644, None, false),
+    ] {
+        let instance = confessing("hash:DIR/tables/made, 127.0.0.1");
+        let tables = instance.dir.join("tables");
+        fs::create_dir(&tables).unwrap();
+        instance.write("tables/made.db", b"");
+        for (path, mode) in [(tables.join("made.db"), file), (tables.clone(), directory)] {
+            chown(&path, None, group).unwrap();
+            set_mode(&path, mode);
+        }
+        let (_, log) = as_root(&instance, &[], &[]);
+        let said = confession(&instance.dir, "hash");
+        let case = format!("{directory:o} {file:o} {group:?}: {said} {log}");
+        assert_eq!(said.contains("\nUid: 0 0 0 0\n"), !readable, "{case}");
+        assert_eq!(said.contains("localhost"), readable, "{case}");
+        let arguments = if readable {
+            "3 -q - hash:"
+        } else {
+            "2 -s hash:"
+        };
+        assert!(said.starts_with(arguments), "{case}");
+        assert!(said.contains("NoNewPrivs: 1"), "{case}");
+        assert!(said.contains("\n0 1 2 3 \n"), "{case}");
+    }
+}
+
+#[test]
+fn a_dump_that_is_not_read_holds_nobody_up() {
+    let test = "a_dump_that_is_not_read_holds_nobody_up";
+    if master::is_missing(test) {
+        return;
+    }
     let instance = instance(
-        "pcre:a;b $(x), new:y, 127.0.0.1, hash:z",
-        &["command_directory = DIR", "meta_directory = DIR"],
+        "127.0.0.0/8, hash:DIR/made",
+        &[
+            "debug_peer_list = localhost, hash:DIR/made",
+            "command_directory = DIR",
+        ],
     );
-    instance.write("dynamicmaps.cf", b"# c\nnew postfix-new.so open_new\n");
-    let dir = instance.dir.display().to_string();
-    fake_postmap(
-        &instance,
-        &format!(
-            "exec >{dir}/said-${{3%%:*}}; echo \"$# $*\"; id -u; env | grep -v PWD= | sort; ls /proc/self/fd | tr '\\n' ' '; cat; exit 1"
-        ),
-    );
+    instance.write("made.db", b"");
+    set_mode(&instance.dir.join("made.db"), 0o600);
+    fake_postmap(&instance, "echo $1 >${0%/*}/said; exec yes 'key value'");
+    let begin = Instant::now();
     let (reply, log) = as_root(&instance, &[], &[]);
     assert_eq!(reply, LET_IN, "{log}");
-    let config = instance.config_directory();
-    for table in ["pcre:a;b", "new:y"] {
-        let kind = table.split(':').next().unwrap();
-        let said = fs::read_to_string(instance.dir.join(format!("said-{kind}"))).unwrap();
-        let config = config.display();
-        let expected =
-            format!("3 -q - {table}\n0\nMAIL_CONFIG={config}\n0 1 2 3 localhost\n127.0.0.1\n");
-        assert_eq!(said, expected);
+    assert!(begin.elapsed() < Duration::from_secs(2), "{log}");
+    let said = fs::read_to_string(instance.dir.join("said"));
+    assert_eq!(said.unwrap(), "-s\n");
+}
+
+#[test]
+fn under_master_postmap_gets_its_keys_and_nothing_else() {
+    let test = "under_master_postmap_gets_its_keys_and_nothing_else";
+    if master::is_missing(test) {
+        return;
     }
+    let owner = mail_owner().unwrap();
+    let port = master::free_port();
+    let main_cf =
+        "command_directory = DIR\nqmqpd_authorized_clients = pcre:x, hash:DIR/made, 127.0.0.1\n";
+    let service = format!("{port} inet n - n - - qmqpd");
+    let postfix = Master::start_with(main_cf, &service, |dir| {
+        let script = CONFESSION.replace("DATA", &dir.join("data").display().to_string());
+        // The dump of the indexed file is an empty one.
+        let script = format!("#!/bin/sh\n[ $1 = -q ] || exit 0\n{script}\n");
+        fs::write(dir.join("draft"), script).unwrap();
+        install_program(&dir.join("draft"), &dir.join("postmap"));
+        fs::write(dir.join("made.db"), "").unwrap();
+        set_mode(&dir.join("made.db"), 0o600);
+    });
+    let request = master::request(b"Subject: t\n\nb\n", "s@x.example", &["r@y.example"]);
+    let stream = connect_from([127, 0, 0, 1], port);
+    let reply = master::send(stream, &request).unwrap();
     assert!(
-        !instance.dir.join("said-hash").exists(),
-        "started for nothing"
+        reply.contains(":KOk: queued as "),
+        "{reply} {}",
+        postfix.log()
+    );
+    let said = confession(&postfix.dir, "pcre");
+    assert!(said.starts_with("3 -q - pcre:x\n"), "{said}");
+    assert!(said.contains("\n0 1 2 3 \n"), "{said}");
+    let uid = owner.uid;
+    assert!(
+        said.contains(&format!("\nUid: {uid} {uid} {uid} {uid}\n")),
+        "{said}"
+    );
+    assert!(said.contains("\nCapPrm: 0000000000000000\n"), "{said}");
+    assert!(said.contains("\nCapInh: 0000000000000000\n"), "{said}");
+    assert!(
+        said.ends_with("NoNewPrivs: 1\nlocalhost\n127.0.0.1\n"),
+        "{said}"
     );
 }
 

@@ -9,7 +9,7 @@
 
 use super::braces::is_separator;
 use super::items::{Item, Items, What};
-use super::table::{self, Client, Keys, Problem, Table, Tables};
+use super::table::{self, Client, Keys, Problem, RunAs, Table, Tables};
 use super::{Error, Note, Unavailable, pattern};
 use crate::config::valid_hostname;
 use crate::log;
@@ -133,13 +133,13 @@ impl MatchList {
 
     /// Starts what has to be started before privileges are dropped, as far as the evaluation can come to it for a client
     /// at `addr`. What is not known of the client is nothing to rely on.
-    pub fn start(&self, addr: Option<&str>) {
+    pub fn start(&self, addr: Option<&str>, run_as: RunAs<'_>) {
         let addr = addr.map(str::to_ascii_lowercase);
         let addr = addr.as_deref().filter(|addr| pattern::is_numeric(addr));
         for item in &self.items {
             let is_last = match &item.what {
                 What::Table(table) => {
-                    table.start(self.parents);
+                    table.start(self.parents, run_as);
                     table.is_last()
                 }
                 What::Literal(literal) => {
@@ -238,11 +238,11 @@ impl MatchList {
 
     /// What is wrong with the items, each taken by itself: patterns that are malformed, tables that do not answer.
     /// Serving notices that only where a client comes to be held against them.
-    pub fn problems(&self) -> Vec<ItemProblem> {
+    pub fn problems(&self, run_as: RunAs<'_>) -> Vec<ItemProblem> {
         let problem = |item: &Item| {
             let text = match &item.what {
                 What::Literal(pattern) => pattern::check(pattern).err()?.to_string(),
-                What::Table(table) => self.problem_of(&**table)?,
+                What::Table(table) => self.problem_of(&**table, run_as)?,
             };
             Some(ItemProblem {
                 place: item.place.as_ref().map(ToString::to_string),
@@ -252,13 +252,13 @@ impl MatchList {
         self.items.iter().filter_map(problem).collect()
     }
 
-    fn problem_of(&self, table: &dyn Table) -> Option<String> {
+    fn problem_of(&self, table: &dyn Table, run_as: RunAs<'_>) -> Option<String> {
         let name = "localhost";
         let client = Client {
             name: Some(name),
             addr: None,
         };
-        table.start(self.parents);
+        table.start(self.parents, run_as);
         table.announce(&client);
         let found = table::find(table, name, self.utf8);
         table.finish();

@@ -38,7 +38,7 @@ use crate::config::{self, Config};
 use crate::log;
 
 pub use match_list::{Listing, MatchList, parent_style};
-pub use table::Tables;
+pub use table::{RunAs, Tables};
 
 /// What main.cf says about lookup tables.
 #[derive(Debug, Clone)]

@@ -1,10 +1,15 @@
 //! Every other type of table, read by Postfix's own postmap(1).
 //!
-//! `postmap -q - TYPE:NAME` is started with the rights of the start, and waits until the client is known. Then it is
+//! `postmap -q - TYPE:NAME` is started before a chroot, and waits until the client is known. Then it is
 //! given everything that a list may ask of the table, one key a line, and says which of them the table has. So no
 //! database library is mapped, and no plugin loaded, by a process that serves strangers. It exits 1 for "not found" and
 //! for "cannot tell" alike. The second one ends in a line `fatal:`, for every type of table, damaged file and dead server
 //! that was tried; a warning alone (the source is newer than the database, a rule is malformed) is no failure.
+//!
+//! Unlike Postfix, which opens every table as root and asks it as mail_owner, a program that is told a client's name is
+//! mail_owner's from its start, and has no capabilities: the owner of the reverse zone has chosen the name. Where
+//! mail_owner may not read an indexed file, `postmap -s` writes out all its keys as root, and is told no name. A file of
+//! another type is unavailable then.
 //!
 //! A process that forks for one client after another has `postmap -s` write out all keys of a table that is an indexed
 //! file, and watches the file. For tables of other types each child starts a program, unless it is in a chroot: there is
@@ -16,15 +21,15 @@ use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use super::Settings;
 use super::match_list::{ParentStyle, parents_of};
-use super::table::{Client, Keys, Problem, Reason, Table, unavailable};
-use crate::config::{open_file, read_file};
+use super::table::{Client, Keys, Problem, Reason, RunAs, Table, unavailable};
+use crate::config::{Owner, open_file, read_file};
 use crate::log::{self, Shown, error_text};
-use crate::sys::program::{Output, Program};
+use crate::sys::program::{Output, Program, Rights};
 
 /// How long an answer is waited for. With the error delay a client still has its reply within 20 s.
 const LIMIT: Duration = Duration::from_secs(15);
@@ -103,10 +108,19 @@ pub(super) struct Postmap {
     /// The ways in which the lists that may come to the table ask for parents.
     styles: RefCell<Vec<ParentStyle>>,
     /// The running program, until it has been asked; or why there is none.
-    program: RefCell<Option<Result<Program, String>>>,
+    program: RefCell<Option<Result<Running, String>>>,
     /// Everything that the table may be asked for, once the client is known.
     announced: RefCell<Vec<String>>,
     found: OnceCell<Result<Vec<String>, Vec<String>>>,
+}
+
+/// A program that has been started, and what for.
+#[derive(Debug)]
+enum Running {
+    /// It waits for keys, and says which of them the table has.
+    Query(Program),
+    /// It writes the whole table out.
+    Dump(Program),
 }
 
 impl Postmap {
@@ -143,8 +157,8 @@ impl Postmap {
 
     fn ask(&self) -> Result<Vec<String>, Vec<String>> {
         let refuse = |reason: &str| Err(unavailable(&self.name, reason).0);
-        let program = match self.program.take() {
-            Some(Ok(program)) => program,
+        let running = match self.program.take() {
+            Some(Ok(running)) => running,
             Some(Err(reason)) => return refuse(&reason),
             None => {
                 return refuse(
@@ -153,18 +167,76 @@ impl Postmap {
             }
         };
         let keys = self.announced.borrow();
-        let input: String = keys.iter().map(|key| format!("{key}\n")).collect();
-        match program.finish(input.as_bytes(), LIMIT, OUTPUT_LIMIT) {
-            Ok(output) => self.read(&output, &keys),
-            Err(error) if error.kind() == io::ErrorKind::TimedOut => {
-                let seconds = LIMIT.as_secs();
-                refuse(&format!("postmap(1) took longer than {seconds} seconds"))
+        match running {
+            Running::Query(program) => {
+                let input: String = keys.iter().map(|key| format!("{key}\n")).collect();
+                let output = self.finished(program, input.as_bytes(), LIMIT, OUTPUT_LIMIT)?;
+                self.read(&output, &keys)
             }
-            Err(error) => refuse(&format!("postmap(1): {}", error_text(&error))),
+            Running::Dump(program) => {
+                let all = self.keys_of_dump(program, LIMIT)?;
+                let has = |key: &&String| all.contains(key.as_bytes());
+                Ok(keys.iter().filter(has).cloned().collect())
+            }
         }
     }
 
-    fn run(&self, arguments: &[&str], fuse: Duration) -> Result<Program, String> {
+    fn finished(
+        &self,
+        program: Program,
+        input: &[u8],
+        limit: Duration,
+        kept: usize,
+    ) -> Result<Output, Vec<String>> {
+        program.finish(input, limit, kept).map_err(|error| {
+            let text = if error.kind() == io::ErrorKind::TimedOut {
+                format!("postmap(1) took longer than {} seconds", limit.as_secs())
+            } else {
+                format!("postmap(1): {}", error_text(&error))
+            };
+            unavailable(&self.name, &text).0
+        })
+    }
+
+    /// Starts the program that is going to be asked, as mail_owner where this process is root.
+    fn start_query(&self, run_as: RunAs<'_>) -> Result<Running, String> {
+        let owner = run_as().map_err(|error| error.to_string())?;
+        let rights = match &owner {
+            None => Rights::User,
+            Some(Owner {
+                uid, gid, groups, ..
+            }) => Rights::Account {
+                uid: *uid,
+                gid: *gid,
+                groups,
+                file: self.file.as_ref().map(|file| file.path.as_path()),
+            },
+        };
+        match self.run(&["-q", "-", &self.name], rights, FUSE) {
+            Ok(program) => Ok(Running::Query(program)),
+            Err(error)
+                if error.kind() == io::ErrorKind::PermissionDenied
+                    && owner.is_some()
+                    && self.file.is_some() =>
+            {
+                self.start_dump(FUSE).map(Running::Dump)
+            }
+            Err(error) => Err(self.cannot_run(&error)),
+        }
+    }
+
+    /// Starts the program that writes the table out, with all rights: it is told nothing.
+    fn start_dump(&self, fuse: Duration) -> Result<Program, String> {
+        self.run(&["-s", &self.name], Rights::Whole, fuse)
+            .map_err(|error| self.cannot_run(&error))
+    }
+
+    fn cannot_run(&self, error: &io::Error) -> String {
+        let (postmap, error) = (self.settings.postmap.display(), error_text(error));
+        self.use_proxy(&format!("cannot run {postmap}: {error}"))
+    }
+
+    fn run(&self, arguments: &[&str], rights: Rights<'_>, fuse: Duration) -> io::Result<Program> {
         let Settings {
             postmap,
             config_directory,
@@ -172,21 +244,24 @@ impl Postmap {
         } = &self.settings;
         let arguments: Vec<&OsStr> = arguments.iter().map(OsStr::new).collect();
         let environment = [(OsStr::new("MAIL_CONFIG"), config_directory.as_os_str())];
-        Program::start(postmap, &arguments, &environment, fuse).map_err(|error| {
-            let (postmap, error) = (postmap.display(), error_text(&error));
-            self.use_proxy(&format!("cannot run {postmap}: {error}"))
-        })
+        Program::start(postmap, &arguments, &environment, rights, fuse)
     }
 
     /// All keys of the table.
     fn read_all(&self) -> Result<BTreeSet<Vec<u8>>, Vec<String>> {
-        let refuse = |reason: &str| unavailable(&self.name, reason).0;
         let program = self
-            .run(&["-s", &self.name], SNAPSHOT_LIMIT)
-            .map_err(|reason| refuse(&reason))?;
-        let output = program
-            .finish(b"", SNAPSHOT_LIMIT, SNAPSHOT_SIZE)
-            .map_err(|error| refuse(&format!("postmap(1): {}", error_text(&error))))?;
+            .start_dump(SNAPSHOT_LIMIT)
+            .map_err(|reason| unavailable(&self.name, &reason).0)?;
+        self.keys_of_dump(program, SNAPSHOT_LIMIT)
+    }
+
+    /// What the program that writes the table out has written.
+    fn keys_of_dump(
+        &self,
+        program: Program,
+        limit: Duration,
+    ) -> Result<BTreeSet<Vec<u8>>, Vec<String>> {
+        let output = self.finished(program, b"", limit, SNAPSHOT_SIZE)?;
         let complaints = self.complaints(&output.stderr);
         if output.status.code() != Some(0) || output.cut {
             return Err(complaints);
@@ -279,7 +354,7 @@ impl Table for Postmap {
         self.file.is_none()
     }
 
-    fn start(&self, parents: ParentStyle) {
+    fn start(&self, parents: ParentStyle, run_as: RunAs<'_>) {
         if self.snapshot.get().is_some() {
             return;
         }
@@ -291,7 +366,7 @@ impl Table for Postmap {
         if program.is_some() {
             return;
         }
-        *program = Some(self.run(&["-q", "-", &self.name], FUSE));
+        *program = Some(self.start_query(run_as));
     }
 
     fn announce(&self, client: &Client<'_>) {
@@ -317,7 +392,7 @@ impl Table for Postmap {
     }
 
     fn finish(&self) {
-        if let Some(Ok(program)) = self.program.take() {
+        if let Some(Ok(Running::Query(program) | Running::Dump(program))) = self.program.take() {
             program.dismiss();
         }
     }
@@ -384,9 +459,10 @@ fn keys_of(kind: &str, name: &str) -> Keys {
     }
 }
 
-/// The file of an indexed type. It has to be there, and open to the rights of the start, which postmap has as well.
+/// The file of an indexed type. It has to be there, and open to the rights of the start.
 #[derive(Debug)]
 struct Watched {
+    path: PathBuf,
     file: File,
     /// Nothing where the file changes while nothing in it does.
     changed: Option<SystemTime>,
@@ -398,7 +474,12 @@ impl Watched {
         let (metadata, file) = opened
             .map_err(|error| Reason(format!("open database {database}: {}", error_text(&error))))?;
         let changed = metadata.modified().ok().filter(|_| !changes_by_itself);
-        Ok(Watched { file, changed })
+        let path = PathBuf::from(database);
+        Ok(Watched {
+            path,
+            file,
+            changed,
+        })
     }
 
     fn has_changed(&self) -> bool {

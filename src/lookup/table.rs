@@ -18,7 +18,12 @@ use super::proxy::Proxy;
 use super::regexp::Regexp;
 use super::texthash::TextHash;
 use super::{Note, Settings};
+use crate::config::{self, Owner};
 use crate::log;
+
+/// Gives the account of a program that is told a client's name; none where the program runs as the user of this process.
+/// Called only where there is such a program.
+pub type RunAs<'a> = &'a dyn Fn() -> Result<Option<Owner>, config::Error>;
 
 /// Whether a key of the table stands for itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,7 +75,7 @@ pub(super) trait Table: Debug {
 
     /// Does what cannot be done any more after privileges are dropped, and is not done for a table that no evaluation
     /// can reach. `parents` is how names will be asked for.
-    fn start(&self, _parents: ParentStyle) {}
+    fn start(&self, _parents: ParentStyle, _run_as: RunAs<'_>) {}
 
     /// Reads all of it now, where that is what it takes to serve one client after another.
     fn take_snapshot(&self) {}

@@ -6,15 +6,15 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use nix::errno::Errno;
-use nix::unistd::geteuid;
+use nix::unistd::{Group, geteuid};
 
-use crate::config::{self, Config, Place, QueueMethod, TABLE};
+use crate::config::{self, Config, Owner, Place, QueueMethod, TABLE};
 use crate::log::{self, Destination, Level};
 use crate::lookup::{Listing, MatchList};
 use crate::session::Lists;
 
 use super::report::{Report, place};
-use super::server::open_lists;
+use super::server::{open_lists, program_owner};
 use super::{Fatal, Options, rehearsal};
 
 /// What other programs of Postfix do to a message on its way through cleanup(8), and nobody where it does not go there.
@@ -155,7 +155,9 @@ fn check_lists(report: &mut Report, config: &Config) {
         Some(&lists.qmqpd_authorized_clients),
         lists.debug_peer_list.as_ref(),
     ];
-    for problem in all.into_iter().flatten().flat_map(MatchList::problems) {
+    let run_as = || program_owner(config);
+    let problems = |list: &MatchList| list.problems(&run_as);
+    for problem in all.into_iter().flatten().flat_map(problems) {
         // That it could not be opened is why it does not answer.
         if kept.iter().any(|(_, text)| problem.text.ends_with(text)) {
             continue;
@@ -163,8 +165,12 @@ fn check_lists(report: &mut Report, config: &Config) {
         let place = problem
             .place
             .unwrap_or_else(|| place(config, list_in(&problem.text)));
-        let advice = "Serving, a client that is held against this item is answered Z, try later.";
-        report.error(&format!("{place}: {}", problem.text), Some(advice));
+        let mut advice =
+            "Serving, a client that is held against this item is answered Z, try later.".to_owned();
+        if problem.text.contains(&log::errno_text(Errno::EACCES)) {
+            advice.push_str(&readers(config).unwrap_or_default());
+        }
+        report.error(&format!("{place}: {}", problem.text), Some(&advice));
     }
     // What tables that do answer have warned of.
     for (_, text) in log::take_kept() {
@@ -219,6 +225,16 @@ fn check_bypassed(report: &mut Report, config: &Config) {
             report.warning(&text, Some("qmqpd_queue_method = cleanup makes it apply."));
         }
     }
+}
+
+/// How to let the user read a table's file who asks the table, if that is another one than the user of this process.
+fn readers(config: &Config) -> Option<String> {
+    let Owner { name, gid, .. } = program_owner(config).ok().flatten()?;
+    let group = Group::from_gid(gid).ok().flatten();
+    let group = group.map_or_else(|| gid.to_string(), |group| group.name);
+    Some(format!(
+        " User {name} asks it: \"chgrp {group}\" and \"chmod g+r\" let that user read its file."
+    ))
 }
 
 fn advice_for(text: &str) -> Option<&'static str> {

@@ -16,7 +16,7 @@ use crate::session::Settings;
 use super::check::load;
 use super::commands::EX_USAGE;
 use super::report::place;
-use super::server::open_lists;
+use super::server::{open_lists, program_owner};
 use super::{EX_CONFIG, Fatal, Options};
 
 /// Somebody to ask about.
@@ -95,7 +95,7 @@ fn explain(subject: &Subject, config: &Config) -> Result<Explained, Fatal> {
     Method::from_config(config)?;
     let lists = open_lists(config)?;
     let peer = client(subject, config)?;
-    lists.start(Some(&peer.addr));
+    lists.start(Some(&peer.addr), &|| program_owner(config));
     let mut text = format!("client {}\n", peer.namaddr());
     if let Some(list) = &lists.debug_peer_list {
         verdict(list, "debug_peer_list", config, &peer, &mut text)?;

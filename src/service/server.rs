@@ -1,9 +1,12 @@
 //! What every way of being launched has in common: lists opened, rights given up, one client served.
 
+use std::cell::OnceCell;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::config::Config;
+use nix::unistd::getresuid;
+
+use crate::config::{self, Config, Owner};
 use crate::jail;
 use crate::log;
 use crate::lookup::{self, MatchList, Tables};
@@ -37,6 +40,8 @@ pub struct Server<'a> {
     ask: Ask,
     sandbox: bool,
     daemon_timeout: Duration,
+    /// mail_owner, once it has been looked up.
+    owner: OnceCell<Owner>,
 }
 
 impl<'a> Server<'a> {
@@ -56,11 +61,14 @@ impl<'a> Server<'a> {
                 lookup_limit: LOOKUP_LIMIT,
             },
             lists: open_lists(config)?,
+            owner: OnceCell::new(),
         };
         match launch {
             Launch::Stdin if server.lists.have_tables() => {
                 let addr = peer::address_of(start::client_input(), &server.ask);
-                server.lists.start(addr.as_deref());
+                server
+                    .lists
+                    .start(addr.as_deref(), &|| server.program_owner());
             }
             Launch::Stdin => {}
             Launch::Master => server.lists.take_snapshots(),
@@ -102,10 +110,7 @@ impl<'a> Server<'a> {
         change_directory(&queue_directory)?;
         let root = options.chroot.then_some(queue_directory.as_path());
         if nix::unistd::geteuid().is_root() {
-            let owner = match self.launch {
-                Launch::Stdin => self.config.mail_owner_ids(),
-                Launch::Master => self.config.mail_owner_ids_apart(),
-            }?;
+            let owner = self.mail_owner()?;
             jail::drop_privileges(&owner, root).map_err(Fatal::from_display)?;
             let root = root.unwrap_or(Path::new("(none)")).display();
             log::debug(2, format_args!("chroot {root} user {}", owner.name));
@@ -123,6 +128,22 @@ impl<'a> Server<'a> {
         }
     }
 
+    fn mail_owner(&self) -> Result<Owner, config::Error> {
+        if let Some(owner) = self.owner.get() {
+            return Ok(owner.clone());
+        }
+        let owner = match self.launch {
+            Launch::Stdin => self.config.mail_owner_ids(),
+            Launch::Master => self.config.mail_owner_ids_apart(),
+        }?;
+        Ok(self.owner.get_or_init(|| owner).clone())
+    }
+
+    /// As the function of this name, and looks mail_owner up once.
+    fn program_owner(&self) -> Result<Option<Owner>, config::Error> {
+        has_root().then(|| self.mail_owner()).transpose()
+    }
+
     /// Serves the client on descriptors 0 and 1, for as long as daemon_timeout allows.
     pub fn serve(&self, options: &Options) -> Result<Outcome, Fatal> {
         if let Some(argument) = &options.stray {
@@ -134,7 +155,7 @@ impl<'a> Server<'a> {
         let arrival = time::now();
         if self.asks_programs(options) {
             let addr = peer::address_of(start::client_input(), &self.ask);
-            self.lists.start(addr.as_deref());
+            self.lists.start(addr.as_deref(), &|| self.program_owner());
         }
         let peer = Peer::of(start::client_input(), &self.ask).map_err(Fatal::from_display)?;
         let Some(descriptors) = start::client() else {
@@ -173,6 +194,21 @@ fn try_to_escape() {
             None => log::fatal(format_args!("escape: {what}: no such way")),
         }
     }
+}
+
+/// The account of a program that is told a client's name; none where this process is not root, and the program runs as its
+/// user.
+pub(super) fn program_owner(config: &Config) -> Result<Option<Owner>, config::Error> {
+    has_root().then(|| config.mail_owner_ids()).transpose()
+}
+
+/// Whether this process is root in any way, so that one which it starts could be.
+fn has_root() -> bool {
+    getresuid().is_ok_and(|ids| {
+        [ids.real, ids.effective, ids.saved]
+            .iter()
+            .any(|id| id.is_root())
+    })
 }
 
 /// Opens the access lists with the rights that the process has now.

@@ -16,7 +16,7 @@ use std::time::Duration;
 use crate::config::{self, Config};
 use crate::jail::{self, Need};
 use crate::log::{self, Shown};
-use crate::lookup::{Listing, MatchList};
+use crate::lookup::{Listing, MatchList, RunAs};
 use crate::peer::Peer;
 use crate::queue::{Committed, Open, Origin, Unavailable};
 use crate::sys::alarm;
@@ -85,8 +85,8 @@ impl Lists {
     }
 
     /// As [`MatchList::start`].
-    pub fn start(&self, addr: Option<&str>) {
-        self.all().for_each(|list| list.start(addr));
+    pub fn start(&self, addr: Option<&str>, run_as: RunAs<'_>) {
+        self.all().for_each(|list| list.start(addr, run_as));
     }
 
     /// As [`MatchList::take_snapshots`].

@@ -1,26 +1,96 @@
 //! Another program, asked once: started, given all its input, listened to until it ends.
 //!
-//! It may be started with more rights than this process has when it listens, and then it cannot be killed from here:
-//! an alarm that it is started with ends it in any case.
+//! It gets no descriptors but three pipes, and the rights that it needs, [`Rights`]. With more rights than this process
+//! has when it listens it cannot be killed from here: an alarm that it is started with ends it in any case.
 
-use std::ffi::OsStr;
+use std::ffi::{CString, OsStr};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::fcntl::{OFlag, open};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::prctl;
+use nix::sys::stat::Mode;
+use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 
 use super::alarm::{self, Bounded};
+use super::capability;
 
 /// Between two looks at whether a program has ended.
 const PAUSE: Duration = Duration::from_millis(1);
 
 /// How long a program that is not needed may take to notice.
 const DISMISSAL: Duration = Duration::from_secs(2);
+
+/// The rights that a program is started with. It never gains any by running another program.
+#[derive(Debug, Clone, Copy)]
+pub enum Rights<'a> {
+    /// Those of this process.
+    Whole,
+    /// Those of the user that this process runs as, without capabilities.
+    User,
+    /// Those of another account, without capabilities. The program is not started where the account may not read `file`.
+    Account {
+        uid: Uid,
+        gid: Gid,
+        groups: &'a [Gid],
+        file: Option<&'a Path>,
+    },
+}
+
+/// What [`Rights`] come to, with all memory allocated that a child needs between fork and exec.
+#[derive(Debug)]
+struct Descent {
+    account: Option<(Uid, Gid, Vec<Gid>)>,
+    keeps_capabilities: bool,
+    file: Option<CString>,
+}
+
+impl Descent {
+    fn to(rights: Rights<'_>) -> io::Result<Descent> {
+        let (account, file) = match rights {
+            Rights::Whole | Rights::User => (None, None),
+            Rights::Account {
+                uid,
+                gid,
+                groups,
+                file,
+            } => (Some((uid, gid, groups.to_vec())), file),
+        };
+        let file = file.map(|file| CString::new(file.as_os_str().as_bytes()));
+        Ok(Descent {
+            account,
+            keeps_capabilities: matches!(rights, Rights::Whole),
+            file: file.transpose()?,
+        })
+    }
+
+    /// Gives up what the program is not to have. Between fork and exec: makes system calls, and allocates nothing.
+    fn go(&self) -> io::Result<()> {
+        if let Some((uid, gid, groups)) = &self.account {
+            setgroups(groups)?;
+            // All three ids at once, or an error: there is no way back.
+            setresgid(*gid, *gid, *gid)?;
+            setresuid(*uid, *uid, *uid)?;
+        }
+        if !self.keeps_capabilities {
+            capability::drop_all()?;
+        }
+        prctl::set_no_new_privs()?;
+        if let Some(file) = &self.file {
+            // No guess at what modes, lists and the directories above come to: the kernel says it. Closed at once.
+            let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+            drop(open(file.as_c_str(), flags, Mode::empty())?);
+        }
+        Ok(())
+    }
+}
 
 /// A program that runs, and waits for its input. It has to be finished or dismissed, or its end goes unnoticed.
 #[derive(Debug)]
@@ -40,11 +110,13 @@ pub struct Output {
 
 impl Program {
     /// Starts the program at the absolute `path` with these arguments and nothing in its environment but `environment`.
-    /// It gets pipes for descriptors 0 to 2 and no others, and is ended by SIGALRM when `fuse` is over.
+    /// It gets pipes for descriptors 0 to 2 and no others, and is ended by SIGALRM when `fuse` is over. An error also where
+    /// the rights cannot be had, or given up.
     pub fn start(
         path: &Path,
         arguments: &[&OsStr],
         environment: &[(&OsStr, &OsStr)],
+        rights: Rights<'_>,
         fuse: Duration,
     ) -> io::Result<Program> {
         let seconds = u32::try_from(fuse.as_secs()).unwrap_or(u32::MAX).max(1);
@@ -56,13 +128,14 @@ impl Program {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        let light_fuse = move || {
+        let descent = Descent::to(rights)?;
+        let prepare = move || {
             // An alarm outlives execve(2), its handler does not: what is left is the end of the process.
             nix::unistd::alarm::set(seconds);
-            Ok(())
+            descent.go()
         };
-        // SAFETY: between fork and exec `light_fuse` makes one system call, and allocates nothing.
-        unsafe { command.pre_exec(light_fuse) };
+        // SAFETY: between fork and exec `prepare` makes system calls, and allocates nothing: `Descent::to` has done that.
+        unsafe { command.pre_exec(prepare) };
         Ok(Program {
             child: command.spawn()?,
         })
@@ -79,9 +152,12 @@ impl Program {
         result
     }
 
-    /// Ends the program, which nobody is going to ask.
+    /// Ends the program, which is not going to be asked. One that cannot be killed ends by itself: there is no more input
+    /// for it, and no reader of what it says.
     pub fn dismiss(mut self) {
         drop(self.child.stdin.take());
+        drop(self.child.stdout.take());
+        drop(self.child.stderr.take());
         let kill = self.child.kill();
         alarm::arm(DISMISSAL);
         while kill.is_ok() || !alarm::expired() {
@@ -203,7 +279,7 @@ mod tests {
     fn shell(script: &str) -> Program {
         let (path, variable) = (Path::new("/bin/sh"), (OsStr::new("A"), OsStr::new("b")));
         let arguments = [OsStr::new("-c"), OsStr::new(script)];
-        Program::start(path, &arguments, &[variable], LIMIT).expect("sh")
+        Program::start(path, &arguments, &[variable], Rights::Whole, LIMIT).expect("sh")
     }
 
     /// Alarms belong to a whole process: tests that wait run in a child.
@@ -253,7 +329,8 @@ mod tests {
     fn a_program_ends_when_its_fuse_is_over() {
         assert!(alone(|| {
             let (path, arguments) = (Path::new("/bin/sleep"), [OsStr::new("50")]);
-            let program = Program::start(path, &arguments, &[], Duration::from_secs(1));
+            let fuse = Duration::from_secs(1);
+            let program = Program::start(path, &arguments, &[], Rights::User, fuse);
             let output = program.and_then(|program| program.finish(b"", LIMIT, OUTPUT_LIMIT));
             output.is_ok_and(|output| output.status.code().is_none())
         }));
