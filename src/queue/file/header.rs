@@ -66,14 +66,12 @@ pub struct MessageIds {
 }
 
 impl MessageIds {
-    fn add(&mut self, name: &str, value: &[u8]) {
-        if self.first.len() == MESSAGE_ID_LIMIT {
+    fn add(&mut self, name: &str, value: &str) {
+        if self.first.len() < MESSAGE_ID_LIMIT {
+            self.first.push([name, "=", value].concat());
+        } else {
             self.more += 1;
-            return;
         }
-        let shown = value.get(..log::TEXT_LIMIT).unwrap_or(value);
-        let shown = String::from_utf8_lossy(shown);
-        self.first.push(format!("{name}={shown}"));
     }
 
     /// The ends of the log lines.
@@ -231,7 +229,9 @@ impl<'a, P: FnMut(Type, &[&[u8]])> Content<'a, P> {
             _ => {}
         }
         if matches!(name, "message-id" | "resent-message-id") {
-            found.message_ids.add(name, value.trim_ascii_start());
+            let value = value.trim_ascii_start();
+            let shown = value.get(..log::TEXT_LIMIT).unwrap_or(value);
+            found.message_ids.add(name, &String::from_utf8_lossy(shown));
         }
     }
 
@@ -255,8 +255,12 @@ impl<'a, P: FnMut(Type, &[&[u8]])> Content<'a, P> {
         if !message_id {
             let id = std::mem::take(&mut self.missing.message_id);
             self.put_header(format!("{prefix}Message-Id: {id}").as_bytes());
-            let name = format!("{}message-id", prefix.to_ascii_lowercase());
-            self.found.message_ids.add(&name, id.as_bytes());
+            let name = if self.found.resent {
+                "resent-message-id"
+            } else {
+                "message-id"
+            };
+            self.found.message_ids.add(name, &id);
         }
         if !date {
             self.put_header(format!("{prefix}Date: {}", self.missing.date).as_bytes());
@@ -271,7 +275,7 @@ impl<'a, P: FnMut(Type, &[&[u8]])> Content<'a, P> {
             self.put_header(undisclosed.as_bytes());
         }
         if prefix == "Resent-" && !self.found.message_id {
-            self.found.message_ids.add("message-id", b"<>");
+            self.found.message_ids.add("message-id", "<>");
         }
     }
 

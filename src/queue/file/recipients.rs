@@ -4,6 +4,7 @@
 //! is added, the domain. Authority: sections 3 and 7 of the queue file page of the specification.
 
 use std::collections::BTreeSet;
+use std::hash::{DefaultHasher, Hasher};
 
 /// What main.cf says about addresses.
 #[derive(Debug)]
@@ -51,9 +52,13 @@ impl Settings {
 /// The recipients so far, to tell who is there already.
 #[derive(Debug, Default)]
 pub struct Seen {
-    known: BTreeSet<Vec<u8>>,
-    key: Vec<u8>,
+    known: BTreeSet<Key>,
+    key: Key,
 }
+
+/// What a recipient is known by, with its hash in front: as good as always that alone is compared.
+#[derive(Debug, Default, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Key(u64, Vec<u8>);
 
 impl Seen {
     /// Whether a recipient is new, with its `original` form of this `kind`. Upper and lower case do not differ. When the
@@ -64,15 +69,19 @@ impl Seen {
         (kind, original): (&[u8], &[u8]),
         recipient: &[u8],
     ) -> bool {
-        self.key.clear();
+        let Key(hash, key) = &mut self.key;
+        key.clear();
         if settings.enable_original_recipient {
             // What the recipient is follows from its original form.
-            self.key.extend_from_slice(kind);
-            self.key.extend_from_slice(original);
+            key.extend_from_slice(kind);
+            key.extend_from_slice(original);
         } else {
-            self.key.extend_from_slice(recipient);
+            key.extend_from_slice(recipient);
         }
-        self.key.make_ascii_lowercase();
+        key.make_ascii_lowercase();
+        let mut hasher = DefaultHasher::new();
+        hasher.write(key);
+        *hash = hasher.finish();
         if self.known.contains(&self.key) {
             return false;
         }
