@@ -113,24 +113,25 @@ impl<R: Read> Reader<R> {
     /// Reads digits and the colon. A length above `limit` is [`Error::Size`], where there is a limit.
     pub fn length(&mut self, limit: Option<u64>) -> Result<u64, Error> {
         let mut length: u64 = 0;
-        for _ in 0..=DIGIT_LIMIT {
+        let mut digits = 0;
+        loop {
             let byte = self.byte()?;
             let digit = match byte {
-                b':' => {
-                    (self.trace)(Seen::Length(length));
-                    let fits = limit.is_none_or(|limit| length <= limit);
-                    return if fits { Ok(length) } else { Err(Error::Size) };
-                }
-                b'0'..=b'9' => u64::from(byte - b'0'),
+                b':' => break,
+                b'0'..=b'9' if digits < DIGIT_LIMIT => u64::from(byte - b'0'),
                 _ => return Err(Error::Format),
             };
-            length = length
-                .checked_mul(10)
-                .and_then(|tens| tens.checked_add(digit))
-                .filter(|&sum| sum <= LENGTH_LIMIT)
-                .ok_or(Error::Size)?;
+            digits += 1;
+            length = length.saturating_mul(10).saturating_add(digit);
+            if length > LENGTH_LIMIT {
+                return Err(Error::Size);
+            }
         }
-        Err(Error::Format)
+        (self.trace)(Seen::Length(length));
+        if limit.is_some_and(|limit| length > limit) {
+            return Err(Error::Size);
+        }
+        Ok(length)
     }
 
     /// How many bytes the enclosing netstring has behind data of `length` and its comma, which have to fit into it.
@@ -193,7 +194,13 @@ impl<R: Read> Reader<R> {
         if self.left == 0 {
             return Err(Error::Format);
         }
-        self.some(1)?.first().copied().ok_or(Error::Format)
+        if self.start == self.end {
+            self.fill()?;
+        }
+        let byte = self.buffer.get(self.start).copied();
+        self.start += 1;
+        self.left -= 1;
+        byte.ok_or(Error::Format)
     }
 
     fn fill(&mut self) -> Result<(), Error> {

@@ -100,8 +100,8 @@ impl<R: Read> Request<R> {
     /// Reads the length of the message, which leaves the rest of the outer netstring to the envelope.
     pub fn content(self) -> Result<Content<R>, Fault> {
         let Request { mut reader, limits } = self;
-        let (left, envelope) =
-            announced(&mut reader, limits.message).map_err(during(Phase::Content))?;
+        let left = announced(&mut reader, limits.message).map_err(during(Phase::Content))?;
+        let envelope = reader.room_behind(left).map_err(during(Phase::Content))?;
         if limits.envelope.is_some_and(|limit| envelope > limit) {
             return Err(Fault::Envelope);
         }
@@ -161,10 +161,10 @@ fn during(phase: Phase) -> impl Fn(Error) -> Fault {
     move |error| Fault::Netstring(error, phase)
 }
 
-/// Reads a length; it, and how many bytes are behind what it announces.
-fn announced<R: Read>(reader: &mut Reader<R>, limit: Option<u64>) -> Result<(u64, u64), Error> {
+fn announced<R: Read>(reader: &mut Reader<R>, limit: Option<u64>) -> Result<u64, Error> {
     let length = reader.length(limit)?;
-    Ok((length, reader.room_behind(length)?))
+    reader.room_behind(length)?;
+    Ok(length)
 }
 
 fn address<R: Read>(
@@ -174,7 +174,7 @@ fn address<R: Read>(
     address: &mut Vec<u8>,
 ) -> Result<(), Fault> {
     address.clear();
-    let (mut left, _) = announced(reader, Some(limits.address)).map_err(during(phase))?;
+    let mut left = announced(reader, Some(limits.address)).map_err(during(phase))?;
     while left > 0 {
         let piece = reader.some(left).map_err(during(phase))?;
         left = left.saturating_sub(piece.len() as u64);

@@ -109,15 +109,15 @@ impl Reading<'_> {
             let byte = self.byte()?;
             let longer = match byte {
                 b':' => break,
+                b'0'..=b'9' if digits == DIGITS => {
+                    return Err(self.fault(FORMAT, Some(Difference::Digits)));
+                }
                 b'0'..=b'9' => length
                     .checked_mul(10)
                     .and_then(|tens| tens.checked_add(i64::from(byte - b'0'))),
                 _ => return Err(self.fault(FORMAT, None)),
             };
             length = longer.ok_or(self.fault(SIZE, None))?;
-            if digits == DIGITS {
-                return Err(self.fault(FORMAT, Some(Difference::Digits)));
-            }
         }
         let length = usize::try_from(length).unwrap();
         if limit > 0 && length > limit {

@@ -78,12 +78,9 @@ fn byte(bytes: &[u8], at: &mut usize, end: u128) -> Result<u8, Complaint> {
 fn length(bytes: &[u8], at: &mut usize, end: u128, limit: Option<u64>) -> Result<u64, Complaint> {
     let mut digits = String::from("0");
     loop {
-        if digits.len() == 1 + DIGITS + 1 {
-            return Err(FORMAT);
-        }
         match byte(bytes, at, end)? {
             b':' => break,
-            digit @ b'0'..=b'9' => digits.push(char::from(digit)),
+            digit @ b'0'..=b'9' if digits.len() < 1 + DIGITS => digits.push(char::from(digit)),
             _ => return Err(FORMAT),
         }
         if digits.trim_start_matches('0').len() > 19 || digits.parse::<i64>().is_err() {
