@@ -235,10 +235,11 @@ fn no_content_takes_much_more_memory_than_its_bytes_or_many_log_lines() {
         let (kind, content) = content(&names, index, &mut numbers);
         let request = request(&content, &mut numbers);
         let length = request.len() as u64;
-        let peaks = [
-            ("file", with_file(&request)),
-            ("cleanup", with_cleanup(&request)),
-        ];
+        let mut peaks = vec![("file", with_file(&request))];
+        // Names of headers make no difference to what cleanup is sent.
+        if index >= names.len() {
+            peaks.push(("cleanup", with_cleanup(&request)));
+        }
         for (method, (peak, lines)) in peaks {
             let percent = peak * 100 / length;
             let mut worst = worst.lock().unwrap();
