@@ -1,7 +1,7 @@
 //! The first act of the process: what a launcher may have handed down is put into the state the program counts on.
 //!
-//! The user, signals, core dumps, the umask, descriptors 0 to 2. Comes before the options are read, and takes fourteen system
-//! calls, three more under inetd. Authority: inetd(8), tcpserver(1), systemd.exec(5), signal(7), core(5). Does not
+//! The user, signals, core dumps, the umask, descriptors 0 to 2. Comes before the options are read, and takes sixteen
+//! system calls, three more under inetd. Authority: inetd(8), tcpserver(1), systemd.exec(5), signal(7), core(5). Does not
 //! know who the launcher is, nor what passes over 0 and 1.
 
 use std::fmt::{self, Display};
