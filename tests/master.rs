@@ -386,6 +386,46 @@ fn a_process_leaves_when_it_is_idle_and_when_master_is_gone() {
     assert!(until(PATIENCE, || master.processes("qmqpd").is_empty()));
 }
 
+/// The one of these processes that has a lock which was taken with flock(2).
+fn holder(processes: &[Pid]) -> Option<Pid> {
+    let locks = fs::read_to_string("/proc/locks").unwrap();
+    let has = |pid: &&Pid| {
+        let pid = pid.to_string();
+        locks.lines().any(|line| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            words.get(1) == Some(&"FLOCK") && words.get(4) == Some(&pid.as_str())
+        })
+    };
+    processes.iter().find(has).copied()
+}
+
+/// The process before it in the line does not end, and keeps the lock.
+#[test]
+fn a_process_that_waits_for_the_lock_leaves_when_master_is_gone() {
+    if master::is_missing("a_process_that_waits_for_the_lock_leaves_when_master_is_gone") {
+        return;
+    }
+    let port = master::free_port();
+    let mut master = Master::start("", &format!("{port} inet n - n - - qmqpd -v\n"));
+    let started: Vec<_> = (0..2).map(|_| half_sent(connect(port), &master)).collect();
+    for (client, rest) in started {
+        send(client, &rest).unwrap();
+    }
+    let mut residents = Vec::new();
+    let idle = until(PATIENCE, || {
+        residents = children(&master).1;
+        residents.len() == 2 && children(&master).0.is_empty() && holder(&residents).is_some()
+    });
+    assert!(idle, "{residents:?}");
+    let first = holder(&residents).unwrap();
+    kill(first, Signal::SIGSTOP).unwrap();
+    master.end_with(Signal::SIGKILL);
+    let left = until(PATIENCE, || master.processes("qmqpd") == [first]);
+    kill(first, Signal::SIGCONT).unwrap();
+    assert!(left);
+    assert!(until(PATIENCE, || master.processes("qmqpd").is_empty()));
+}
+
 /// Puts a shell script before our program.
 fn wrapper(dir: &Path, name: &str, command: &str) {
     let path = dir.join("daemons").join(name);
