@@ -104,6 +104,8 @@ const CASES: &[Case] = &[
     ("standard error is full, and a copy", full_copy),
     ("standard error is full at the first line", full_early),
     ("standard error is full for a while", full_for_a_while),
+    #[cfg(debug_assertions)]
+    ("standard error is full at the last line", full_at_last),
 ];
 
 #[test]
@@ -503,7 +505,7 @@ fn full_stderr() -> Waited {
     session.send(REQUEST);
     let mut waited = Waited::of(machine, session, Some(cleanup));
     waited.log.push("not a line".into());
-    waited.check(ACCEPTED, "not a line", 5..=6);
+    waited.check(ACCEPTED, "not a line", 4..=6);
     waited
 }
 
@@ -518,7 +520,7 @@ fn full_copy() -> Waited {
     let (mut session, _held) = start_with_full_stderr(&machine, &how);
     session.send(REQUEST);
     let waited = Waited::of(machine, session, Some(cleanup));
-    waited.check(ACCEPTED, "disconnect from localhost[127.0.0.1]", 5..=6);
+    waited.check(ACCEPTED, "disconnect from localhost[127.0.0.1]", 4..=6);
     waited
 }
 
@@ -531,7 +533,7 @@ fn full_early() -> Waited {
     };
     let (session, _held) = start_with_full_stderr(&machine, &how);
     let waited = Waited::of(machine, session, None);
-    waited.check(CANNOT_START, "fatal: ", 5..=7);
+    waited.check(CANNOT_START, "fatal: ", 4..=7);
     waited
 }
 
@@ -555,5 +557,22 @@ fn full_for_a_while() -> Waited {
         "{said}"
     );
     assert_eq!(said.matches("dropped").count(), 1, "{said}");
+    waited
+}
+
+/// A call outside the filter: its line waits as long as all lines before it, and the process ends.
+#[cfg(debug_assertions)]
+fn full_at_last() -> Waited {
+    let machine = Machine::new(&["qmqpd_log_stderr = yes"]);
+    let cleanup = machine.cleanup(&[]);
+    let how = How {
+        env: &[("QMQPD_ESCAPE", "open")],
+        ..How::default()
+    };
+    let (mut session, _held) = start_with_full_stderr(&machine, &how);
+    session.send(REQUEST);
+    let mut waited = Waited::of(machine, session, Some(cleanup));
+    waited.log.push("fatal: not a line".into());
+    waited.check("", "fatal: not a line", 9..=11);
     waited
 }
