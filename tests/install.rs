@@ -119,7 +119,9 @@ fn what_was_installed_is_taken_away_and_nothing_else() {
     scratch.install(&["--systemd", "--xinetd"]);
     let service = scratch.read("opt/mail/lib/systemd/system/qmqpd@.service");
     assert!(service.contains("=/opt/mail/sbin/qmqpd"), "{service}");
-    scratch.install(&["--uninstall"]);
+    let said = scratch.install(&["--uninstall"]);
+    let said = String::from_utf8_lossy(&said.stdout).into_owned();
+    assert!(said.contains("until its next SIGHUP"), "{said}");
     let files = scratch.files();
     assert_eq!(files.len(), 1, "{files:#?}");
     assert!(files[0].ends_with(own), "{files:#?}");
@@ -138,8 +140,10 @@ fn configuration_is_neither_overwritten_nor_taken_away() {
     let said = scratch.install(&["--xinetd"]);
     let said = String::from_utf8_lossy(&said.stdout).into_owned();
     assert!(said.contains("stays as it is"), "{said}");
-    scratch.install(&["--uninstall"]);
+    let said = scratch.install(&["--uninstall"]);
     assert_eq!(scratch.read("etc/xinetd.d/qmqpd"), "mine\n");
+    let said = String::from_utf8_lossy(&said.stdout).into_owned();
+    assert!(said.contains("no longer there"), "{said}");
 }
 
 #[test]

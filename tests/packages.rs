@@ -8,6 +8,8 @@
 mod harness;
 
 use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
@@ -17,8 +19,8 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
-use harness::launchers::why_no_namespaces;
-use harness::master::until;
+use harness::launchers::{Launcher, World, connect_from, program, reply, why_no_namespaces};
+use harness::master::{self, request, until};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -286,4 +288,304 @@ fn root_does_not_build_in_a_directory_of_another_user() {
         "{said}"
     );
     assert!(!tree.join("target").exists());
+}
+
+/// Before systemd: what dpkg and scripts/install write to is put over with memory, and the machine's own stays as it is.
+const OWN_SYSTEM: &str = "\
+for dir in /usr/sbin /usr/share /usr/lib/systemd /etc/systemd /var/lib/dpkg /var/lib/systemd /var/log /var/cache; do
+    [ -d \"$dir\" ] || continue
+    mkdir -p \"/run/over$dir/upper\" \"/run/over$dir/work\"
+    mount -t overlay -o \"lowerdir=$dir,upperdir=/run/over$dir/upper,workdir=/run/over$dir/work\" overlay \"$dir\"
+done
+rm -f /usr/sbin/policy-rc.d
+";
+
+const SOCKET_LINK: &str = "/etc/systemd/system/sockets.target.wants/qmqpd.socket";
+const LOCALHOST: [u8; 4] = [127, 0, 0, 1];
+
+fn message() -> Vec<u8> {
+    request(
+        b"Subject: t\n\nHello.\n",
+        "s@client.example",
+        &["r@rcpt.example"],
+    )
+}
+
+/// A systemd that has none of our units, and /usr/sbin/qmqpd not yet.
+struct System(World);
+
+impl System {
+    fn boot(test: &str) -> Option<System> {
+        if master::is_missing(test) || is_missing(test) {
+            return None;
+        }
+        if program("systemd").is_none() || program("deb-systemd-helper").is_none() {
+            harness::skip(test, "systemd or deb-systemd-helper is not installed");
+            return None;
+        }
+        let system = System(World::start_after(OWN_SYSTEM, &Launcher::BareSystemd, &[]));
+        let up = until(PATIENCE, || {
+            system.0.run(&["systemctl", "is-active", "only.target"]).0
+        });
+        assert!(up, "{}", system.0.console());
+        Some(system)
+    }
+
+    fn run(&self, words: &[&str]) -> String {
+        let (succeeded, said) = self.0.run(words);
+        assert!(succeeded, "{words:?}: {said}\n{}", self.0.console());
+        said
+    }
+
+    fn is_active(&self) -> bool {
+        self.0.run(&["systemctl", "is-active", "qmqpd.socket"]).0
+    }
+
+    fn is_open(&self) -> bool {
+        TcpStream::connect((Ipv4Addr::LOCALHOST, self.0.port)).is_ok()
+    }
+
+    fn has(&self, path: &str) -> bool {
+        self.0.run(&["test", "-L", path]).0 || self.0.run(&["test", "-e", path]).0
+    }
+
+    /// Each start of the unit has an id of its own.
+    fn invocation(&self) -> String {
+        self.run(&[
+            "systemctl",
+            "show",
+            "--value",
+            "--property=InvocationID",
+            "qmqpd.socket",
+        ])
+    }
+
+    fn sends(&self) {
+        let said = reply(connect_from(LOCALHOST, self.0.port), &message());
+        assert!(
+            said.contains(":KOk: queued as "),
+            "{said:?}\n{}",
+            self.0.console()
+        );
+    }
+
+    fn has_unit(&self) -> bool {
+        let path = ["--value", "--property=FragmentPath", "qmqpd.socket"];
+        let said = self.run(&[&["systemctl", "show"], &path[..]].concat());
+        !said.trim().is_empty()
+    }
+
+    /// A client in the middle of its message.
+    fn begin(&self) -> TcpStream {
+        let mut client = connect_from(LOCALHOST, self.0.port);
+        client.write_all(&message()[..20]).unwrap();
+        let served = until(PATIENCE, || self.0.queued().1 == 1);
+        assert!(served, "{}", self.0.log());
+        client
+    }
+
+    fn end(&self, mut client: TcpStream) {
+        client.write_all(&message()[20..]).unwrap();
+        let mut said = String::new();
+        client.read_to_string(&mut said).unwrap();
+        assert!(
+            said.contains(":KOk: queued as "),
+            "{said:?}\n{}",
+            self.0.console()
+        );
+    }
+}
+
+/// Makes the package of Cargo.toml as it stands there, with the program under test, where the system finds it.
+fn package(system: &System, revision: u32) -> String {
+    let manifest = fs::read_to_string(format!("{ROOT}/Cargo.toml")).unwrap();
+    let section = manifest.split("[package.metadata.deb]\n").nth(1).unwrap();
+    let value = |name: &str| {
+        let line = section
+            .lines()
+            .find_map(|line| line.strip_prefix(&format!("{name} = \"")));
+        line.unwrap().trim_end_matches('"').to_owned()
+    };
+    let staged = system
+        .0
+        .master
+        .dir
+        .join(format!("world/package-{revision}"));
+    for line in section.lines().filter(|line| line.starts_with("    [\"")) {
+        let words: Vec<&str> = line.split('"').skip(1).step_by(2).collect();
+        let [from, to, mode] = words[..] else {
+            panic!("{line}")
+        };
+        let from = from.replace("target/release/qmqpd", env!("CARGO_BIN_EXE_qmqpd"));
+        let from = if from.starts_with('/') {
+            from
+        } else {
+            format!("{ROOT}/{from}")
+        };
+        let script = format!("install -D -m {mode} -t \"$1\" {from}");
+        let into = if to.ends_with('/') {
+            to
+        } else {
+            to.rsplit_once('/').unwrap().0
+        };
+        let copied = Command::new("sh")
+            .args(["-c", &script, "sh"])
+            .arg(staged.join(into))
+            .status();
+        assert!(copied.unwrap().success(), "{line}");
+    }
+    let control = format!(
+        "Package: qmqpd\nVersion: 0.1.0-{revision}\nArchitecture: all\nMaintainer: {}\nDescription: test\n",
+        value("maintainer")
+    );
+    fs::create_dir(staged.join("DEBIAN")).unwrap();
+    fs::write(staged.join("DEBIAN/control"), control).unwrap();
+    for script in ["preinst", "postinst", "prerm", "postrm"] {
+        let from = format!("{ROOT}/{}/{script}", value("maintainer-scripts"));
+        if Path::new(&from).exists() {
+            fs::copy(from, staged.join("DEBIAN").join(script)).unwrap();
+        }
+    }
+    let built = Command::new("dpkg-deb")
+        .args(["--build", "--root-owner-group", "-Zgzip", "-z1"])
+        .arg(&staged)
+        .output()
+        .unwrap();
+    assert!(built.status.success(), "{built:?}");
+    format!("/run/keep/package-{revision}.deb")
+}
+
+#[test]
+fn the_package_starts_nothing_is_upgraded_while_it_serves_and_goes_wholly() {
+    let test = "the_package_starts_nothing_is_upgraded_while_it_serves_and_goes_wholly";
+    let Some(system) = System::boot(test) else {
+        return;
+    };
+    let install = |revision| system.run(&["dpkg", "--install", &package(&system, revision)]);
+
+    install(1);
+    assert!(!system.is_active() && !system.is_open() && !system.has(SOCKET_LINK));
+    install(2);
+    assert!(
+        !system.is_active() && !system.has(SOCKET_LINK),
+        "nothing ran"
+    );
+
+    system.run(&["systemctl", "enable", "--now", "qmqpd.socket"]);
+    system.sends();
+    let (before, client) = (system.invocation(), system.begin());
+    install(3);
+    assert!(system.is_active() && system.has(SOCKET_LINK), "it ran");
+    assert_ne!(system.invocation(), before, "restarted");
+    system.end(client);
+    system.sends();
+
+    system.run(&["systemctl", "stop", "qmqpd.socket"]);
+    install(4);
+    assert!(
+        !system.is_active(),
+        "enabled, and stopped by the administrator"
+    );
+    system.run(&["systemctl", "start", "qmqpd.socket"]);
+
+    let client = system.begin();
+    system.run(&["dpkg", "--purge", "qmqpd"]);
+    assert!(!system.is_open() && !system.is_active());
+    assert!(!system.has(SOCKET_LINK));
+    let state = system
+        .0
+        .run(&[
+            "find",
+            "/var/lib/systemd",
+            "/etc/systemd",
+            "-name",
+            "qmqpd*",
+        ])
+        .1;
+    assert_eq!(state, "");
+    assert!(!system.has_unit());
+    system.end(client);
+
+    install(5);
+    assert!(
+        !system.is_active() && !system.has(SOCKET_LINK),
+        "as the first time"
+    );
+}
+
+/// A package that is removed and installed again is as it was before, but for the socket, which nobody opens.
+#[test]
+fn a_package_that_is_removed_keeps_what_was_enabled() {
+    let test = "a_package_that_is_removed_keeps_what_was_enabled";
+    let Some(system) = System::boot(test) else {
+        return;
+    };
+    system.run(&["dpkg", "--install", &package(&system, 1)]);
+    system.run(&["systemctl", "enable", "--now", "qmqpd.socket"]);
+    system.run(&["dpkg", "--remove", "qmqpd"]);
+    assert!(!system.is_open() && !system.is_active());
+    assert!(system.has(SOCKET_LINK));
+    system.run(&["dpkg", "--install", "/run/keep/package-1.deb"]);
+    assert!(!system.is_active());
+    assert_eq!(
+        system.run(&["systemctl", "is-enabled", "qmqpd.socket"]),
+        "enabled\n"
+    );
+    system.run(&["dpkg", "--remove", "qmqpd"]);
+    system.run(&["dpkg", "--purge", "qmqpd"]);
+    assert!(!system.has(SOCKET_LINK));
+}
+
+#[test]
+fn scripts_install_closes_the_port_of_the_program_that_it_takes_away() {
+    let test = "scripts_install_closes_the_port_of_the_program_that_it_takes_away";
+    let Some(system) = System::boot(test) else {
+        return;
+    };
+    // The directories of the caller that lie below /tmp are not in there.
+    let built = system.0.master.dir.join("world/qmqpd");
+    fs::copy(env!("CARGO_BIN_EXE_qmqpd"), built).unwrap();
+    let scripts = Scratch::new("uninstall");
+    let tree = copy_of_the_tree(&scripts);
+    let to = system.0.master.dir.join("world/tree");
+    assert!(
+        Command::new("cp")
+            .arg("-r")
+            .args([&tree, &to])
+            .status()
+            .unwrap()
+            .success()
+    );
+    let install = |prefix: &str, argument: &str| {
+        let prefix = format!("PREFIX={prefix}");
+        let script = "/run/keep/tree/scripts/install";
+        system.run(&[
+            "env",
+            "QMQPD_BINARY=/run/keep/qmqpd",
+            &prefix,
+            script,
+            argument,
+        ])
+    };
+    install("/usr", "--systemd");
+    assert!(!system.is_active());
+    system.run(&["systemctl", "daemon-reload"]);
+    system.run(&["systemctl", "enable", "--now", "qmqpd.socket"]);
+    system.sends();
+
+    install("/opt/other", "--uninstall");
+    system.sends();
+    assert!(system.has(SOCKET_LINK), "another program's");
+
+    let client = system.begin();
+    let said = install("/usr", "--uninstall");
+    assert!(
+        said.contains("qmqpd.socket is stopped and disabled"),
+        "{said}"
+    );
+    assert!(!system.is_open() && !system.is_active());
+    assert!(!system.has(SOCKET_LINK));
+    assert!(!system.has_unit());
+    system.end(client);
+    install("/usr", "--uninstall");
 }

@@ -121,6 +121,9 @@ pub enum Launcher {
         socket: Vec<&'static str>,
         service: Vec<&'static str>,
     },
+    /// A systemd without our units, for those that are installed in there: at the test's port, and without a system around
+    /// them.
+    BareSystemd,
     Xinetd,
     /// OpenBSD's inetd; where it is.
     Inetd(PathBuf),
@@ -131,7 +134,10 @@ impl Launcher {
     fn not_installed(&self) -> &Path {
         match self {
             Launcher::Inetd(program) => program,
-            Launcher::Systemd { .. } | Launcher::Xinetd | Launcher::Tcpserver => Path::new(""),
+            Launcher::Systemd { .. }
+            | Launcher::BareSystemd
+            | Launcher::Xinetd
+            | Launcher::Tcpserver => Path::new(""),
         }
     }
 }
@@ -246,14 +252,21 @@ impl World {
 
     /// What systemctl(1) says in there.
     pub fn systemctl(&self, arguments: &[&str]) -> String {
+        self.run(&[&["systemctl", "--no-pager", "--plain"], arguments].concat())
+            .1
+    }
+
+    /// Runs a command in there: whether it succeeds, and what it says.
+    pub fn run(&self, words: &[&str]) -> (bool, String) {
         let output = Command::new("nsenter")
             .arg(format!("--target={}", self.launcher()))
-            .args(["--mount", "--pid", "systemctl", "--no-pager", "--plain"])
-            .args(arguments)
+            .args(["--mount", "--pid"])
+            .args(words)
             .output()
             .unwrap();
-        String::from_utf8_lossy(&output.stdout).into_owned()
-            + &String::from_utf8_lossy(&output.stderr)
+        let said = String::from_utf8_lossy(&output.stdout).into_owned()
+            + &String::from_utf8_lossy(&output.stderr);
+        (output.status.success(), said)
     }
 }
 
@@ -312,6 +325,14 @@ fn install(launcher: &Launcher, world: &Path, port: u16) -> String {
             // A call that the unit forbids is to be noticed, and not only to fail.
             let strict = format!("{alone}[Service]\nSystemCallErrorNumber=kill\n");
             write("units/qmqpd@.service.d/alone.conf", &strict);
+            SYSTEMD.to_owned()
+        }
+        Launcher::BareSystemd => {
+            let alone = "[Unit]\nDefaultDependencies=no\n";
+            write("units/only.target", alone);
+            let socket = format!("{alone}[Socket]\nListenStream=\nListenStream={port}\n");
+            write("units/qmqpd.socket.d/alone.conf", &socket);
+            write("units/qmqpd@.service.d/alone.conf", alone);
             SYSTEMD.to_owned()
         }
         Launcher::Xinetd => {
