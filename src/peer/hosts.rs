@@ -13,7 +13,7 @@ use std::os::unix::fs::OpenOptionsExt;
 
 use nix::fcntl::OFlag;
 
-const NSSWITCH: &str = "/etc/nsswitch.conf";
+pub(super) const NSSWITCH: &str = "/etc/nsswitch.conf";
 const HOSTS: &str = "/etc/hosts";
 
 /// Files longer than this, in bytes, are left to the C library, which need not read them whole.
@@ -41,14 +41,14 @@ fn read(path: &str) -> Option<Vec<u8>> {
 }
 
 /// Lines without comments, blank ones and what stands around them left out.
-fn lines(file: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub(super) fn lines(file: &[u8]) -> impl Iterator<Item = &[u8]> {
     file.split(|&b| b == b'\n')
         .map(|line| line.split(|&b| b == b'#').next().unwrap_or_default())
         .map(<[u8]>::trim_ascii)
         .filter(|line| !line.is_empty())
 }
 
-fn words(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub(super) fn words(line: &[u8]) -> impl Iterator<Item = &[u8]> {
     line.split(u8::is_ascii_whitespace)
         .filter(|word| !word.is_empty())
 }

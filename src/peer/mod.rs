@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 mod hosts;
+mod resolver;
 #[cfg(test)]
 mod tests;
 
@@ -32,6 +33,8 @@ use crate::config::{Protocols, valid_hostname};
 use crate::log::{self, Shown};
 use crate::sys::child::bounded_child;
 use crate::sys::name;
+
+pub use resolver::{has_local_server, no_server};
 
 /// How long the name lookups of a session may take together.
 pub const LOOKUP_LIMIT: Duration = Duration::from_secs(15);

@@ -15,6 +15,7 @@ use nix::unistd::{AccessFlags, Uid, User, access, geteuid};
 use crate::config::{Config, QueueMethod};
 use crate::jail;
 use crate::log;
+use crate::peer;
 use crate::queue::Method;
 use crate::sys::start;
 
@@ -52,7 +53,9 @@ pub fn run(report: &mut Report, config: &Config, options: &Options) {
     if matches!(config.qmqpd_log_stderr(), Ok(false)) {
         check_log(report, config);
     }
+    let local_server = peer::has_local_server();
     if let Some(directory) = become_owner(report, config, options) {
+        check_name_server(report, config, directory, local_server);
         check_queue(report, config, directory);
         check_sandbox(report, config);
     }
@@ -122,6 +125,22 @@ fn enter_queue(report: &mut Report, config: &Config) -> bool {
     let advice = format!("queue_directory must be there, and user {user} allowed to enter it.");
     report.error(&format!("{place}: {fatal}"), Some(&advice));
     false
+}
+
+/// Whether there is somebody to ask for the names of clients. Seen from where a serving process asks.
+fn check_name_server(report: &mut Report, config: &Config, directory: Where, local: bool) {
+    let (Ok(true), Some(why)) = (config.qmqpd_peername_lookup(), peer::no_server(local)) else {
+        return;
+    };
+    let root = match (directory, config.queue_directory()) {
+        (Where::InQueue, Ok(queue)) => queue.display().to_string(),
+        (Where::InQueue | Where::Outside, _) => String::new(),
+    };
+    let text =
+        format!("there is no name server: {root}{why}, and nobody listens on port 53 of 127.0.0.1");
+    let advice = "No client's name can be looked up, and a client that its address does not settle is answered Z. \
+                  Name a server in that file, or set qmqpd_peername_lookup = no: each client is \"unknown\" then.";
+    report.warning(&text, Some(advice));
 }
 
 fn check_queue(report: &mut Report, config: &Config, directory: Where) {

@@ -391,6 +391,49 @@ fn said(machine: &Machine, arguments: &[&str]) -> (String, Option<i32>) {
 }
 
 #[test]
+fn check_tells_of_a_machine_or_a_chroot_without_a_name_server() {
+    if !is_with_resolver("check_tells_of_a_machine_or_a_chroot_without_a_name_server") {
+        return;
+    }
+    let machine = Machine::new(&[]);
+    let checked = |arguments: &[&str]| {
+        let (text, _) = said(&machine, &[&["--check"], arguments].concat());
+        let mut lines = text.lines();
+        let found = lines.find(|line| line.contains("name server"))?.to_owned();
+        assert!(
+            lines.any(|line| line.contains("qmqpd_peername_lookup = no")),
+            "{text}"
+        );
+        Some(found)
+    };
+    let tells = |file: &str, why: &str| {
+        let text = format!(
+            "warning: there is no name server: {file}: {why}, and nobody listens on port 53 of 127.0.0.1"
+        );
+        Some(text)
+    };
+    let on_machine = || tells("/etc/resolv.conf", "it names no server");
+    let in_chroot = tells("DIR/queue/etc/resolv.conf", "No such file or directory");
+    assert_eq!(checked(&[]), on_machine());
+    assert_eq!(checked(&["-c"]), in_chroot);
+    assert_eq!(checked(&["-o", "qmqpd_peername_lookup=no"]), None);
+    resolve("files");
+    assert_eq!(checked(&[]), None);
+    resolve("files dns");
+    fs::write("/etc/resolv.conf", "nameserver 192.0.2.53\n").unwrap();
+    assert_eq!(checked(&[]), None);
+    assert_eq!(checked(&["-c"]), in_chroot);
+    let etc = machine.instance.queue_directory().join("etc");
+    fs::create_dir(&etc).unwrap();
+    fs::copy("/etc/resolv.conf", etc.join("resolv.conf")).unwrap();
+    assert_eq!(checked(&["-c"]), None);
+    fs::write("/etc/resolv.conf", "").unwrap();
+    assert_eq!(checked(&[]), on_machine());
+    let _server = NameServer::start();
+    assert_eq!(checked(&[]), None);
+}
+
+#[test]
 fn explain_says_what_comes_of_a_lookup_that_fails() {
     if !is_with_resolver("explain_says_what_comes_of_a_lookup_that_fails") {
         return;
