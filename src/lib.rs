@@ -1,6 +1,8 @@
 //! A QMQP server: one message per connection, put durably into the mail queue, answered only then.
 //!
-//! The rooms, highest first. A room uses only rooms that stand below it; `tests/layers.rs` holds them to it.
+//! The rooms, highest first. A room uses only rooms that stand below it; `tests/layers.rs` holds them to it. The pages
+//! that comments cite are in `tests/spec`: what Postfix does, and, in a list with numbers, what is done otherwise on
+//! purpose.
 
 // What a fuzzer runs (tests/fuzz), and the tests with what it has found. No part of the program.
 #[cfg(any(test, fuzzing))]

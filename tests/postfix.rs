@@ -158,7 +158,7 @@ fn compare(case: &Case) -> Result<(), String> {
     Err(dialogue::difference(&expected, &ours))
 }
 
-/// 8.6: no control characters in a reply.
+/// `tests/spec/differences.md`, 6: no control characters in a reply.
 fn printable(reply: &[u8]) -> Vec<u8> {
     reply
         .iter()

@@ -97,8 +97,8 @@ const SIX: &str = "2001:db8::5";
 /// Number, list (after `pdms= `: with parent_domain_matches_subdomains empty), client, what becomes of it.
 type Example = (u32, &'static str, &'static str, char);
 
-/// The specification's worked examples. Not here: 5, 6 and 27 (bare IPv6 is taken for IPv6), 32 (a file of dialogues),
-/// 54 (below, with a proxymap), 57 (needs inet_protocols), 60 (a dialogue).
+/// The worked examples of `tests/spec/client-access.md`, section 5. Not here: 5, 6 and 27 (bare IPv6 is taken for
+/// IPv6), 32 (a file of dialogues), 54 (below, with a proxymap), 57 (needs inet_protocols), 60 (a dialogue).
 #[rustfmt::skip]
 const EXAMPLES: &[Example] = &[
     // The slowest.
@@ -224,7 +224,7 @@ fn the_worked_examples_end_as_the_specification_says() {
         let postfix = lists::outcome(Server::Postfix, &list, Client(client));
         let ours = lists::outcome(Server::Ours, &list, Client(client));
         let told = letter(&ours);
-        // 8.5: who would be left without a reply hears that the configuration is at fault.
+        // `tests/spec/differences.md`, 5: who would be left without a reply hears that the configuration is at fault.
         let right =
             letter(&postfix) == expected && told == if expected == 'F' { 'Z' } else { expected };
         if right && (postfix[LOG] == ours[LOG] || number == 55) {

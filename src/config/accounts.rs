@@ -1,7 +1,7 @@
 //! The accounts that main.cf names, as Postfix's daemons check them at each start.
 //!
-//! Serving looks mail_owner up where it is needed, and no more; `--check` asks for all of this. Authority: section 6.5 of
-//! the main.cf page of the specification; where versions of Postfix differ in their words, 3.12.
+//! Serving looks mail_owner up where it is needed, and no more; `--check` asks for all of this. Authority:
+//! `tests/spec/main-cf.md`, section 6.5; where versions of Postfix differ in their words, 3.12.
 
 use std::fmt;
 

@@ -16,7 +16,7 @@ use crate::log::Shown;
 const NESTING: u32 = 100;
 
 /// How many references and stretches of text one value may lead to. Postfix has no such limit: a hundred names that
-/// each stand for the next one twice would keep it busy until it is killed.
+/// each stand for the next one twice would keep it busy until it is killed (`tests/spec/differences.md`, 23).
 const PIECES: u32 = 100_000;
 
 /// How much of the text after a mistake is shown.
@@ -28,7 +28,7 @@ pub(super) type Lookup<'f, 'a> = &'f dyn Fn(&[u8]) -> Result<Option<Cow<'a, [u8]
 /// How far the expansion of a value has come. The lookup of a name can expand a default, which goes on from there.
 ///
 /// Unlike Postfix, where a default has limits of its own: it is expanded once, when it is loaded, and here as often as
-/// a value refers to it.
+/// a value refers to it (`tests/spec/differences.md`, 23).
 #[derive(Debug, Default)]
 pub(super) struct Progress {
     level: Cell<u32>,
@@ -162,7 +162,7 @@ impl<'a> Expansion<'_, 'a> {
             None => return Err(syntax("\"?\" or \":\" expected", b"}", after)),
         };
         // Unlike Postfix, an operand counts as a level: there a parameter that refers to itself in one runs out of
-        // stack.
+        // stack (`tests/spec/differences.md`, 23).
         let (mut lhs, mut rhs) = (Vec::new(), Vec::new());
         self.text(left, level + 1, &mut lhs)?;
         self.text(right, level + 1, &mut rhs)?;

@@ -19,7 +19,7 @@ const NOT_REGULAR: &str = "not a regular file";
 /// Opens a file to read it. A directory can be opened, and says itself that it cannot be read.
 ///
 /// Unlike Postfix, which waits for a writer where the file is a pipe, and reads a device without end: nothing else than a
-/// regular file and /dev/null is opened.
+/// regular file and /dev/null is opened (`tests/spec/differences.md`, 45).
 pub fn open_file(path: impl AsRef<Path>) -> io::Result<File> {
     let opened = OpenOptions::new()
         .read(true)

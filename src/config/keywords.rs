@@ -95,7 +95,7 @@ impl Kind for Utf8Classes {
 /// The address families of inet_protocols; one of them at least.
 ///
 /// Postfix opens a socket of each family to see whether the kernel has it. Here nobody asks: a client that has
-/// connected, or an address that an interface has, proves its family.
+/// connected, or an address that an interface has, proves its family (`tests/spec/differences.md`, 32).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Protocols {
     pub ipv4: bool,

@@ -28,7 +28,7 @@ impl Config {
     /// Looks mail_owner up in the accounts of this machine; to be asked where the process is to become that user.
     ///
     /// Unlike Postfix, this does not walk through all accounts for another one with the same user id: that can take
-    /// longer than everything else that a connection needs, and `--check` does it.
+    /// longer than everything else that a connection needs, and `--check` does it (`tests/spec/differences.md`, 28).
     pub fn mail_owner_ids(&self) -> Result<Owner, Error> {
         let name = self.mail_owner()?;
         let found = look_up(&name).map_err(io::Error::from);

@@ -2,7 +2,7 @@
 //!
 //! Syslog (RFC 3164 datagrams to /dev/log), Postfix's postlogd, or standard error; one of them, chosen by `service`
 //! from main.cf. Each message is made printable and cut here, whoever wrote it, so that nothing a client sends can
-//! forge a line. Does not know what a message means. Authority: the logging page of the specification, sections 1-5.
+//! forge a line. Does not know what a message means. Authority: `tests/spec/logging.md`, sections 1 to 5.
 #![forbid(unsafe_code)]
 
 #[cfg(test)]

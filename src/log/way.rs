@@ -1,8 +1,9 @@
 //! Lines on their way to a log that may not take them.
 //!
 //! A log that has stopped reading must not keep a session: its client waits, and its place is needed. Unlike Postfix, a
-//! process waits for a log [`PATIENCE`] in all, and from then on not at all. Lines that the log does not take are counted, and the
-//! count is the first line that it takes again. Does not know what a line looks like.
+//! process waits for a log [`PATIENCE`] in all, and from then on not at all (`tests/spec/differences.md`, 44). Lines that
+//! the log does not take are counted, and the count is the first line that it takes again. Does not know what a line
+//! looks like.
 
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};

@@ -3,8 +3,8 @@
 //! A directory of 256 hash tables stands at the beginning, the tables stand at the end, the records between them. A
 //! lookup reads one entry of the directory, some slots of one table, and the records whose hash is right: a handful of
 //! reads, whatever the size of the file. Everything in the file that is a position or a length is held against the
-//! file's size before it is used. Authority: <https://cr.yp.to/cdb/cdb.txt>, and the client access page of the
-//! specification, section 4.2.
+//! file's size before it is used. Authority: <https://cr.yp.to/cdb/cdb.txt>, and `tests/spec/client-access.md`,
+//! section 4.2.
 
 use std::cell::Cell;
 use std::fs::{self, File};

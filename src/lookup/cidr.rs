@@ -1,8 +1,8 @@
 //! `cidr:FILE`, `cidr:{ {rule}, {rule} }`: networks, the first that has the address decides.
 //!
-//! `[!]NETWORK value`, and `if [!]NETWORK` ... `endif` around rules. A rule is for keys of its own address family,
-//! also where it is negated. A rule that cannot be read is left out with a warning, as in Postfix. Authority:
-//! cidr_table(5), and the client access page of the specification, section 4.2.
+//! `[!]NETWORK value`, and `if [!]NETWORK` ... `endif` around rules. A rule is for keys of its own address family, also
+//! where it is negated. A rule that cannot be read is left out with a warning, as in Postfix. Authority: cidr_table(5),
+//! and `tests/spec/client-access.md`, section 4.2.
 
 use std::net::IpAddr;
 

@@ -1,7 +1,7 @@
 //! `inline:{key=value, {key = value with blanks}}`: a table that is written in main.cf.
 //!
-//! Keys are compared as they stand; a list asks for lower case only. Authority: the client access page of the
-//! specification, section 4.2.
+//! Keys are compared as they stand; a list asks for lower case only. Authority: `tests/spec/client-access.md`,
+//! section 4.2.
 
 use super::braces::{self, end_of_key, next_item, trim};
 use super::table::{Keys, Problem, Reason, Table};

@@ -137,7 +137,8 @@ impl Items<'_> {
     }
 
     /// Unlike Postfix, which takes `2001:db8::/32` for a table of type `2001` and then answers everybody with an error,
-    /// an IPv6 address or network without brackets is one: no table type looks like that.
+    /// an IPv6 address or network without brackets is one: no table type looks like that
+    /// (`tests/spec/differences.md`, 9).
     fn bracket(&mut self, pattern: &str) -> What {
         self.notes.push(Note::Warning(format!(
             "{}: IPv6 pattern \"{pattern}\" without brackets, perhaps you should use \"[{pattern}]\" instead",
@@ -149,7 +150,8 @@ impl Items<'_> {
     /// Puts the items of a file in the place of its name. In a negated file each of them means the opposite.
     fn add_file(&mut self, path: &str, negated: bool, place: Option<&Place>) -> Result<(), Error> {
         if self.reading.iter().any(|file| **file == *path) {
-            // Postfix reads on until it has no descriptors left. The list ends up just as unusable.
+            // Postfix reads on until it has no descriptors left. The list ends up just as unusable
+            // (`tests/spec/differences.md`, 33).
             let table = self.unopened_file(path, "the file is part of itself");
             self.push(false, What::Table(table), place);
             return Ok(());

@@ -199,7 +199,8 @@ impl MatchList {
 
     /// As [`MatchList::match_client`], with the item that decided, and without logging why the list cannot tell.
     pub fn decide(&self, name: Option<&str>, addr: &str) -> Result<Decision<'_>, Unavailable> {
-        // Unlike Postfix, which folds Unicode if smtputf8_enable is set, only ASCII is: a confirmed name has nothing else.
+        // Unlike Postfix, which folds Unicode if smtputf8_enable is set, only ASCII is: a confirmed name has nothing
+        // else (`tests/spec/differences.md`, 15).
         let folded_name = name.map(str::to_ascii_lowercase);
         let folded_addr = addr.to_ascii_lowercase();
         let client = Client {

@@ -1,8 +1,8 @@
 //! "Is this listed": yes, no, or cannot tell.
 //!
 //! Lists of names, addresses, networks, files and lookup tables, as qmqpd_authorized_clients and debug_peer_list have
-//! them. What cannot be told is an error of its own, because neither of the answers would be safe: a list may let in
-//! or keep out. Does not know why it is asked. Authority: the client access page of the specification; where versions
+//! them. What cannot be told is an error of its own, because neither of the answers would be safe: a list may let in or
+//! keep out. Does not know why it is asked. Authority: `tests/spec/client-access.md`, sections 1 and 4; where versions
 //! of Postfix differ, 3.12.
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), warn(clippy::indexing_slicing, clippy::string_slice))]

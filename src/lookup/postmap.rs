@@ -7,8 +7,8 @@
 //! that was tried; a warning alone (the source is newer than the database, a rule is malformed) is no failure.
 //!
 //! Unlike Postfix, which opens every table as root and asks it as mail_owner, a program that is told a client's name is
-//! mail_owner's from its start, and has no capabilities: the owner of the reverse zone has chosen the name. Where
-//! mail_owner may not read an indexed file, `postmap -s` writes out all its keys as root, and is told no name. A file of
+//! mail_owner's from its start, and has no capabilities: the owner of the reverse zone has chosen the name
+//! (`tests/spec/differences.md`, 17). Where mail_owner may not read an indexed file, `postmap -s` writes out all its keys as root, and is told no name. A file of
 //! another type is unavailable then.
 //!
 //! A process that forks for one client after another has `postmap -s` write out all keys of a table that is an indexed
@@ -52,8 +52,9 @@ const FAILURES: &[&str] = &["fatal: ", "panic: ", "error: "];
 
 /// What warnings say when postmap takes a key for not found, and did not look it up.
 ///
-/// Unlike Postfix, which goes on to the next rule when PCRE or the C library gives a match up, and takes nis tables without
-/// a domain for empty ones: the rule or the table may be the one that keeps the client out.
+/// Unlike Postfix, which goes on to the next rule when PCRE or the C library gives a match up, and takes nis tables
+/// without a domain for empty ones: the rule or the table may be the one that keeps the client out
+/// (`tests/spec/differences.md`, 20).
 const UNANSWERED: &[&str] = &[
     " limit exceeded",
     "JIT stack limit reached",

@@ -1,11 +1,10 @@
 //! `proxy:TYPE:NAME`, a table that Postfix's proxymap(8) opens and reads.
 //!
-//! A stream socket below queue_directory: the server names its protocol, then answers attribute lists. It serves
-//! tables that proxy_read_maps names, with the rights of its own. Authority: the client access page of the specification,
-//! section 4.3.
+//! A stream socket below queue_directory: the server names its protocol, then answers attribute lists. It serves tables
+//! that proxy_read_maps names, with the rights of its own. Authority: `tests/spec/client-access.md`, section 4.3.
 //!
 //! Unlike Postfix, which tries for ever to get an answer, and dies of a table that it may not read: after 15 s, or when
-//! the server has refused, the table is unavailable and the client hears of it.
+//! the server has refused, the table is unavailable and the client hears of it (`tests/spec/differences.md`, 19).
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::io::{self, BufRead, BufReader, Read, Write};

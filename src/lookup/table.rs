@@ -2,8 +2,8 @@
 //!
 //! What a list needs to know of one: what it is called, whether parent domains are worth asking for, and whether a key
 //! is in it. Small and plain types are read here, one file each; every other type is Postfix's, and its postmap(1) is
-//! asked. A table that cannot be opened takes its place in the list all the same, and refuses to answer: the list
-//! must not go on as if it were empty. Authority: the client access page of the specification, section 4.
+//! asked. A table that cannot be opened takes its place in the list all the same, and refuses to answer: the list must
+//! not go on as if it were empty. Authority: `tests/spec/client-access.md`, section 4.
 
 use std::fmt::{self, Debug, Display};
 use std::rc::Rc;

@@ -101,7 +101,8 @@ type Example = (
     char,
 );
 
-/// Rows of the specification's worked examples that need no working table. In 5, 6 and 27 bare IPv6 is taken for IPv6.
+/// Rows of the worked examples of `tests/spec/client-access.md`, section 5, that need no working table. In 5, 6 and 27
+/// bare IPv6 is taken for IPv6.
 #[rustfmt::skip]
 const EXAMPLES: &[Example] = &[
     (1, "", ParentAlso, LOCAL4, 'D'),

@@ -1,7 +1,7 @@
 //! `texthash:FILE`: the text that postmap(1) makes indexed files of, read as it is.
 //!
 //! A line is a key, whitespace, and a value. Keys are not folded: one with a capital letter is never found by a list,
-//! which asks for lower case. Authority: the client access page of the specification, section 4.2.
+//! which asks for lower case. Authority: `tests/spec/client-access.md`, section 4.2.
 
 use std::collections::BTreeMap;
 

@@ -1,13 +1,13 @@
 //! Who is at the other end of the connection.
 //!
-//! Asks the socket (getpeername). A name counts only when it resolves back to the address.
-//! Unlike Postfix, to whom a client is `unknown` whose name could not be looked up for now: its name is open. A list that
-//! has names cannot refuse it for good because a name server restarts.
-//! Unlike Postfix, where descriptor 0 is no Internet socket the launcher's environment is asked for the address first
-//! (TCPREMOTEIP, REMOTE_ADDR, SOCAT_PEERADDR, NCAT_REMOTE_ADDR, stunnel's REMOTE_HOST): behind a launcher that uses pipes
-//! or a socket pair every client would else be localhost[127.0.0.1], and a list that has 127.0.0.1 would let all of them
-//! in. Does not decide who may connect; that is `lookup::MatchList`. Authority: the client access page of the
-//! specification, section 2.
+//! Asks the socket (getpeername). A name counts only when it resolves back to the address. Unlike Postfix, to whom a
+//! client is `unknown` whose name could not be looked up for now: its name is open (`tests/spec/differences.md`, 16). A
+//! list that has names cannot refuse it for good because a name server restarts. Unlike Postfix, where descriptor 0 is
+//! no Internet socket the launcher's environment is asked for the address first (TCPREMOTEIP, REMOTE_ADDR,
+//! SOCAT_PEERADDR, NCAT_REMOTE_ADDR, stunnel's REMOTE_HOST): behind a launcher that uses pipes or a socket pair every
+//! client would else be localhost[127.0.0.1], and a list that has 127.0.0.1 would let all of them in
+//! (`tests/spec/differences.md`, 12). Does not decide who may connect; that is `lookup::MatchList`. Authority:
+//! `tests/spec/client-access.md`, section 2.
 #![forbid(unsafe_code)]
 
 mod hosts;
@@ -257,7 +257,7 @@ enum Client {
     /// The launcher has said whose the connection is, and not by an address.
     Misnamed(Said),
     /// Unlike Postfix, to whom a client that the system does not tell is unknown and so refused for good: it may well be
-    /// one that is let in.
+    /// one that is let in (`tests/spec/differences.md`, 22).
     Refused(Error),
     Remote {
         address: IpAddr,

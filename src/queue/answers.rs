@@ -1,7 +1,7 @@
 //! What cleanup(8) says: a greeting with the queue id, and the final status.
 //!
 //! Both are attribute lists in a fixed order. Whatever is not exactly that is logged, and means that nobody knows.
-//! Authority: sections 2, 2.1 and 5 of the cleanup page of the specification.
+//! Authority: `tests/spec/cleanup.md`, sections 2, 2.1 and 5.
 
 use std::io::{self, Read};
 

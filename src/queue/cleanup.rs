@@ -1,9 +1,10 @@
 //! The queue of Postfix, through its cleanup(8) daemon.
 //!
 //! A stream socket below queue_directory: cleanup says the queue id, we say flags and records, the last of type E, and
-//! cleanup answers with a status. Whatever ends the conversation before E leaves nothing in the queue; an E without an answer
-//! may have left something, and counts as not queued. The content is held back to the end, because the envelope has to be in front
-//! of it, and our own header depends on the envelope. Authority: the cleanup page of the specification.
+//! cleanup answers with a status. Whatever ends the conversation before E leaves nothing in the queue; an E without an
+//! answer may have left something, and counts as not queued. The content is held back to the end, because the envelope
+//! has to be in front of it, and our own header depends on the envelope. Authority: `tests/spec/cleanup.md`, sections 1
+//! to 6.
 
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -22,13 +23,15 @@ use crate::wire::verp::Sender;
 use super::received::Received;
 use super::{Committed, Origin, Queue, Unavailable, Verdict, answers, attributes, content};
 
-/// How long connecting is tried. Unlike Postfix, which tries for 100 s: QMQP clients wait 60 s for their answer.
+/// How long connecting is tried. Unlike Postfix, which tries for 100 s: QMQP clients wait 60 s for their answer
+/// (`tests/spec/differences.md`, 4).
 const CONNECT_LIMIT: Duration = Duration::from_secs(15);
 
 /// Between two tries to connect.
 const CONNECT_PAUSE: Duration = Duration::from_secs(3);
 
-/// How long connecting and the greeting may take together. Unlike Postfix, which waits ipc_timeout for the greeting.
+/// How long connecting and the greeting may take together. Unlike Postfix, which waits ipc_timeout for the greeting
+/// (`tests/spec/differences.md`, 4).
 const GREETING_LIMIT: Duration = Duration::from_secs(45);
 
 /// Flags of the conversation, by cleanup's names for them without their prefix.

@@ -1,6 +1,6 @@
 //! The client's content as records, the same for cleanup and for a queue file.
 //!
-//! Authority: section 12 of the QMQP page of the specification.
+//! Authority: `tests/spec/qmqp.md`, section 12.
 
 use crate::sys::memory;
 use crate::wire::record::Type;

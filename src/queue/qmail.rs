@@ -2,10 +2,10 @@
 //! descriptor 1, and says with its exit status what has become of them.
 //!
 //! The program reads the message to its end before it touches the envelope, and so the message is passed on as it
-//! arrives. An envelope is complete only with its last NUL: where the request turns out to be none, or the connection is
-//! lost, that is never written, and the program queues nothing. The program is started before the process is confined,
-//! since a set-uid one could not be afterwards. Authority: qmail-queue(8), and section 14 of the QMQP page of the
-//! specification for the replies.
+//! arrives. An envelope is complete only with its last NUL: where the request turns out to be none, or the connection
+//! is lost, that is never written, and the program queues nothing. The program is started before the process is
+//! confined, since a set-uid one could not be afterwards. Authority: qmail-queue(8), and `tests/spec/qmqp.md`,
+//! section 14 for the replies.
 
 use std::fs;
 use std::io::{self, Write};

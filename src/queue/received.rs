@@ -1,7 +1,7 @@
 //! The Received: header that every message gets.
 //!
-//! Authority: section 11 of the QMQP page of the specification; RFC 822 for the form of the date, with a day of two
-//! digits as in Postfix 3.9 and later.
+//! Authority: `tests/spec/qmqp.md`, section 11; RFC 822 for the form of the date, with a day of two digits as in
+//! Postfix 3.9 and later.
 
 use crate::sys::time::{self, LocalTime};
 use crate::wire::address;

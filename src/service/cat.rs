@@ -1,6 +1,6 @@
 //! `qmqpd --cat FILE`: what a queue file holds, ours or Postfix's, for machines that have no postcat(1).
 //!
-//! The form is postcat's, byte for byte. Authority: section 3 of the queue file page of the specification.
+//! The form is postcat's, byte for byte. Authority: `tests/spec/queue-file.md`, section 3.
 
 use std::io::{self, Write};
 use std::path::Path;

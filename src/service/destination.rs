@@ -1,6 +1,6 @@
 //! Which log main.cf and the environment name.
 //!
-//! Authority: section 8 of the main.cf page and sections 3 and 4 of the logging page of the specification.
+//! Authority: `tests/spec/main-cf.md`, section 8, and `tests/spec/logging.md`, sections 3 and 4.
 
 use std::path::PathBuf;
 

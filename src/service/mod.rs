@@ -157,8 +157,8 @@ fn load(options: &Options, process: String) -> Result<Config, Fatal> {
         process: process.clone(),
     };
     let config = Config::load(&config::directory(), options.overrides.clone(), names)?;
-    // Unlike Postfix, whose warnings of main.cf go to the log that was open before it: a container may not have that.
-    // Where main.cf does not say which log it wants, they stay there.
+    // Unlike Postfix, whose warnings of main.cf go to the log that was open before it: a container may not have that
+    // (`tests/spec/differences.md`, 46). Where main.cf does not say which log it wants, they stay there.
     let opened = destination::open(&config, &process);
     log_warnings(&config);
     opened?;
@@ -189,7 +189,8 @@ fn fail(fatal: &Fatal) -> u8 {
     if let Some(descriptors) = start::client() {
         session::apologize(Client::new(descriptors, FAILURE_TIMEOUT));
     }
-    // Unlike Postfix, which sleeps before a client has its answer, and wherever it is started.
+    // Unlike Postfix, which sleeps before a client has its answer, and wherever it is started
+    // (`tests/spec/differences.md`, 5).
     if std::env::var_os("GENERATION").is_some() {
         std::thread::sleep(FAILURE_PAUSE);
     }

@@ -1,6 +1,6 @@
 //! The command line: Postfix's letters for a daemon, and long names for people.
 //!
-//! Authority: sections 4 of the main.cf page and 2 of the master page of the specification.
+//! Authority: `tests/spec/main-cf.md`, section 4, and `tests/spec/master.md`, section 2.
 
 use std::ffi::OsString;
 use std::path::PathBuf;

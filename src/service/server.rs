@@ -103,8 +103,8 @@ impl<'a> Server<'a> {
 
     /// Goes to queue_directory and gives up root: the owner of the mail takes over, whether or not `-u` asks for it.
     ///
-    /// Unlike Postfix, which refuses to serve Internet clients as anybody but mail_owner: a launcher that cannot
-    /// change users must not end in a server that runs as root, or in none.
+    /// Unlike Postfix, which refuses to serve Internet clients as anybody but mail_owner: a launcher that cannot change
+    /// users must not end in a server that runs as root, or in none (`tests/spec/differences.md`, 13).
     pub fn enter(&self, options: &Options) -> Result<(), Fatal> {
         let queue_directory = self.config.queue_directory()?;
         change_directory(&queue_directory)?;

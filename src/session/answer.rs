@@ -2,7 +2,7 @@
 //!
 //! All replies of the program stand here. `K` is said for [`Verdict::Queued`] alone; `D` where the same request can
 //! never succeed; whatever is unsure is `Z`. There is no catch-all arm: a new fault does not compile until somebody
-//! decides what the client hears. Authority: section 8 of the QMQP page of the specification, whose texts these are.
+//! decides what the client hears. Authority: `tests/spec/qmqp.md`, section 8, whose texts these are.
 
 use crate::log::{self, Shown};
 use crate::queue::Verdict;
@@ -103,7 +103,7 @@ pub(super) fn to_fault(fault: &Fault, namaddr: &str, who: &str) -> Answer {
         Fault::Unauthorized => {
             let text = format!("Error: {namaddr} is not authorized to use this service");
             // Unlike Postfix, which logs nothing: whoever wonders why mail does not come, or wants to block a prober,
-            // needs this line.
+            // needs this line (`tests/spec/differences.md`, 8).
             let line = format!("NOQUEUE: reject: CONNECT from {namaddr}: {text}");
             Answer {
                 before: vec![Line::Info(line)],
@@ -155,7 +155,7 @@ fn to_request_fault(fault: &qmqp::Fault, who: &str) -> Answer {
                 }
                 Error::Format | Error::Size => Some(Reply::refused(&text)),
                 // Nobody is listening. Unlike Postfix, this holds too where only a netstring's comma is missing: what
-                // was cut off on its way may come whole the next time.
+                // was cut off on its way may come whole the next time (`tests/spec/differences.md`, 3).
                 Error::Disconnect | Error::Timeout => None,
             };
             Answer {

@@ -83,7 +83,8 @@ impl<S: Stream> Client<S> {
 
     /// Waits until there is something to read, without reading it.
     ///
-    /// Unlike Postfix, which opens the queue before it reads: a port probe that connects and leaves costs the queue nothing.
+    /// Unlike Postfix, which opens the queue before it reads: a port probe that connects and leaves costs the queue
+    /// nothing (`tests/spec/differences.md`, 10).
     pub fn wait_for_first_byte(&mut self) -> Result<(), Fault> {
         let fault = |error| Fault::Netstring(error, Phase::Header);
         match self.input.wait_for_input() {
@@ -107,9 +108,9 @@ impl<S: Stream> Client<S> {
     /// Ends the session after a reply.
     ///
     /// Closing a socket while there is input that nobody has read makes the kernel send a reset, and that can cost the
-    /// client the reply. Unlike Postfix, what still comes is read and dropped: after an early reply until the client has
-    /// finished, within [`DRAIN_BYTES`], [`DRAIN_TIME`] and [`DRAIN_SILENCE`]; after an acceptance, and where no wait would
-    /// end, only what has arrived already.
+    /// client the reply. Unlike Postfix, what still comes is read and dropped: after an early reply until the client
+    /// has finished, within [`DRAIN_BYTES`], [`DRAIN_TIME`] and [`DRAIN_SILENCE`]; after an acceptance, and where no
+    /// wait would end, only what has arrived already (`tests/spec/differences.md`, 7).
     pub fn finish(mut self, reply: &Reply) {
         let input = &mut self.input;
         let arrived_only = reply.is_accepted() || alarm::is_forbidden();

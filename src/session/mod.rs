@@ -1,8 +1,8 @@
 //! One QMQP transaction, in order: who may send, the request, the queue, one reply.
 //!
 //! [`Session::transaction`] is the protocol. Whatever ends it early is a [`Fault`], and `answer` gives each fault its
-//! reply and its log line. Does not know how the process was started, nor how a message is queued. Authority: the QMQP
-//! page of the specification, sections 2, 4, 5, 8 and 9.
+//! reply and its log line. Does not know how the process was started, nor how a message is queued. Authority:
+//! `tests/spec/qmqp.md`, sections 2, 4, 5, 8 and 9.
 #![forbid(unsafe_code)]
 
 mod answer;

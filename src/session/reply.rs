@@ -85,8 +85,8 @@ impl Reply {
 
     /// The bytes for the client.
     ///
-    /// Unlike Postfix, whose replies pass on whatever cleanup's reason holds: no control characters, and cut so that the
-    /// whole stays within [`REPLY_LIMIT`].
+    /// Unlike Postfix, whose replies pass on whatever cleanup's reason holds: no control characters, and cut so that
+    /// the whole stays within [`REPLY_LIMIT`] (`tests/spec/differences.md`, 6).
     pub fn encode(&self) -> Vec<u8> {
         netstring::encode(&self.payload())
     }

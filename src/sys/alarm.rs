@@ -38,7 +38,8 @@ pub fn init() -> nix::Result<()> {
 }
 
 /// Stops an alarm that the launcher has left behind. An error means that the launcher forbids alarm(2), so that no wait
-/// would end: the C library's function returns no error, and sets errno.
+/// would end: the C library's function returns no error, and sets errno. Unlike Postfix, whose watchdog then never comes,
+/// the caller does not serve (`tests/spec/differences.md`, 48).
 pub fn try_out() -> nix::Result<()> {
     Errno::clear();
     disarm();

@@ -1,6 +1,6 @@
 //! Addresses in the form of message headers.
 //!
-//! Authority: section 11 of the QMQP page of the specification; RFC 822, section 6.
+//! Authority: `tests/spec/qmqp.md`, section 11; RFC 822, section 6.
 
 /// Writes an envelope address as a header shows it: the local part in quotes where it is not a dot-string.
 ///

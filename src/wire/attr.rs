@@ -1,6 +1,6 @@
 //! Attribute lists as Postfix's programs exchange them: name NUL value NUL ..., ended by an empty name.
 //!
-//! Authority: section 2.1 of the cleanup page of the specification.
+//! Authority: `tests/spec/cleanup.md`, section 2.1.
 
 use std::io::{self, Read};
 

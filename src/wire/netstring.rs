@@ -1,10 +1,11 @@
 //! Netstrings: decimal length, colon, exactly that many bytes, comma.
 //!
-//! Authority: <https://cr.yp.to/proto/netstrings.txt> and section 3 of the QMQP page of the specification (leading
-//! zeros are fine, and so is a length without a digit, which is zero). Nothing is reserved for an announced length: data is handed out
-//! in pieces, as it arrives.
+//! Authority: <https://cr.yp.to/proto/netstrings.txt> and `tests/spec/qmqp.md`, section 3 (leading zeros are fine, and
+//! so is a length without a digit, which is zero). Nothing is reserved for an announced length: data is handed out in
+//! pieces, as it arrives.
 //!
-//! Unlike Postfix, a length has no more than [`DIGIT_LIMIT`] digits: zeros without end are a length that never comes.
+//! Unlike Postfix, a length has no more than [`DIGIT_LIMIT`] digits: zeros without end are a length that never comes
+//! (`tests/spec/differences.md`, 43).
 
 use std::fmt::{self, Display};
 use std::io::{self, Read};
@@ -160,7 +161,8 @@ impl<R: Read> Reader<R> {
     /// `most` must not be zero, and [`Reader::room_behind`] must have allowed it. What has not been read yet is read to where
     /// it stays: there is no second copy of long data.
     ///
-    /// Unlike Postfix, which reserves the length that is announced: what is held grows by blocks, as they fill.
+    /// Unlike Postfix, which reserves the length that is announced: what is held grows by blocks, as they fill
+    /// (`tests/spec/differences.md`, 11).
     pub fn block(&mut self, most: u64) -> Result<Vec<u8>, Error> {
         let most = usize::try_from(most.min(self.left)).unwrap_or(usize::MAX);
         let mut block = memory::zeroed(most.min(BLOCK_SIZE)).ok_or(Error::Memory)?;

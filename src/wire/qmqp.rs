@@ -1,16 +1,17 @@
 //! A QMQP request: one netstring that holds the message, the sender and the recipients as netstrings.
 //!
-//! Each part is given out only after the one before it, by value: content, sender, recipients, end. Authority: sections
-//! 1 to 4 of the QMQP page of the specification, and <https://cr.yp.to/proto/qmqp.html>.
+//! Each part is given out only after the one before it, by value: content, sender, recipients, end. Authority:
+//! `tests/spec/qmqp.md`, sections 1 to 4, and <https://cr.yp.to/proto/qmqp.html>.
 //!
-//! Unlike Postfix, the length of the outer netstring is enforced, as qmail-qmqpd does: its parts must fill it exactly. A
-//! request whose parts and whole disagree was cut or joined on its way, and nobody can say where.
+//! Unlike Postfix, the length of the outer netstring is enforced, as qmail-qmqpd does: its parts must fill it exactly
+//! (`tests/spec/differences.md`, 1). A request whose parts and whole disagree was cut or joined on its way, and nobody
+//! can say where.
 //!
 //! Unlike Postfix, an address may not hold CR, LF or NUL: cleanup cuts an address at a NUL, and so delivers to another
-//! one; a line end breaks the header line that names the recipient.
+//! one; a line end breaks the header line that names the recipient (`tests/spec/differences.md`, 2).
 //!
-//! Unlike Postfix, the envelope has a limit of its own, and one that is announced to be larger is refused before the message is received:
-//! else its recipients could come for as long as the process lives.
+//! Unlike Postfix, the envelope has a limit of its own, and one that is announced to be larger is refused before the
+//! message is received (`tests/spec/differences.md`, 42): else its recipients could come for as long as the process lives.
 
 use std::fmt::{self, Display};
 use std::io::Read;

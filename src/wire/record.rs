@@ -1,7 +1,7 @@
 //! Records: a type byte, a length in base 128 (low seven bits first), data.
 //!
-//! The form in which cleanup(8) takes a message, and in which a queue file keeps it. Authority: section 2.3 of the
-//! cleanup page of the specification.
+//! The form in which cleanup(8) takes a message, and in which a queue file keeps it. Authority:
+//! `tests/spec/cleanup.md`, section 2.3.
 
 use std::io::{self, Write};
 

@@ -1,6 +1,6 @@
 //! The request for one sender per recipient that qmail's clients put into a sender: `list-@host-@[]`.
 //!
-//! Authority: section 10 of the QMQP page of the specification.
+//! Authority: `tests/spec/qmqp.md`, section 10.
 
 /// The second delimiter. The protocol has no way to ask for another one.
 const SECOND_DELIMITER: u8 = b'=';

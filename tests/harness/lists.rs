@@ -151,7 +151,7 @@ pub fn outcome(server: Server, list: &List, client: Client) -> Outcome {
     } else {
         seen.outcome()
     };
-    // 8.8: a refused client is logged. And postmap has a log of its own.
+    // `tests/spec/differences.md`, 8: a refused client is logged. And postmap has a log of its own.
     outcome[LOG].retain(|line| {
         !line.starts_with("NOQUEUE: reject: CONNECT") && !line.contains("postfix/postmap[")
     });

@@ -8,17 +8,17 @@ use super::requests::Case;
 /// A wanted difference from Postfix, and its number in the list of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Difference {
-    /// 8.1: the parts must fill the outer netstring exactly.
+    /// `tests/spec/differences.md`, 1: the parts must fill the outer netstring exactly.
     OuterLength,
-    /// 8.2: no CR, LF or NUL in an address.
+    /// `tests/spec/differences.md`, 2: no CR, LF or NUL in an address.
     LineEndInAddress,
-    /// 8.3: a connection that is lost where a comma is due is a lost connection.
+    /// `tests/spec/differences.md`, 3: a connection that is lost where a comma is due is a lost connection.
     LostBeforeComma,
-    /// 8.10: no queue file before the first byte.
+    /// `tests/spec/differences.md`, 10: no queue file before the first byte.
     NoFirstByte,
-    /// 8.19: message_size_limit is the limit of the envelope too.
+    /// `tests/spec/differences.md`, 19: message_size_limit is the limit of the envelope too.
     Envelope,
-    /// 8.20: a length has so many digits at most.
+    /// `tests/spec/differences.md`, 20: a length has so many digits at most.
     Digits,
 }
 

@@ -1,7 +1,8 @@
 //! Where the Postfix that is installed is older than the one we follow.
 //!
 //! We write dates, lists and messages as 3.12 does. This is the one table of what older versions do otherwise; every
-//! comparison with Postfix goes through it. What cannot be told in a line has a dialogue with `differs: Versions`.
+//! comparison with Postfix goes through it. What cannot be told in a line has a dialogue that cites
+//! `tests/spec/differences.md`, 24.
 
 use std::net::IpAddr;
 use std::process::Command;

@@ -3,7 +3,7 @@
 //! `[!]/pattern/flags value`, `/p/flags!/q/flags value` for what p matches and q does not, and `if [!]/pattern/flags`
 //! ... `endif` around rules. Any byte that is no letter or digit may stand for the slash. What `$1` in a value stands
 //! for is nobody's concern here; but a rule whose value cannot be right is left out, as in Postfix. Authority:
-//! regexp_table(5), and the client access page of the specification, section 4.2.
+//! regexp_table(5), and `tests/spec/client-access.md`, section 4.2.
 
 mod replacement;
 
@@ -72,7 +72,8 @@ impl Table for Regexp {
             .and_then(|key| find(rules, &key));
         match found {
             Ok(value) => Ok(value.map(<[u8]>::to_vec)),
-            // Unlike Postfix, which goes on as if the rule did not match: it may be the one that keeps somebody out.
+            // Unlike Postfix, which goes on as if the rule did not match: it may be the one that keeps somebody out
+            // (`tests/spec/differences.md`, 20).
             Err(error) => Err(Problem::from(format!(
                 "regexp map {}: {error}",
                 self.source.name()

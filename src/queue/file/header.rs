@@ -2,7 +2,7 @@
 //!
 //! Records go in as the client's lines, and come out as the queue has them. Unlike Postfix's cleanup, addresses in
 //! headers are left as they are, nothing is checked against tables, and the headers of the parts of a MIME message are
-//! body. Authority: section 6 of the queue file page of the specification, and RFC 822.
+//! body (`tests/spec/differences.md`, 30). Authority: `tests/spec/queue-file.md`, section 6, and RFC 822.
 
 use crate::log;
 use crate::wire::record::Type;
@@ -57,7 +57,8 @@ pub struct Found {
 
 /// The headers that name the message.
 ///
-/// Unlike Postfix, which logs each of them: no more than [`MESSAGE_ID_LIMIT`]. A message can hold a million.
+/// Unlike Postfix, which logs each of them: no more than [`MESSAGE_ID_LIMIT`] (`tests/spec/differences.md`, 41). A
+/// message can hold a million.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct MessageIds {
     /// `message-id=<...>`

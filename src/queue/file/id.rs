@@ -1,8 +1,8 @@
 //! Queue ids, and where in a queue a file of that name is.
 //!
 //! An id is made of a time and the number of the file's inode, so that no two files on one disk have the same at the
-//! same time; long ids have the whole time in front and are never used again. Authority: sections 1 and 2.1 of the
-//! queue file page of the specification.
+//! same time; long ids have the whole time in front and are never used again. Authority: `tests/spec/queue-file.md`,
+//! sections 1 and 2.1.
 
 use std::borrow::Cow;
 

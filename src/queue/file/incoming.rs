@@ -1,8 +1,8 @@
 //! The file itself: how it comes into the incoming queue, when it counts as mail, and how it goes.
 //!
-//! It has mode 0600 until its message is complete, and nobody looks at it; mode 0700 makes it mail. Dropped before that,
-//! it is removed. Everything after [`create`] is relative to descriptors that are held open, for a process that can no
-//! longer open any. Authority: section 2 of the queue file page of the specification.
+//! It has mode 0600 until its message is complete, and nobody looks at it; mode 0700 makes it mail. Dropped before
+//! that, it is removed. Everything after [`create`] is relative to descriptors that are held open, for a process that
+//! can no longer open any. Authority: `tests/spec/queue-file.md`, section 2.
 
 use std::fmt::{self, Display};
 use std::fs::Permissions;
@@ -117,7 +117,7 @@ pub struct Incoming {
 
 /// Makes a file. Its id has the time that is returned as well.
 ///
-/// Unlike Postfix, which tries for ever: a client is waiting, and can come back.
+/// Unlike Postfix, which tries for ever: a client is waiting, and can come back (`tests/spec/differences.md`, 29).
 pub fn create(settings: &Settings) -> Result<(Incoming, Id, (i64, u32)), Error> {
     let above = stat(".").map_err(at("stat", "."))?;
     rights::judge_queue_directory(&above).map_err(|fault| settings.refuse(&fault))?;

@@ -3,7 +3,7 @@
 //! The fast way in where addresses need no rewriting, and the one for machines on which no Postfix runs. What is
 //! written is what cleanup writes for the same message, but for what takes tables or other programs: no address is
 //! rewritten or mapped, no milter asked, no header checked. The envelope goes to the file as it comes; the content is
-//! held back to the end, as its place is behind. Authority: the queue file page of the specification.
+//! held back to the end, as its place is behind. Authority: `tests/spec/queue-file.md`, sections 1 to 7.
 //!
 //! [`Queue::commit`] is the order that nothing may change: content, size record, mode, file and directory on disk.
 //! Only after the client has its answer the queue manager is woken: it takes no other connection for ten seconds if one

@@ -1,7 +1,7 @@
 //! Envelope addresses as the queue file has them: completed, each recipient once.
 //!
-//! Unlike Postfix's cleanup, nothing is rewritten: no `%` hack, no routes, no maps. Only what is no address without it
-//! is added, the domain. Authority: sections 3 and 7 of the queue file page of the specification.
+//! Unlike Postfix's cleanup, nothing is rewritten: no `%` hack, no routes, no maps (`tests/spec/differences.md`, 30).
+//! Only what is no address without it is added, the domain. Authority: `tests/spec/queue-file.md`, sections 3 and 7.
 
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hasher};

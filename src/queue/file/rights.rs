@@ -1,5 +1,7 @@
 //! Whether only this user can move files about in the incoming queue.
 //!
+//! Unlike Postfix, which uses a queue that other users can write to, this program makes no file there
+//! (`tests/spec/differences.md`, 47).
 //! Who can write to a directory can take messages out of it, and other files of the owner's into it; who can write to
 //! the directory above can put another one in its place. Group and others are the same here, since a group has other
 //! members, and an access list for a single user shows as a right of the group. In Postfix's own queue `incoming` has

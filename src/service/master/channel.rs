@@ -1,6 +1,6 @@
 //! The channel on which master(8) hears whether this process can take a client.
 //!
-//! Authority: section 4.1 of the master page of the specification.
+//! Authority: `tests/spec/master.md`, section 4.1.
 
 use std::ffi::OsString;
 use std::io;

@@ -1,8 +1,8 @@
 //! The lock that lets one idle process at a time wait for connections.
 //!
 //! master(8) starts as many processes as there are clients. Without the lock each idle one would be woken for every
-//! connection. Authority: sections 3 and 4 of the master page of the specification; the file is the one that Postfix's
-//! own processes of the service use.
+//! connection. Authority: `tests/spec/master.md`, sections 3 and 4; the file is the one that Postfix's own processes of
+//! the service use.
 
 use std::fs::{File, OpenOptions};
 use std::io;

@@ -2,7 +2,7 @@
 //!
 //! [`Resident::run`] is the loop. This process never reads a byte of a client: the child has the connection on
 //! descriptors 0 and 1, and serves it as under inetd. While a child is at work its parent only waits for it, so that
-//! master's rule of one process, one client holds. Authority: the master page of the specification, sections 1 to 5.
+//! master's rule of one process, one client holds. Authority: `tests/spec/master.md`, sections 1 to 5.
 
 mod channel;
 mod listener;

@@ -1,8 +1,7 @@
 //! Connections that another program has accepted: `pass` services, as behind postscreen(8).
 //!
 //! The program connects, sends one byte with the client's descriptor, then an attribute list about the client. The
-//! descriptor alone counts: who the client is, its own socket says. Authority: section 5 of the master page of the
-//! specification.
+//! descriptor alone counts: who the client is, its own socket says. Authority: `tests/spec/master.md`, section 5.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
