@@ -269,16 +269,10 @@ fn client_on(fd: BorrowedFd<'_>, ask: &Ask, environment: Environment<'_>) -> Cli
     match getpeername::<SockaddrStorage>(fd.as_raw_fd()) {
         Ok(peer) => {
             if let Some(sin) = peer.as_sockaddr_in() {
-                return Client::Remote {
-                    address: sin.ip().into(),
-                    port: Some(sin.port()),
-                };
+                return client_on_network(sin.ip().into(), sin.port(), ask, environment);
             }
             if let Some(sin6) = peer.as_sockaddr_in6() {
-                return Client::Remote {
-                    address: sin6.ip().into(),
-                    port: Some(sin6.port()),
-                };
+                return client_on_network(sin6.ip().into(), sin6.port(), ask, environment);
             }
             client_on_other_socket(fd, &peer, ask, environment)
         }
@@ -288,6 +282,29 @@ fn client_on(fd: BorrowedFd<'_>, ask: &Ask, environment: Environment<'_>) -> Cli
         }
         Err(Errno::ENOTCONN) => Client::Gone,
         Err(errno) => Client::Refused(Error::Untold(errno)),
+    }
+}
+
+/// An Internet socket settles it, but for one thing: stunnel may be joined to the program by a TCP connection of its own
+/// over the loopback interface, with its client behind it.
+fn client_on_network(
+    address: IpAddr,
+    port: u16,
+    ask: &Ask,
+    environment: Environment<'_>,
+) -> Client {
+    let on_socket = Client::Remote {
+        address,
+        port: Some(port),
+    };
+    let peer = address.to_canonical();
+    if !peer.is_loopback() || environment(STUNNEL.address).is_none() {
+        return on_socket;
+    }
+    match client_named(ask, LAUNCHERS, environment) {
+        Client::Remote { address, .. } if address.to_canonical() == peer => on_socket,
+        Client::Local | Client::Gone | Client::Misnamed(_) => on_socket,
+        client @ (Client::Remote { .. } | Client::Refused(_)) => client,
     }
 }
 

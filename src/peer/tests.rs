@@ -86,6 +86,28 @@ fn a_client_on_the_network_has_address_and_port() {
 }
 
 #[test]
+fn a_connection_over_the_loopback_may_be_stunnels_own() {
+    for (address, family) in [("127.0.0.1", "127.0.0.1 2"), ("::1", "IPv6:::1 10")] {
+        let (server, _client, port) = connected(address, address);
+        let on_socket = |variables: &[(&str, &str)]| on(&server, &ask(), variables);
+        assert_eq!(on_socket(STUNNEL), "unknown[192.0.2.8]:98 192.0.2.8 2");
+        let itself = format!("unknown[{address}]:{port} {family}");
+        assert_eq!(on_socket(&[("REMOTE_HOST", address)]), itself);
+        assert_eq!(on_socket(&[("REMOTE_HOST", "mail.example.com")]), itself);
+        assert_eq!(on_socket(&[]), itself);
+        // tcpserver speaks of this connection, and REMOTE_HOST of an earlier one.
+        let inherited = [&[("TCPREMOTEIP", address)], STUNNEL].concat();
+        let said = on_socket(&inherited);
+        assert!(said.starts_with("cannot tell who the client is"), "{said}");
+        let resident = Ask {
+            environment: false,
+            ..ask()
+        };
+        assert_eq!(on(&server, &resident, STUNNEL), itself);
+    }
+}
+
+#[test]
 fn an_ipv4_client_on_an_ipv6_socket_is_an_ipv4_client_unless_ipv4_is_off() {
     let (server, _client, port) = connected("::", "127.0.0.1");
     let expected = format!("unknown[127.0.0.1]:{port} 127.0.0.1 2");

@@ -1,10 +1,10 @@
-//! socat and ncat, which put a pipe or a socket pair between the program and a client of the network.
+//! socat, ncat and stunnel, which stand between the program and a client of the network.
 
 use std::io::{Read, Write};
 use std::net::{Ipv6Addr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 
 use crate::harness;
 use crate::harness::launchers::{connect_from, program};
@@ -48,6 +48,11 @@ struct Relay {
 
 impl Relay {
     fn start(command: &str, env: &[(&str, &str)]) -> Relay {
+        Relay::start_script(&format!("exec {command}"), env)
+    }
+
+    /// Runs lines of the shell that end in the relay.
+    fn start_script(lines: &str, env: &[(&str, &str)]) -> Relay {
         let machine = Machine::new(&[
             "qmqpd_authorized_clients = 127.0.0.1",
             "qmqpd_peername_lookup = no",
@@ -55,7 +60,7 @@ impl Relay {
         ]);
         let port = free_port();
         let at = machine.instance.dir.join("relay").display().to_string();
-        let script = format!("PORT={port} AT={at}\nexec {command}");
+        let script = format!("PORT={port} AT={at}\n{lines}");
         let how = How {
             through: &["sh", "-c", &script, "sh"],
             env,
@@ -151,6 +156,52 @@ fn a_client_of_a_relay_on_a_unix_domain_socket_is_localhost() {
     }
 }
 
+/// What openssl says of a reply to a request from this address.
+fn over_tls(from: &str, port: u16) -> String {
+    let mut client = Command::new("openssl")
+        .args(["s_client", "-quiet", "-bind", from, "-connect"])
+        .arg(format!("127.0.0.1:{port}"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut input = client.stdin.take().unwrap();
+    input.write_all(REQUEST).unwrap();
+    let mut said = Vec::new();
+    let mut byte = [0];
+    let mut output = client.stdout.take().unwrap();
+    while !said.ends_with(b",") && output.read(&mut byte).unwrap() == 1 {
+        said.push(byte[0]);
+    }
+    drop(input);
+    drop(client.kill());
+    client.wait().unwrap();
+    String::from_utf8(said).unwrap()
+}
+
+const STUNNEL: &str = "\
+openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=relay -keyout $AT.key -out $AT.pem 2>/dev/null || exit
+printf '%s\\n' foreground=yes pid= [qmqp] accept=127.0.0.1:$PORT cert=$AT.pem key=$AT.key exec=$1 >$AT.conf
+exec stunnel4 $AT.conf";
+
+#[test]
+fn a_client_of_stunnel_has_its_own_address() {
+    let test = "a_client_of_stunnel_has_its_own_address";
+    for name in ["stunnel4", "openssl"] {
+        if program(name).is_none() {
+            return harness::skip(test, &format!("{name} is not installed"));
+        }
+    }
+    let relay = Relay::start_script(STUNNEL, &[]);
+    let cleanup = relay.machine.cleanup(&[]);
+    relay.wait_for(|| TcpStream::connect(("127.0.0.1", relay.port)).is_ok());
+    let refused = over_tls("127.0.0.2", relay.port);
+    assert_eq!(refused, refusal("unknown[127.0.0.2]"));
+    assert_eq!(over_tls("127.0.0.1", relay.port), ACCEPTED);
+    cleanup.finish();
+}
+
 /// A relay that somebody starts from a shell that another launcher has started.
 #[test]
 fn a_relay_that_has_inherited_another_client_serves_nobody_as_that_one() {
@@ -176,7 +227,7 @@ fn a_client_on_a_socket_of_another_family_is_told_to_try_again() {
     let flags = SockFlag::SOCK_CLOEXEC;
     let netlink = socket(AddressFamily::Netlink, SockType::Raw, flags, None).unwrap();
     let mut command: Command = machine.command(&How::default());
-    command.stdin(netlink).stdout(std::process::Stdio::piped());
+    command.stdin(netlink).stdout(Stdio::piped());
     let output = command.spawn().unwrap().wait_with_output().unwrap();
     let said = String::from_utf8(output.stdout).unwrap();
     assert_eq!(said, "34:ZError: server configuration error,");
