@@ -1,9 +1,9 @@
 //! Power cuts: what a client has heard `K` for is on the disk.
 //!
 //! A queue on a [`disk`] of its own, under each of the file systems that people have. At the moment a client hears `K` the
-//! disk is copied, once with what is in its write cache and once without. The copies are mounted, which replays a journal,
-//! and the message must be there: its name, all of its bytes, mode 0700. Beside method `file` Postfix's cleanup is tried,
-//! and what it loses is printed.
+//! disk is copied, once with what is in its write cache and once without. The copies are mounted, which replays a journal;
+//! where there is none e2fsck(8) comes first, as at a start of the machine. The message must be there: its name, all of its
+//! bytes, mode 0700. Beside method `file` Postfix's cleanup is tried, and what it loses is printed.
 //!
 //! That the test can fail is part of it: without the fsync of the file messages are lost. Without that of the directory
 //! Linux 6.18 loses none, since each of these file systems puts the name of a new file on the disk with the file. POSIX
