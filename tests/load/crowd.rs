@@ -33,7 +33,7 @@ const PATIENCE: Duration = Duration::from_secs(90);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
     Silent,
-    /// Sends a zero in front of a length, which may have any number of them, each second.
+    /// Announces 10 MB and sends a byte of it each second.
     Trickling,
     /// Announces 10 MB and sends a kibibyte of it.
     Announcing,
@@ -141,7 +141,7 @@ impl Crowd {
             }
             if client.kind == Kind::Trickling && client.connected && client.next_byte <= now {
                 client.next_byte = now + Duration::from_secs(1);
-                client.send(b"0");
+                client.send(b"x");
             }
         }
     }
@@ -181,9 +181,13 @@ impl Client {
             }
             self.connected = true;
             self.next_byte = Instant::now();
-            if self.kind == Kind::Announcing {
-                let content = [b'x'; SENT_OF_IT];
-                self.send(&[ANNOUNCED.as_bytes(), &content].concat());
+            match self.kind {
+                Kind::Silent => {}
+                Kind::Trickling => self.send(ANNOUNCED.as_bytes()),
+                Kind::Announcing => {
+                    let content = [b'x'; SENT_OF_IT];
+                    self.send(&[ANNOUNCED.as_bytes(), &content].concat());
+                }
             }
             return;
         }
