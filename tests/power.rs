@@ -209,13 +209,17 @@ fn cannot_run(test: &str, kind: Kind) -> bool {
     true
 }
 
-/// Runs `test` once more, in a process with a mount namespace: whatever happens, nothing stays mounted.
+/// Runs `test` once more, in namespaces: whatever that process ends by, nothing stays mounted, and no process is left.
+///
+/// It must not be the last one in its mount namespace, nor end by ^C: it would wait for a file system to be unmounted
+/// whose disk is in itself. unshare(1) is there until all of them have ended.
 fn in_a_namespace(test: &str) {
     let directory = std::env::temp_dir().join(format!("qmqpd-power-{}-{test}", std::process::id()));
     fs::create_dir(&directory).unwrap();
-    // What hangs in the file system is freed when this ends, since the disk ends with it.
-    let status = Command::new("timeout")
-        .args(["--kill-after=5", LIMIT, "unshare", "--mount"])
+    let status = Command::new("env")
+        .args(["--ignore-signal=INT", "unshare", "--mount"])
+        .args(["--pid", "--fork", "--mount-proc"])
+        .args(["timeout", "--kill-after=5", LIMIT])
         .arg(std::env::current_exe().unwrap())
         .args(["--exact", test, "--nocapture"])
         .env(INSIDE, &directory)
