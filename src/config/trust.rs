@@ -14,7 +14,7 @@ use super::lines::{items, logical_lines};
 use super::main_cf;
 use super::{DEFAULT_DIRECTORY, main_cf_in};
 use crate::log::error_text;
-use crate::sys::start::has_foreign_rights;
+use crate::sys::inherit::has_foreign_rights;
 
 /// The parameters of the default main.cf that list other directories.
 const LISTS: [&[u8]; 2] = [

@@ -18,8 +18,8 @@ use nix::sys::socket::{MsgFlags, recv};
 use nix::sys::wait::{WaitStatus, waitpid};
 
 use super::*;
+use crate::sys::inherit::start_blocked;
 use crate::sys::seccomp::try_call;
-use crate::sys::start::start_blocked;
 use crate::sys::{alarm, time};
 
 const ACT: &str = "QMQPD_TEST_JAIL";

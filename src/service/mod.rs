@@ -26,7 +26,7 @@ use crate::config::{self, Config, Names};
 use crate::log;
 use crate::lookup;
 use crate::session::{self, Client, Outcome};
-use crate::sys::start;
+use crate::sys::inherit;
 
 use master::Inherited;
 use options::Options;
@@ -114,7 +114,7 @@ fn start() -> Result<u8, Fatal> {
         destination::early(),
         false,
     );
-    start::first_act().map_err(Fatal::from_display)?;
+    inherit::first_act().map_err(Fatal::from_display)?;
     let arguments: Vec<OsString> = arguments.collect();
     let options = match options::parse(&arguments) {
         Err(error) if commands::by_hand(&arguments) => return Ok(commands::misuse(&error)),
@@ -123,12 +123,12 @@ fn start() -> Result<u8, Fatal> {
     if let Some(command) = &options.command {
         return Ok(commands::obey(command, &options, &process));
     }
-    if !options.terminal_allowed && start::client_input().is_terminal() {
+    if !options.terminal_allowed && inherit::client_input().is_terminal() {
         return Ok(commands::refuse_terminal());
     }
     let inherited = match options.transport {
         None => {
-            start::close_inherited();
+            inherit::close_inherited();
             None
         }
         Some(transport) => Some(Inherited::take(transport, &options)?),
@@ -186,7 +186,7 @@ fn fail(fatal: &Fatal) -> u8 {
             log::fatal(format_args!("{error}"));
         }
     }
-    if let Some(descriptors) = start::client() {
+    if let Some(descriptors) = inherit::client() {
         session::apologize(Client::new(descriptors, FAILURE_TIMEOUT));
     }
     // Unlike Postfix, which sleeps before a client has its answer, and wherever it is started

@@ -17,7 +17,7 @@ use crate::jail;
 use crate::log;
 use crate::peer;
 use crate::queue::Method;
-use crate::sys::start;
+use crate::sys::inherit;
 
 use super::Options;
 use super::report::{Report, place};
@@ -81,7 +81,7 @@ fn become_owner(report: &mut Report, config: &Config, options: &Options) -> Opti
         report.note(&format!(
             "You are not root: the queue and the files were checked as user {user}, {rest}"
         ));
-        if start::is_in_group_of_root().unwrap_or(true) {
+        if inherit::is_in_group_of_root().unwrap_or(true) {
             report.warning(GROUP_OF_ROOT, None);
         }
         if let Err(error) = jail::drop_capabilities() {

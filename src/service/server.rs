@@ -13,7 +13,7 @@ use crate::lookup::{self, MatchList, Tables};
 use crate::peer::{self, Ask, LOOKUP_LIMIT, Peer};
 use crate::queue::Method;
 use crate::session::{Client, Lists, Outcome, Session, Settings};
-use crate::sys::{alarm, start, time};
+use crate::sys::{alarm, inherit, time};
 
 use super::{Fatal, Options};
 
@@ -65,7 +65,7 @@ impl<'a> Server<'a> {
         };
         match launch {
             Launch::Stdin if server.lists.have_tables() => {
-                let addr = peer::address_of(start::client_input(), &server.ask);
+                let addr = peer::address_of(inherit::client_input(), &server.ask);
                 server
                     .lists
                     .start(addr.as_deref(), &|| server.program_owner());
@@ -116,7 +116,7 @@ impl<'a> Server<'a> {
             log::debug(2, format_args!("chroot {root} user {}", owner.name));
             return Ok(());
         }
-        if start::is_in_group_of_root().map_err(Fatal::from_display)? {
+        if inherit::is_in_group_of_root().map_err(Fatal::from_display)? {
             log::warning(format_args!("{GROUP_OF_ROOT}"));
         }
         match root {
@@ -154,11 +154,11 @@ impl<'a> Server<'a> {
         alarm::limit_process(self.daemon_timeout);
         let arrival = time::now();
         if self.asks_programs(options) {
-            let addr = peer::address_of(start::client_input(), &self.ask);
+            let addr = peer::address_of(inherit::client_input(), &self.ask);
             self.lists.start(addr.as_deref(), &|| self.program_owner());
         }
-        let peer = Peer::of(start::client_input(), &self.ask).map_err(Fatal::from_display)?;
-        let Some(descriptors) = start::client() else {
+        let peer = Peer::of(inherit::client_input(), &self.ask).map_err(Fatal::from_display)?;
+        let Some(descriptors) = inherit::client() else {
             return Err(Fatal::Text("no client on standard input".to_owned()));
         };
         let session = Session {

@@ -1,7 +1,7 @@
 //! How the C library enters the program, and what is linked into it for that.
 //!
 //! Not by way of the standard library, which before it calls main sees to descriptors 0 to 2 and to SIGPIPE, as
-//! `sys::start` does, and prepares to say that the stack has overflowed: it reads /proc/self/maps for the stack's end and
+//! `sys::inherit` does, and prepares to say that the stack has overflowed: it reads /proc/self/maps for the stack's end and
 //! gives the handler a stack of its own. A process that serves one message spends a tenth of its time there. An overflow
 //! still ends the process, at the guard page, without a word. Arguments and environment are the standard library's all
 //! the same: on Linux it gets them from the loader.

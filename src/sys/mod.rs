@@ -9,12 +9,12 @@ pub mod child;
 pub mod entry;
 #[cfg(debug_assertions)]
 pub mod escape;
+pub mod inherit;
 pub mod memory;
 pub mod name;
 pub mod program;
 pub mod regex;
 pub mod seccomp;
 pub mod socket;
-pub mod start;
 pub mod time;
 pub mod unfinished;

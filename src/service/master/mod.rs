@@ -22,7 +22,7 @@ use crate::config::Config;
 use crate::log;
 use crate::session::Outcome;
 use crate::sys::child::{self, Fork};
-use crate::sys::start;
+use crate::sys::inherit;
 
 use super::options::{Options, Transport};
 use super::server::{Launch, Server};
@@ -59,11 +59,11 @@ impl Inherited {
             ))
         };
         for number in FLOW_FDS {
-            drop(start::inherited(number));
+            drop(inherit::inherited(number));
         }
-        let channel = start::inherited(STATUS_FD).map_err(|e| missing("status channel", &e))?;
+        let channel = inherit::inherited(STATUS_FD).map_err(|e| missing("status channel", &e))?;
         let listeners = (LISTEN_FD..LISTEN_FD.saturating_add(options.socket_count))
-            .map(|number| Ok(Listener::new(transport, start::inherited(number)?)))
+            .map(|number| Ok(Listener::new(transport, inherit::inherited(number)?)))
             .collect::<io::Result<_>>()
             .map_err(|e| missing("listening socket", &e))?;
         Ok(Inherited {

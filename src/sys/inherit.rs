@@ -252,7 +252,7 @@ mod tests {
     fn launched(test: &str, prepare: impl FnMut() -> io::Result<()> + Send + Sync + 'static) {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command
-            .args(["--exact", &format!("sys::start::tests::{test}")])
+            .args(["--exact", &format!("sys::inherit::tests::{test}")])
             .args(["--nocapture", "--test-threads=1"])
             .env(INSIDE, test)
             .stdin(Stdio::null());
