@@ -12,6 +12,9 @@ pub mod fuzzing;
 // How the process starts, is confined, serves and exits.
 mod service;
 
+// What the command line asks for.
+mod options;
+
 // One QMQP transaction in order, and every reply a client can get.
 mod session;
 

@@ -93,7 +93,7 @@ fn every_reply_is_explained() {
 #[test]
 fn every_option_is_explained() {
     let text = text();
-    let source = source("service/options.rs");
+    let source = source("options.rs");
     let (_, grammar) = source.split_once("fn grammar()").unwrap();
     let (grammar, _) = grammar.split_once("\n}\n").unwrap();
     let names: Vec<&str> = grammar

@@ -5,10 +5,10 @@ use std::io::{BufWriter, IsTerminal, Write};
 use std::path::Path;
 
 use crate::log;
+use crate::options::{self, Command, Options};
 use crate::sys::time;
 
 use super::explain::Subject;
-use super::options::{self, Command, Options};
 use super::{EX_FATAL, EX_OK, cat, check, explain};
 
 /// sysexits.h: the command line makes no sense.

@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use crate::config::Config;
 use crate::log;
 use crate::lookup::{Listing, MatchList, Unavailable};
+use crate::options::Options;
 use crate::peer::{Ask, LOOKUP_LIMIT, Peer};
 use crate::queue::Method;
 use crate::session::Settings;
@@ -17,7 +18,7 @@ use super::check::load;
 use super::commands::EX_USAGE;
 use super::report::place;
 use super::server::{open_lists, program_owner};
-use super::{EX_CONFIG, Fatal, Options};
+use super::{EX_CONFIG, Fatal};
 
 /// Somebody to ask about.
 #[derive(Debug, Clone, PartialEq, Eq)]

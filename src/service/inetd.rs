@@ -1,10 +1,11 @@
 //! One client on standard input and output, as inetd, xinetd, tcpserver and systemd hand it over.
 
 use crate::config::Config;
+use crate::options::Options;
 use crate::session::Outcome;
 
 use super::server::{Launch, Server};
-use super::{Fatal, Options, log_warnings};
+use super::{Fatal, log_warnings};
 
 /// Serves the client on descriptors 0 and 1.
 pub fn serve(options: &Options, config: &Config) -> Result<Outcome, Fatal> {

@@ -11,7 +11,6 @@ mod destination;
 mod explain;
 mod inetd;
 mod master;
-mod options;
 mod rehearsal;
 mod report;
 mod server;
@@ -25,11 +24,11 @@ use std::time::Duration;
 use crate::config::{self, Config, Names};
 use crate::log;
 use crate::lookup;
+use crate::options::{self, Options};
 use crate::session::{self, Client, Outcome};
 use crate::sys::inherit;
 
 use master::Inherited;
-use options::Options;
 
 /// How long a client is waited for that is to hear of a failure to start: main.cf, which sets the limit otherwise, may be
 /// what is broken.

@@ -15,11 +15,11 @@ use nix::unistd::{AccessFlags, Uid, User, access, geteuid};
 use crate::config::{Config, QueueMethod};
 use crate::jail;
 use crate::log;
+use crate::options::Options;
 use crate::peer;
 use crate::queue::Method;
 use crate::sys::inherit;
 
-use super::Options;
 use super::report::{Report, place};
 use super::server::{GROUP_OF_ROOT, change_directory};
 

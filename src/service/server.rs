@@ -10,12 +10,13 @@ use crate::config::{self, Config, Owner};
 use crate::jail;
 use crate::log;
 use crate::lookup::{self, MatchList, Tables};
+use crate::options::Options;
 use crate::peer::{self, Ask, LOOKUP_LIMIT, Peer};
 use crate::queue::Method;
 use crate::session::{Client, Lists, Outcome, Session, Settings};
 use crate::sys::{alarm, inherit, time};
 
-use super::{Fatal, Options};
+use super::Fatal;
 
 /// What is amiss where a launcher has set the user and not the groups.
 pub(super) const GROUP_OF_ROOT: &str = "the process was started as an ordinary user in group 0: \

@@ -8,7 +8,7 @@ use std::os::unix::net::UnixListener;
 use nix::errno::Errno;
 use nix::sys::socket::{setsockopt, sockopt};
 
-use crate::service::options::Transport;
+use crate::options::Transport;
 
 use super::pass;
 

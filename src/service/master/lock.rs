@@ -15,8 +15,8 @@ use nix::errno::Errno;
 use nix::fcntl::FlockArg;
 
 use crate::log;
+use crate::options::Transport;
 use crate::service::Fatal;
-use crate::service::options::Transport;
 use crate::sys::alarm;
 
 use super::channel::Channel;

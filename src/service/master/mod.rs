@@ -20,11 +20,11 @@ use nix::unistd::{Pid, dup2_stdin, dup2_stdout};
 
 use crate::config::Config;
 use crate::log;
+use crate::options::{Options, Transport};
 use crate::session::Outcome;
 use crate::sys::child::{self, Fork};
 use crate::sys::inherit;
 
-use super::options::{Options, Transport};
 use super::server::{Launch, Server};
 use super::{Fatal, log_warnings};
 

@@ -1,6 +1,7 @@
 //! The command line: Postfix's letters for a daemon, and long names for people.
 //!
 //! Authority: `tests/spec/main-cf.md`, section 4, and `tests/spec/master.md`, section 2.
+#![forbid(unsafe_code)]
 
 use std::ffi::OsString;
 use std::path::PathBuf;
