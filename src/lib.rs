@@ -18,6 +18,9 @@ mod options;
 // One QMQP transaction in order, and every reply a client can get.
 mod session;
 
+// Why the process ends without having served a client, and its exit statuses.
+mod exit;
+
 // The ways to hand a message over, and their one verdict.
 mod queue;
 

@@ -9,14 +9,15 @@ use nix::errno::Errno;
 use nix::unistd::{Group, geteuid};
 
 use crate::config::{self, Config, Owner, Place, QueueMethod, TABLE};
+use crate::exit::Fatal;
 use crate::log::{self, Destination, Level};
 use crate::lookup::{Listing, MatchList};
 use crate::options::Options;
 use crate::session::Lists;
 
+use super::rehearsal;
 use super::report::{Report, place};
 use super::server::{open_lists, program_owner};
-use super::{Fatal, rehearsal};
 
 /// What other programs of Postfix do to a message on its way through cleanup(8), and nobody where it does not go there.
 const BYPASSED: &[&str] = &[

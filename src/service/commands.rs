@@ -4,15 +4,13 @@ use std::ffi::OsString;
 use std::io::{BufWriter, IsTerminal, Write};
 use std::path::Path;
 
+use crate::exit::{EX_FATAL, EX_OK, EX_USAGE};
 use crate::log;
 use crate::options::{self, Command, Options};
 use crate::sys::time;
 
 use super::explain::Subject;
-use super::{EX_FATAL, EX_OK, cat, check, explain};
-
-/// sysexits.h: the command line makes no sense.
-pub const EX_USAGE: u8 = 64;
+use super::{cat, check, explain};
 
 const HELP: &str = "\
 usage: qmqpd [-cSvV] [-n service] [-o parameter=value]

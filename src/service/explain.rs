@@ -7,6 +7,7 @@ use std::io::Write;
 use std::net::IpAddr;
 
 use crate::config::Config;
+use crate::exit::{EX_CONFIG, EX_USAGE, Fatal};
 use crate::log;
 use crate::lookup::{Listing, MatchList, Unavailable};
 use crate::options::Options;
@@ -15,10 +16,8 @@ use crate::queue::Method;
 use crate::session::Settings;
 
 use super::check::load;
-use super::commands::EX_USAGE;
 use super::report::place;
 use super::server::{open_lists, program_owner};
-use super::{EX_CONFIG, Fatal};
 
 /// Somebody to ask about.
 #[derive(Debug, Clone, PartialEq, Eq)]

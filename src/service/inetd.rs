@@ -1,11 +1,12 @@
 //! One client on standard input and output, as inetd, xinetd, tcpserver and systemd hand it over.
 
 use crate::config::Config;
+use crate::exit::Fatal;
 use crate::options::Options;
 use crate::session::Outcome;
 
+use super::log_warnings;
 use super::server::{Launch, Server};
-use super::{Fatal, log_warnings};
 
 /// Serves the client on descriptors 0 and 1.
 pub fn serve(options: &Options, config: &Config) -> Result<Outcome, Fatal> {

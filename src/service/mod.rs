@@ -16,14 +16,13 @@ mod report;
 mod server;
 
 use std::ffi::OsString;
-use std::fmt::Display;
 use std::io::IsTerminal;
 use std::path::Path;
 use std::time::Duration;
 
 use crate::config::{self, Config, Names};
+use crate::exit::{EX_FATAL, EX_OK, Fatal};
 use crate::log;
-use crate::lookup;
 use crate::options::{self, Options};
 use crate::session::{self, Client, Outcome};
 use crate::sys::inherit;
@@ -37,64 +36,6 @@ const FAILURE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a process that master(8) has started stays after its last line. master starts another one at once, and would
 /// see to nothing else if that failed as fast.
 const FAILURE_PAUSE: Duration = Duration::from_secs(1);
-
-/// Exit status: all is well, or a client was served, whatever it was told.
-const EX_OK: u8 = 0;
-
-/// Exit status: a `fatal:` line says why.
-const EX_FATAL: u8 = 1;
-
-/// sysexits.h: the configuration is wrong.
-const EX_CONFIG: u8 = 78;
-
-/// Why the process ends without having served anybody.
-enum Fatal {
-    /// With the line that goes to the log.
-    Text(String),
-    Config(config::Error),
-    /// For a reason that is in the log already.
-    Logged,
-}
-
-impl Display for Fatal {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Fatal::Text(text) => f.write_str(text),
-            Fatal::Config(error) => error.fmt(f),
-            Fatal::Logged => log::TooManyErrors.fmt(f),
-        }
-    }
-}
-
-impl From<config::Error> for Fatal {
-    fn from(error: config::Error) -> Self {
-        Fatal::Config(error)
-    }
-}
-
-impl From<log::TooManyErrors> for Fatal {
-    fn from(_: log::TooManyErrors) -> Self {
-        Fatal::Logged
-    }
-}
-
-impl From<lookup::Error> for Fatal {
-    fn from(error: lookup::Error) -> Self {
-        match error {
-            lookup::Error::TooManyErrors(error) => error.into(),
-            lookup::Error::NoPattern { .. }
-            | lookup::Error::ReadFile { .. }
-            | lookup::Error::Table(_)
-            | lookup::Error::TableProblem { .. } => Fatal::from_display(error),
-        }
-    }
-}
-
-impl Fatal {
-    fn from_display(error: impl Display) -> Self {
-        Fatal::Text(error.to_string())
-    }
-}
 
 /// Runs the program and says how it went: 0 also where the client was refused, 1 after a `fatal:` line.
 pub fn run() -> u8 {

@@ -4,8 +4,7 @@ use std::collections::BTreeSet;
 use std::io::{self, Write};
 
 use crate::config::{self, Config, Place};
-
-use super::{EX_CONFIG, EX_OK};
+use crate::exit::{EX_CONFIG, EX_OK};
 
 /// What has been found, written out as it is found: the rehearsal can end the process.
 #[derive(Default)]

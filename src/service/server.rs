@@ -7,6 +7,7 @@ use std::time::Duration;
 use nix::unistd::getresuid;
 
 use crate::config::{self, Config, Owner};
+use crate::exit::Fatal;
 use crate::jail;
 use crate::log;
 use crate::lookup::{self, MatchList, Tables};
@@ -15,8 +16,6 @@ use crate::peer::{self, Ask, LOOKUP_LIMIT, Peer};
 use crate::queue::Method;
 use crate::session::{Client, Lists, Outcome, Session, Settings};
 use crate::sys::{alarm, inherit, time};
-
-use super::Fatal;
 
 /// What is amiss where a launcher has set the user and not the groups.
 pub(super) const GROUP_OF_ROOT: &str = "the process was started as an ordinary user in group 0: \

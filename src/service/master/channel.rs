@@ -9,8 +9,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::write;
 
+use crate::exit::Fatal;
 use crate::log;
-use crate::service::Fatal;
 
 /// What master is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

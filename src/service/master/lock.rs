@@ -14,9 +14,9 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::fcntl::FlockArg;
 
+use crate::exit::Fatal;
 use crate::log;
 use crate::options::Transport;
-use crate::service::Fatal;
 use crate::sys::alarm;
 
 use super::channel::Channel;

@@ -19,14 +19,15 @@ use nix::sys::wait::WaitStatus;
 use nix::unistd::{Pid, dup2_stdin, dup2_stdout};
 
 use crate::config::Config;
+use crate::exit::Fatal;
 use crate::log;
 use crate::options::{Options, Transport};
 use crate::session::Outcome;
 use crate::sys::child::{self, Fork};
 use crate::sys::inherit;
 
+use super::log_warnings;
 use super::server::{Launch, Server};
-use super::{Fatal, log_warnings};
 
 use channel::{Channel, State};
 use listener::{Connection, Listener};
