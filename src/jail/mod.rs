@@ -31,6 +31,10 @@ use crate::sys::capability;
 /// Whether there is a filter of system calls for this architecture.
 pub const SUPPORTED: bool = cfg!(any(target_arch = "x86_64", target_arch = "aarch64"));
 
+/// What is amiss where a launcher has set the user and not the groups.
+pub const GROUP_OF_ROOT: &str = "the process was started as an ordinary user in group 0: \
+    start it as root, or with the groups of that user alone";
+
 /// What a room still does after confinement that not every serving process does.
 #[derive(Debug, Clone, Copy)]
 pub enum Need<'fd> {

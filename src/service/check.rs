@@ -13,11 +13,10 @@ use crate::exit::Fatal;
 use crate::log::{self, Destination, Level};
 use crate::lookup::{Listing, MatchList};
 use crate::options::Options;
-use crate::session::Lists;
+use crate::session::{Lists, program_owner, try_queue_directory};
 
 use super::rehearsal;
 use super::report::{Report, place};
-use super::server::{open_lists, program_owner};
 
 /// What other programs of Postfix do to a message on its way through cleanup(8), and nobody where it does not go there.
 const BYPASSED: &[&str] = &[
@@ -132,7 +131,9 @@ fn by_cleanup(config: &Config) -> bool {
 }
 
 fn check_lists(report: &mut Report, config: &Config) {
-    let lists = open_lists(config);
+    let lists = try_queue_directory(config)
+        .map_err(Fatal::from)
+        .and_then(|()| Lists::open(config));
     let kept = log::take_kept();
     for (level, text) in &kept {
         let place = place(config, list_in(text));

@@ -13,11 +13,10 @@ use crate::lookup::{Listing, MatchList, Unavailable};
 use crate::options::Options;
 use crate::peer::{Ask, LOOKUP_LIMIT, Peer};
 use crate::queue::Method;
-use crate::session::Settings;
+use crate::session::{Lists, Settings, program_owner, try_queue_directory};
 
 use super::check::load;
 use super::report::place;
-use super::server::{open_lists, program_owner};
 
 /// Somebody to ask about.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,7 +92,8 @@ fn explain(subject: &Subject, config: &Config) -> Result<Explained, Fatal> {
     // What is evaluated for every client can be wrong for every client.
     let settings = Settings::from_config(config)?;
     Method::from_config(config)?;
-    let lists = open_lists(config)?;
+    try_queue_directory(config)?;
+    let lists = Lists::open(config)?;
     let peer = client(subject, config)?;
     lists.start(Some(&peer.addr), &|| program_owner(config));
     let mut text = format!("client {}\n", peer.namaddr());

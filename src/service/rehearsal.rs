@@ -18,10 +18,10 @@ use crate::log;
 use crate::options::Options;
 use crate::peer;
 use crate::queue::Method;
+use crate::session::enter_queue_directory;
 use crate::sys::inherit;
 
 use super::report::{Report, place};
-use super::server::{GROUP_OF_ROOT, change_directory};
 
 /// Whether somebody listens where log lines go.
 fn check_log(report: &mut Report, config: &Config) {
@@ -82,7 +82,7 @@ fn become_owner(report: &mut Report, config: &Config, options: &Options) -> Opti
             "You are not root: the queue and the files were checked as user {user}, {rest}"
         ));
         if inherit::is_in_group_of_root().unwrap_or(true) {
-            report.warning(GROUP_OF_ROOT, None);
+            report.warning(jail::GROUP_OF_ROOT, None);
         }
         if let Err(error) = jail::drop_capabilities() {
             report.error(&error.to_string(), None);
@@ -117,7 +117,7 @@ fn enter_queue(report: &mut Report, config: &Config) -> bool {
     let Ok(queue) = config.queue_directory() else {
         return false;
     };
-    let Err(fatal) = change_directory(&queue) else {
+    let Err(fatal) = enter_queue_directory(&queue) else {
         return true;
     };
     let place = place(config, "queue_directory");

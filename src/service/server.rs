@@ -4,22 +4,17 @@ use std::cell::OnceCell;
 use std::path::Path;
 use std::time::Duration;
 
-use nix::unistd::getresuid;
-
 use crate::config::{self, Config, Owner};
 use crate::exit::Fatal;
 use crate::jail;
 use crate::log;
-use crate::lookup::{self, MatchList, Tables};
 use crate::options::Options;
 use crate::peer::{self, Ask, LOOKUP_LIMIT, Peer};
 use crate::queue::Method;
-use crate::session::{Client, Lists, Outcome, Session, Settings};
+use crate::session::{
+    Client, Lists, Outcome, Session, Settings, enter_queue_directory, try_queue_directory,
+};
 use crate::sys::{alarm, inherit, time};
-
-/// What is amiss where a launcher has set the user and not the groups.
-pub(super) const GROUP_OF_ROOT: &str = "the process was started as an ordinary user in group 0: \
-    start it as root, or with the groups of that user alone";
 
 /// Who made the connection that is on descriptor 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,7 +55,10 @@ impl<'a> Server<'a> {
                 environment: launch == Launch::Stdin,
                 lookup_limit: LOOKUP_LIMIT,
             },
-            lists: open_lists(config)?,
+            lists: {
+                try_queue_directory(config)?;
+                Lists::open(config)?
+            },
             owner: OnceCell::new(),
         };
         match launch {
@@ -107,7 +105,7 @@ impl<'a> Server<'a> {
     /// users must not end in a server that runs as root, or in none (`tests/spec/differences.md`, 13).
     pub fn enter(&self, options: &Options) -> Result<(), Fatal> {
         let queue_directory = self.config.queue_directory()?;
-        change_directory(&queue_directory)?;
+        enter_queue_directory(&queue_directory)?;
         let root = options.chroot.then_some(queue_directory.as_path());
         if nix::unistd::geteuid().is_root() {
             let owner = self.mail_owner()?;
@@ -117,7 +115,7 @@ impl<'a> Server<'a> {
             return Ok(());
         }
         if inherit::is_in_group_of_root().map_err(Fatal::from_display)? {
-            log::warning(format_args!("{GROUP_OF_ROOT}"));
+            log::warning(format_args!("{}", jail::GROUP_OF_ROOT));
         }
         match root {
             Some(root) => Err(Fatal::Text(format!(
@@ -139,9 +137,9 @@ impl<'a> Server<'a> {
         Ok(self.owner.get_or_init(|| owner).clone())
     }
 
-    /// As the function of this name, and looks mail_owner up once.
+    /// As [`session::program_owner`](crate::session::program_owner), and looks mail_owner up once.
     fn program_owner(&self) -> Result<Option<Owner>, config::Error> {
-        has_root().then(|| self.mail_owner()).transpose()
+        inherit::has_root().then(|| self.mail_owner()).transpose()
     }
 
     /// Serves the client on descriptors 0 and 1, for as long as daemon_timeout allows.
@@ -194,55 +192,4 @@ fn try_to_escape() {
             None => log::fatal(format_args!("escape: {what}: no such way")),
         }
     }
-}
-
-/// The account of a program that is told a client's name; none where this process is not root, and the program runs as its
-/// user.
-pub(super) fn program_owner(config: &Config) -> Result<Option<Owner>, config::Error> {
-    has_root().then(|| config.mail_owner_ids()).transpose()
-}
-
-/// Whether this process is root in any way, so that one which it starts could be.
-fn has_root() -> bool {
-    getresuid().is_ok_and(|ids| {
-        [ids.real, ids.effective, ids.saved]
-            .iter()
-            .any(|id| id.is_root())
-    })
-}
-
-/// Opens the access lists with the rights that the process has now.
-pub(super) fn open_lists(config: &Config) -> Result<Lists, Fatal> {
-    let parents = config.parent_domain_matches_subdomains()?;
-    // Files, tables and sockets without a leading slash are looked for where Postfix's daemons are at home. Whether that
-    // can be reached is said when the process goes there for good.
-    drop(std::env::set_current_dir(config.queue_directory()?));
-    let mut tables = Tables::new(lookup::Settings::from_config(config)?);
-    let mut open = |list: &'static str, patterns: &str| {
-        let style = lookup::parent_style(&parents, list, &mut tables)?;
-        Ok::<_, Fatal>(MatchList::open(list, patterns, style, &mut tables)?)
-    };
-    let debug_peer_list = config.debug_peer_list()?;
-    Ok(Lists {
-        debug_peer_list: if debug_peer_list.is_empty() {
-            None
-        } else {
-            Some(open("debug_peer_list", &debug_peer_list)?)
-        },
-        qmqpd_authorized_clients: open(
-            "qmqpd_authorized_clients",
-            &config.qmqpd_authorized_clients()?,
-        )?,
-    })
-}
-
-/// The queue's sockets are named relative to queue_directory, inside a chroot and outside.
-pub(super) fn change_directory(queue_directory: &Path) -> Result<(), Fatal> {
-    std::env::set_current_dir(queue_directory).map_err(|error| {
-        Fatal::Text(format!(
-            "chdir(\"{}\"): {}",
-            queue_directory.display(),
-            log::error_text(&error)
-        ))
-    })
 }

@@ -7,16 +7,18 @@
 
 mod answer;
 mod client;
+mod lists;
 mod reply;
 
 pub use client::{Client, Stream};
+pub use lists::{Lists, enter_queue_directory, program_owner, try_queue_directory};
 
 use std::time::Duration;
 
 use crate::config::{self, Config};
 use crate::jail::{self, Need};
 use crate::log::{self, Shown};
-use crate::lookup::{Listing, MatchList, RunAs};
+use crate::lookup::Listing;
 use crate::peer::Peer;
 use crate::queue::{Committed, Open, Origin, Unavailable};
 use crate::sys::alarm;
@@ -58,45 +60,6 @@ impl Settings {
             qmqpd_error_delay: config.qmqpd_error_delay()?,
             qmqpd_client_port_logging: config.qmqpd_client_port_logging()?,
         })
-    }
-}
-
-/// The access lists, opened while that was still allowed.
-#[derive(Debug)]
-pub struct Lists {
-    pub qmqpd_authorized_clients: MatchList,
-    pub debug_peer_list: Option<MatchList>,
-}
-
-impl Lists {
-    fn all(&self) -> impl Iterator<Item = &MatchList> {
-        let debug_peer_list = self.debug_peer_list.iter();
-        debug_peer_list.chain([&self.qmqpd_authorized_clients])
-    }
-
-    /// Whether there are lookup tables in the lists.
-    pub fn have_tables(&self) -> bool {
-        self.all().any(MatchList::has_tables)
-    }
-
-    /// As [`MatchList::runs_programs`].
-    pub fn run_programs(&self) -> bool {
-        self.all().any(MatchList::runs_programs)
-    }
-
-    /// As [`MatchList::start`].
-    pub fn start(&self, addr: Option<&str>, run_as: RunAs<'_>) {
-        self.all().for_each(|list| list.start(addr, run_as));
-    }
-
-    /// As [`MatchList::take_snapshots`].
-    pub fn take_snapshots(&self) {
-        self.all().for_each(MatchList::take_snapshots);
-    }
-
-    /// A table of theirs that has changed on disk since they were opened.
-    pub fn changed_table(&self) -> Option<String> {
-        self.all().find_map(MatchList::changed_table)
     }
 }
 
@@ -258,7 +221,7 @@ impl Session<'_> {
     fn authorize(&self) -> Result<(), Fault> {
         let list = &self.lists.qmqpd_authorized_clients;
         let listed = list.match_client(self.peer.name_for_lists(), &self.peer.addr);
-        self.lists.all().for_each(MatchList::finish);
+        self.lists.finish();
         match listed {
             Ok(Listing::Listed) => Ok(()),
             Ok(Listing::NotListed) => Err(Fault::Unauthorized),

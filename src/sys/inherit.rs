@@ -15,7 +15,7 @@ use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, umask};
-use nix::unistd::{Gid, Uid, dup2_stderr, getgroups, seteuid};
+use nix::unistd::{Gid, Uid, dup2_stderr, getgroups, getresuid, seteuid};
 
 use super::alarm;
 
@@ -87,6 +87,15 @@ fn take_root_back() -> nix::Result<()> {
 pub fn is_in_group_of_root() -> nix::Result<bool> {
     let by_id = [libc::AT_GID, libc::AT_EGID].map(id_at_exec).contains(&0);
     Ok(by_id || getgroups()?.contains(&Gid::from_raw(0)))
+}
+
+/// Whether the process is root in any way, so that a program which it starts could be.
+pub fn has_root() -> bool {
+    getresuid().is_ok_and(|ids| {
+        [ids.real, ids.effective, ids.saved]
+            .iter()
+            .any(|id| id.is_root())
+    })
 }
 
 /// A user or group id that the kernel said at exec; no system call is needed.
