@@ -12,6 +12,9 @@ pub mod fuzzing;
 // How the process starts, is confined, serves and exits.
 mod service;
 
+// What people run themselves: help, checks, explanations.
+mod command;
+
 // What the command line asks for.
 mod options;
 

@@ -4,15 +4,9 @@
 //! launched.
 #![forbid(unsafe_code)]
 
-pub mod cat;
-mod check;
-mod commands;
 mod destination;
-mod explain;
 mod inetd;
 mod master;
-mod rehearsal;
-mod report;
 mod server;
 
 use std::ffi::OsString;
@@ -20,6 +14,7 @@ use std::io::IsTerminal;
 use std::path::Path;
 use std::time::Duration;
 
+use crate::command;
 use crate::config::{self, Config, Names};
 use crate::exit::{EX_FATAL, EX_OK, Fatal};
 use crate::log;
@@ -57,14 +52,14 @@ fn start() -> Result<u8, Fatal> {
     inherit::first_act().map_err(Fatal::from_display)?;
     let arguments: Vec<OsString> = arguments.collect();
     let options = match options::parse(&arguments) {
-        Err(error) if commands::by_hand(&arguments) => return Ok(commands::misuse(&error)),
+        Err(error) if command::by_hand(&arguments) => return Ok(command::misuse(&error)),
         parsed => parsed.map_err(Fatal::from_display)?,
     };
     if let Some(command) = &options.command {
-        return Ok(commands::obey(command, &options, &process));
+        return Ok(command::obey(command, &options, &process));
     }
     if !options.terminal_allowed && inherit::client_input().is_terminal() {
-        return Ok(commands::refuse_terminal());
+        return Ok(command::refuse_terminal());
     }
     let inherited = match options.transport {
         None => {

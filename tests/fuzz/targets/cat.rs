@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::service::cat::cat as show;
+use crate::command::cat::cat as show;
 
 /// The file.
 pub fn cat(data: &[u8]) {

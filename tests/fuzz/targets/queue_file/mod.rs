@@ -12,8 +12,8 @@ use std::path::Path;
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
+use crate::command::cat::cat;
 use crate::queue::{Method, Origin, Verdict, in_memory};
-use crate::service::cat::cat;
 
 use super::input::Input;
 use super::message::Message;

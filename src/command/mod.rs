@@ -1,4 +1,11 @@
 //! What the program does for people who call it themselves: help, and commands that serve nobody.
+#![forbid(unsafe_code)]
+
+pub mod cat;
+mod check;
+mod explain;
+mod rehearsal;
+mod report;
 
 use std::ffi::OsString;
 use std::io::{BufWriter, IsTerminal, Write};
@@ -9,8 +16,7 @@ use crate::log;
 use crate::options::{self, Command, Options};
 use crate::sys::time;
 
-use super::explain::Subject;
-use super::{cat, check, explain};
+use explain::Subject;
 
 const HELP: &str = "\
 usage: qmqpd [-cSvV] [-n service] [-o parameter=value]
