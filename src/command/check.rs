@@ -8,15 +8,16 @@ use std::net::{IpAddr, Ipv4Addr};
 use nix::errno::Errno;
 use nix::unistd::{Group, geteuid};
 
-use crate::config::{self, Config, Owner, Place, QueueMethod, TABLE};
+use crate::config::{self, Config, Owner, QueueMethod, TABLE};
 use crate::exit::Fatal;
 use crate::log::{self, Destination, Level};
 use crate::lookup::{Listing, MatchList};
 use crate::options::Options;
 use crate::session::{Lists, program_owner, try_queue_directory};
 
-use super::rehearsal;
 use super::report::{Report, place};
+use super::survey::{self, Place};
+use super::{accounts, rehearsal};
 
 /// What other programs of Postfix do to a message on its way through cleanup(8), and nobody where it does not go there.
 const BYPASSED: &[&str] = &[
@@ -78,8 +79,8 @@ fn check(report: &mut Report, config: &Config, options: &Options) {
 fn list_settings(report: &mut Report, config: &Config) {
     report.line(&format!("Parameters come from {}.", config.main_cf()));
     for name in config::ACTS {
-        if let Some(value) = config.changed(name) {
-            let place = match config.place_of(name) {
+        if let Some(value) = survey::changed(config, name) {
+            let place = match survey::place_of(config, name) {
                 Some(Place::Line(line)) => format!("line {line}"),
                 Some(Place::CommandLine) | None => "-o".to_owned(),
             };
@@ -99,14 +100,14 @@ fn check_parameters(report: &mut Report, config: &Config) {
             report.warning(&warning, None);
         }
         if let Err(error) = result {
-            let advice = param.advice();
+            let advice = survey::advice(param);
             report.config_error(Some(config), param.name, &error, Some(&advice));
         }
     }
 }
 
 fn check_names(report: &mut Report, config: &Config) {
-    for name in config.unknown_names("qmqpd_") {
+    for name in survey::unknown_names(config, "qmqpd_") {
         let place = place(config, &name);
         let text = format!("{place}: there is no parameter {name}");
         report.warning(&text, Some("\"man qmqpd\" lists them all."));
@@ -116,7 +117,7 @@ fn check_names(report: &mut Report, config: &Config) {
 /// Postfix's daemons do not start with accounts that are not in order. Where they are not needed, nobody minds.
 fn check_accounts(report: &mut Report, config: &Config) {
     let by_postfix = by_cleanup(config);
-    for (name, error) in config.account_problems() {
+    for (name, error) in accounts::problems(config) {
         if by_postfix || name == "mail_owner" && geteuid().is_root() {
             report.config_error(Some(config), name, &error, None);
         } else {
@@ -194,7 +195,7 @@ fn list_in(text: &str) -> &'static str {
 fn check_access(report: &mut Report, config: &Config, lists: &Lists) {
     let name = "qmqpd_authorized_clients";
     let place = place(config, name);
-    if config.is_empty_list(name) {
+    if survey::is_empty_list(config, name) {
         let advice = "To let this machine in: qmqpd_authorized_clients = 127.0.0.1, [::1]";
         return report.warning(
             &format!("{place}: {name} is empty: nobody may send"),
@@ -222,7 +223,7 @@ fn check_bypassed(report: &mut Report, config: &Config) {
         return;
     }
     for name in BYPASSED.iter().chain(&["receive_override_options"]) {
-        if config.is_set(name) {
+        if config.as_set(name).is_some() {
             let place = place(config, name);
             let text = format!("{place}: {name} does not apply: messages do not pass cleanup(8)");
             report.warning(&text, Some("qmqpd_queue_method = cleanup makes it apply."));

@@ -1,11 +1,13 @@
 //! What the program does for people who call it themselves: help, and commands that serve nobody.
 #![forbid(unsafe_code)]
 
+mod accounts;
 pub mod cat;
 mod check;
 mod explain;
 mod rehearsal;
 mod report;
+pub mod survey;
 
 use std::ffi::OsString;
 use std::io::{BufWriter, IsTerminal, Write};

@@ -3,8 +3,10 @@
 use std::collections::BTreeSet;
 use std::io::{self, Write};
 
-use crate::config::{self, Config, Place};
+use crate::config::{self, Config};
 use crate::exit::{EX_CONFIG, EX_OK};
+
+use super::survey::{Place, place_of};
 
 /// What has been found, written out as it is found: the rehearsal can end the process.
 #[derive(Default)]
@@ -17,7 +19,7 @@ pub struct Report {
 
 /// `FILE, line N`, or the option, where the parameter was set; the file, where it was not.
 pub fn place(config: &Config, name: &str) -> String {
-    match config.place_of(name) {
+    match place_of(config, name) {
         Some(Place::Line(line)) => format!("{}, line {line}", config.main_cf()),
         Some(Place::CommandLine) => "option -o".to_owned(),
         None => config.main_cf(),

@@ -126,7 +126,7 @@ fn misplaced(path: &str, text: &[u8]) -> String {
 }
 
 /// Splits `name = value`. Any bytes make a name, save whitespace and `=`.
-pub(super) fn split(text: &[u8]) -> Result<(&[u8], &[u8]), NameValue> {
+pub fn split(text: &[u8]) -> Result<(&[u8], &[u8]), NameValue> {
     let text = trim(text);
     let end = text
         .iter()

@@ -5,7 +5,7 @@
 //! collected for the caller, and an error has Postfix's text for it. Authority: postconf(5).
 #![forbid(unsafe_code)]
 
-mod accounts;
+mod acts;
 mod error;
 mod expand;
 mod file;
@@ -13,17 +13,16 @@ mod hostname;
 mod keywords;
 mod kinds;
 pub mod lines;
-mod main_cf;
+pub mod main_cf;
 mod mynetworks;
 mod owner;
 mod params;
 mod relation;
-mod survey;
 mod table;
 mod trust;
 
 #[cfg(test)]
-mod tests;
+pub mod tests;
 
 use std::borrow::Cow;
 use std::cell::{OnceCell, RefCell};
@@ -35,17 +34,16 @@ use std::path::{Path, PathBuf};
 
 use error::{Fault, NameValue};
 use kinds::Kind;
-use params::DefaultValue;
 
 pub use error::Error;
 pub use file::{open_file, read_file};
 pub use {
+    acts::ACTS,
     hostname::valid_hostname,
     keywords::{Protocols, QueueMethod, ReceiveOverrides},
     main_cf::read_settled,
     owner::Owner,
-    params::Param,
-    survey::{ACTS, Place},
+    params::{DefaultValue, Param},
     table::TABLE,
 };
 
@@ -179,9 +177,24 @@ impl Config {
         }
     }
 
-    /// Whether main.cf or `-o` has the name, known or not.
-    pub fn is_set(&self, name: &str) -> bool {
-        self.set.contains_key(name.as_bytes())
+    /// What main.cf or `-o` sets the name to, known or not, as it stands there.
+    pub fn as_set(&self, name: &str) -> Option<&[u8]> {
+        self.set.get(name.as_bytes()).map(Vec::as_slice)
+    }
+
+    /// The names that main.cf or `-o` sets, known or not.
+    pub fn names_set(&self) -> impl Iterator<Item = &[u8]> {
+        self.set.keys().map(Vec::as_slice)
+    }
+
+    /// A parameter's value, expanded, not checked, where that is possible.
+    pub fn expanded(&self, name: &str) -> Option<Cow<'_, [u8]>> {
+        self.value(position(name.as_bytes())?).ok()
+    }
+
+    /// What stands for a parameter that is not set, as [`Config::expanded`] has its value.
+    pub fn expanded_default(&self, name: &str) -> Option<Cow<'_, [u8]>> {
+        self.default_value(position(name.as_bytes())?).ok()
     }
 
     /// The file's name, as messages have it.
@@ -190,7 +203,7 @@ impl Config {
     }
 
     /// A mistake in main.cf that takes more than the file to see.
-    fn in_file(&self, problem: fmt::Arguments<'_>) -> Fault {
+    pub fn in_file(&self, problem: fmt::Arguments<'_>) -> Fault {
         Fault::InFile {
             main_cf: self.main_cf(),
             problem: problem.to_string(),

@@ -115,8 +115,8 @@ fn text_that_is_not_utf8_is_replaced() {
 #[test]
 fn an_empty_value_is_set_and_an_empty_file_sets_nothing() {
     let config = config("debug_peer_list =\n");
-    assert!(config.is_set("debug_peer_list"));
-    assert!(!config.is_set("content_filter"));
+    assert!(config.as_set("debug_peer_list").is_some());
+    assert!(config.as_set("content_filter").is_none());
     assert_eq!(said(""), [""; 0]);
 }
 

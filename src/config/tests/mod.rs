@@ -15,18 +15,18 @@ use std::time::{Duration, SystemTime};
 use super::{Config, Error, Names, Override, TABLE};
 
 /// A configuration directory that goes away with the test.
-pub(super) struct Directory(PathBuf);
+pub struct Directory(PathBuf);
 
 impl Directory {
-    pub(super) fn path(&self) -> &Path {
+    pub fn path(&self) -> &Path {
         &self.0
     }
 
-    pub(super) fn main_cf(&self) -> PathBuf {
+    pub fn main_cf(&self) -> PathBuf {
         self.0.join("main.cf")
     }
 
-    pub(super) fn load(&self, overrides: &[&str]) -> Result<Config, Error> {
+    pub fn load(&self, overrides: &[&str]) -> Result<Config, Error> {
         let overrides = overrides
             .iter()
             .map(|argument| Override::parse(argument.as_bytes()).unwrap());
@@ -50,7 +50,7 @@ impl Drop for Directory {
 }
 
 /// A directory with this main.cf, old enough to be read at once.
-pub(super) fn directory_with(main_cf: impl AsRef<[u8]>) -> Directory {
+pub fn directory_with(main_cf: impl AsRef<[u8]>) -> Directory {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let name = format!(
         "qmqpd-config-{}-{}",
@@ -69,7 +69,7 @@ pub(super) fn directory_with(main_cf: impl AsRef<[u8]>) -> Directory {
     directory
 }
 
-pub(super) fn config(main_cf: &str) -> Config {
+pub fn config(main_cf: &str) -> Config {
     directory_with(main_cf).load(&[]).unwrap()
 }
 

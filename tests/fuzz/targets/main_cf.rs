@@ -1,6 +1,7 @@
 //! main.cf of any bytes: every parameter has a value or an error, in the end. And values with `$`, made together with
 //! what they come to.
 
+use crate::command::survey;
 use crate::config::{Config, TABLE};
 
 use super::input::Input;
@@ -31,7 +32,7 @@ fn check_file(file: &[u8]) {
         if name.contains(char::REPLACEMENT_CHARACTER) {
             continue;
         }
-        assert!(config.is_set(&name), "{name}");
+        assert!(config.as_set(&name).is_some(), "{name}");
         if name == "content_filter" && !value.contains(&b'$') {
             assert_eq!(config.content_filter().unwrap(), *value);
         }
@@ -63,13 +64,13 @@ fn evaluate(config: &Config) {
         if let Err(error) = (param.check)(config) {
             assert!(!error.to_string().is_empty(), "{}", param.name);
         }
-        drop(config.changed(param.name));
-        config.is_empty_list(param.name);
+        drop(survey::changed(config, param.name));
+        survey::is_empty_list(config, param.name);
     }
     for warning in config.take_warnings() {
         assert!(!warning.is_empty());
     }
-    drop(config.unknown_names("qmqpd_"));
+    drop(survey::unknown_names(config, "qmqpd_"));
 }
 
 /// What the names in a made value stand for.

@@ -1,0 +1,148 @@
+//! What main.cf says, for people: what is set, where, and what is set for nobody.
+//!
+//! For `--check` and `--explain`; a serving process asks for values alone.
+
+use crate::config::lines::{self, logical_lines};
+use crate::config::{Config, DefaultValue, Param, TABLE, main_cf, read_file};
+use crate::log::Shown;
+
+/// Where a parameter was given the value that counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// The first line of the entry in main.cf.
+    Line(usize),
+    /// `-o`
+    CommandLine,
+}
+
+/// Where `name` was set, if it was. Reads main.cf once more.
+pub fn place_of(config: &Config, name: &str) -> Option<Place> {
+    let value = config.as_set(name)?;
+    let bytes = read_file(config.main_cf()).unwrap_or_default();
+    let last = logical_lines(&bytes)
+        .filter_map(|line| {
+            let text = line.text.split(|&b| b == 0).next()?;
+            let (found, value) = main_cf::split(text).ok()?;
+            (found == name.as_bytes()).then(|| (line.first_line, value.to_vec()))
+        })
+        .last();
+    match last {
+        Some((line, found)) if found == *value => Some(Place::Line(line)),
+        Some(_) | None => Some(Place::CommandLine),
+    }
+}
+
+/// The expanded value of a parameter, if that is set and comes to something else than its default.
+pub fn changed(config: &Config, name: &str) -> Option<String> {
+    config.as_set(name)?;
+    let value = config.expanded(name)?;
+    let is_default = config.expanded_default(name).as_ref() == Some(&value);
+    (!is_default).then(|| Shown(&value).to_string())
+}
+
+/// The names that are set, start with `prefix`, and that nobody knows: likely misspelt.
+pub fn unknown_names(config: &Config, prefix: &str) -> Vec<String> {
+    let is_known = |name: &[u8]| TABLE.iter().any(|param| param.name.as_bytes() == name);
+    let unknown = config
+        .names_set()
+        .filter(|name| name.starts_with(prefix.as_bytes()) && !is_known(name));
+    unknown.map(|name| Shown(name).to_string()).collect()
+}
+
+/// Whether nothing at all is set for `name`, or nothing but blanks and commas.
+pub fn is_empty_list(config: &Config, name: &str) -> bool {
+    let value = config.expanded(name);
+    value.is_some_and(|value| lines::items(&value).next().is_none())
+}
+
+/// What it is for, what to write there, and what holds where nothing is written.
+pub fn advice(param: &Param) -> String {
+    let mut text = format!("{} {} takes ", param.doc, param.name);
+    text.push_str(match param.kind {
+        "yes or no" => "\"yes\" or \"no\"",
+        "time" => "a time (30s, 5m, 2h, 1d, 1w)",
+        "number" => "a whole number",
+        "keyword" | "keywords" => "words that it knows",
+        other => other,
+    });
+    match (param.kind, param.min, param.max) {
+        (_, 0, 0) => {}
+        ("text" | "path" | "host name" | "level" | "facility" | "keyword" | "keywords", 1, 0) => {
+            text.push_str(", and may not be empty");
+        }
+        ("time", min, 0) => text.push_str(&format!(" of at least {min}s")),
+        (_, min, 0) => text.push_str(&format!(", at least {min}")),
+        (_, min, max) => text.push_str(&format!(", from {min} to {max}")),
+    }
+    match param.default {
+        DefaultValue::Text("") => text.push_str("; its default is empty"),
+        DefaultValue::Text(default) => text.push_str(&format!("; its default is {default}")),
+        DefaultValue::Computed(_) => text.push_str("; without a line it is worked out"),
+        DefaultValue::Fixed(_) => {}
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::tests::{config, directory_with};
+
+    #[test]
+    fn a_place_is_the_entry_that_counts() {
+        let directory = directory_with("# c\na = 1\n\nsoft_bounce = no\na = \n  2\nb = 1\n");
+        let config = directory.load(&["b=2", "c=3"]).unwrap();
+        assert_eq!(place_of(&config, "a"), Some(Place::Line(5)));
+        assert_eq!(place_of(&config, "b"), Some(Place::CommandLine));
+        assert_eq!(place_of(&config, "c"), Some(Place::CommandLine));
+        assert_eq!(place_of(&config, "d"), None);
+    }
+
+    #[test]
+    fn what_comes_to_the_default_is_not_changed() {
+        let config = config(
+            "soft_bounce = no\nqmqpd_timeout = ${x}300s\nmyhostname = a.example\nqmqpd_error_delay = 2s\nx =\n",
+        );
+        assert_eq!(changed(&config, "soft_bounce"), None);
+        assert_eq!(changed(&config, "qmqpd_timeout"), None);
+        assert_eq!(changed(&config, "qmqpd_client_port_logging"), None);
+        assert_eq!(changed(&config, "qmqpd_error_delay").as_deref(), Some("2s"));
+    }
+
+    #[test]
+    fn names_that_nobody_knows_are_found() {
+        let config = config("qmqpd_authorised_clients = x\nqmqpd_timeout = 1\nfoo = 1\n");
+        assert_eq!(
+            unknown_names(&config, "qmqpd_"),
+            ["qmqpd_authorised_clients"]
+        );
+    }
+
+    #[test]
+    fn advice_names_form_bounds_and_default() {
+        let of = |name: &str| {
+            let param = TABLE.iter().find(|param| param.name == name).unwrap();
+            advice(param)
+        };
+        for (name, expected) in [
+            (
+                "soft_bounce",
+                "Whether every permanent error becomes a temporary one. soft_bounce takes \"yes\" or \"no\"; its default is no",
+            ),
+            (
+                "qmqpd_timeout",
+                "The limit of each wait for the client. qmqpd_timeout takes a time (30s, 5m, 2h, 1d, 1w) of at least 1s; its default is 300s",
+            ),
+            (
+                "line_length_limit",
+                "The longest sender, recipient and text record, in bytes. line_length_limit takes a whole number, at least 512; its default is 2048",
+            ),
+            (
+                "mail_owner",
+                "The user that owns the mail queue, and that daemons run as. mail_owner takes text, and may not be empty; its default is postfix",
+            ),
+        ] {
+            assert_eq!(of(name), expected);
+        }
+    }
+}
