@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use getopts::{Fail, Matches, ParsingStyle};
 
-use crate::config::{self, Override};
+use crate::config::{self, Config, Names, Override};
 
 /// What the command line asks for.
 #[derive(Debug)]
@@ -118,6 +118,17 @@ pub fn parse(arguments: &[OsString]) -> Result<Options, Error> {
         command: command(&matches)?,
         stray: matches.free.first().cloned(),
     })
+}
+
+impl Options {
+    /// Reads main.cf, for a process that was called by this name.
+    pub fn load_config(&self, process: &str) -> Result<Config, config::Error> {
+        let names = Names {
+            service: self.service.clone().unwrap_or_else(|| process.to_owned()),
+            process: process.to_owned(),
+        };
+        Config::load(&config::directory(), self.overrides.clone(), names)
+    }
 }
 
 fn grammar() -> getopts::Options {

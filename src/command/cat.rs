@@ -2,11 +2,31 @@
 //!
 //! The form is postcat's, byte for byte. Authority: `tests/spec/queue-file.md`, section 3.
 
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
+use crate::exit::{EX_FATAL, EX_OK};
+use crate::log;
 use crate::sys::time;
 use crate::wire::record;
+
+use super::help::tell;
+
+/// Shows the queue file at `path`, and answers whether that worked.
+pub fn run(path: &Path) -> u8 {
+    time::init();
+    let mut out = BufWriter::new(io::stdout().lock());
+    let shown = std::fs::read(path)
+        .and_then(|file| cat(path, &file, &mut out))
+        .and_then(|whole| out.flush().map(|()| whole));
+    let problem = match shown {
+        Ok(true) => return EX_OK,
+        Ok(false) => "unexpected end of file".to_owned(),
+        Err(error) => log::error_text(&error),
+    };
+    tell(&format!("qmqpd: fatal: {}: {problem}\n", path.display()));
+    EX_FATAL
+}
 
 /// Writes the file's records to `out`. False where they end early: what is there has been written.
 ///

@@ -10,7 +10,7 @@ use nix::unistd::{Group, geteuid};
 
 use crate::config::{self, Config, Owner, QueueMethod, TABLE};
 use crate::exit::Fatal;
-use crate::log::{self, Destination, Level};
+use crate::log::{self, Level};
 use crate::lookup::{Listing, MatchList};
 use crate::options::Options;
 use crate::session::{Lists, program_owner, try_queue_directory};
@@ -42,20 +42,10 @@ const NOBODY: [Ipv4Addr; 2] = [
     Ipv4Addr::new(203, 0, 113, 77),
 ];
 
-/// Reads main.cf as it is for serving, with a log that is kept here.
-pub(super) fn load(options: &Options, process: &str) -> Result<Config, config::Error> {
-    log::configure(process, Destination::Kept, true);
-    let names = config::Names {
-        service: options.service.clone().unwrap_or_else(|| process.into()),
-        process: process.to_owned(),
-    };
-    Config::load(&config::directory(), options.overrides.clone(), names)
-}
-
 /// Checks everything, and says how it went: 0, or 78 where there is an error.
 pub fn run(options: &Options, process: &str) -> u8 {
     let mut report = Report::default();
-    match load(options, process) {
+    match survey::load(options, process) {
         Ok(config) => check(&mut report, &config, options),
         Err(error) => {
             let advice = "main.cf is read from the directory in the environment variable MAIL_CONFIG, \

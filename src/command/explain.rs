@@ -3,7 +3,6 @@
 //! Asks what a serving process asks, in its order: inet_protocols, the client's name, debug_peer_list,
 //! qmqpd_authorized_clients. Nothing is logged.
 
-use std::io::Write;
 use std::net::IpAddr;
 
 use crate::config::Config;
@@ -15,20 +14,20 @@ use crate::peer::{Ask, LOOKUP_LIMIT, Peer};
 use crate::queue::Method;
 use crate::session::{Lists, Settings, program_owner, try_queue_directory};
 
-use super::check::load;
+use super::help::print;
 use super::report::place;
+use super::survey::load;
 
 /// Somebody to ask about.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Subject {
-    pub address: IpAddr,
+struct Subject {
+    address: IpAddr,
     /// The name to go by; the resolver's where none is given.
-    pub name: Option<String>,
+    name: Option<String>,
 }
 
 impl Subject {
     /// Takes an address as lists and log lines have it, with brackets or without.
-    pub fn parse(address: &str, name: Option<&str>) -> Option<Subject> {
+    fn parse(address: &str, name: Option<&str>) -> Option<Subject> {
         let inside = address.strip_prefix('[').and_then(|a| a.strip_suffix(']'));
         let address = inside.unwrap_or(address).parse().ok()?;
         let name = name.map(str::to_owned);
@@ -39,10 +38,16 @@ impl Subject {
 /// Answers 0 where the client is let in, 1 where it is not, 78 where that cannot be told, 64 where nobody can be meant.
 ///
 /// Where the name is looked up, it also says what comes of a lookup that fails, if that is something else.
-pub fn run(subject: &Subject, options: &Options, process: &str) -> u8 {
+pub fn run(address: &str, name: Option<&str>, options: &Options, process: &str) -> u8 {
+    let Some(subject) = Subject::parse(address, name) else {
+        print(&format!(
+            "qmqpd: \"{address}\" is no address: say, for example, --explain 192.0.2.1\n"
+        ));
+        return EX_USAGE;
+    };
     let explained = load(options, process)
         .map_err(Fatal::from)
-        .and_then(|config| explain(subject, &config));
+        .and_then(|config| explain(&subject, &config));
     let cannot_tell = explained.is_err();
     let (mut text, code) = match explained {
         Ok(Explained { text, listing }) => match listing {
@@ -66,21 +71,8 @@ pub fn run(subject: &Subject, options: &Options, process: &str) -> u8 {
     if cannot_tell {
         text.push_str("Such a client is answered Z, try later. \"qmqpd --check\" says more.\n");
     }
-    say(&text);
+    print(&text);
     code
-}
-
-/// Says that `address` is none.
-pub fn refuse(address: &str) -> u8 {
-    say(&format!(
-        "qmqpd: \"{address}\" is no address: say, for example, --explain 192.0.2.1\n"
-    ));
-    EX_USAGE
-}
-
-fn say(text: &str) {
-    // Where nobody reads there is nobody to tell.
-    drop(std::io::stdout().write_all(text.as_bytes()));
 }
 
 struct Explained {

@@ -1,11 +1,11 @@
 //! What `--check` writes: findings, each behind its place and before what to do about it.
 
 use std::collections::BTreeSet;
-use std::io::{self, Write};
 
 use crate::config::{self, Config};
 use crate::exit::{EX_CONFIG, EX_OK};
 
+use super::help::print;
 use super::survey::{Place, place_of};
 
 /// What has been found, written out as it is found: the rehearsal can end the process.
@@ -29,8 +29,7 @@ pub fn place(config: &Config, name: &str) -> String {
 impl Report {
     /// Writes a line that is no finding.
     pub fn line(&mut self, text: &str) {
-        // Where nobody reads there is nobody to tell.
-        drop(writeln!(io::stdout(), "{text}"));
+        print(&format!("{text}\n"));
     }
 
     fn finding(&mut self, level: &str, text: &str, advice: Option<&str>) -> u32 {

@@ -3,8 +3,9 @@
 //! For `--check` and `--explain`; a serving process asks for values alone.
 
 use crate::config::lines::{self, logical_lines};
-use crate::config::{Config, DefaultValue, Param, TABLE, main_cf, read_file};
-use crate::log::Shown;
+use crate::config::{Config, DefaultValue, Error, Param, TABLE, main_cf, read_file};
+use crate::log::{self, Destination, Shown};
+use crate::options::Options;
 
 /// Where a parameter was given the value that counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,6 +14,12 @@ pub enum Place {
     Line(usize),
     /// `-o`
     CommandLine,
+}
+
+/// Reads main.cf as it is for serving, with a log that is kept here.
+pub fn load(options: &Options, process: &str) -> Result<Config, Error> {
+    log::configure(process, Destination::Kept, true);
+    options.load_config(process)
 }
 
 /// Where `name` was set, if it was. Reads main.cf once more.

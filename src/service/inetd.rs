@@ -5,8 +5,7 @@ use crate::exit::Fatal;
 use crate::options::Options;
 use crate::session::Outcome;
 
-use super::log_warnings;
-use super::server::{Launch, Server};
+use super::server::{Launch, Server, log_warnings};
 
 /// Serves the client on descriptors 0 and 1.
 pub fn serve(options: &Options, config: &Config) -> Result<Outcome, Fatal> {

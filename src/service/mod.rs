@@ -15,7 +15,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::command;
-use crate::config::{self, Config, Names};
+use crate::config::Config;
 use crate::exit::{EX_FATAL, EX_OK, Fatal};
 use crate::log;
 use crate::options::{self, Options};
@@ -23,6 +23,7 @@ use crate::session::{self, Client, Outcome};
 use crate::sys::inherit;
 
 use master::Inherited;
+use server::log_warnings;
 
 /// How long a client is waited for that is to hear of a failure to start: main.cf, which sets the limit otherwise, may be
 /// what is broken.
@@ -68,7 +69,7 @@ fn start() -> Result<u8, Fatal> {
         }
         Some(transport) => Some(Inherited::take(transport, &options)?),
     };
-    let config = load(&options, process)?;
+    let config = load(&options, &process)?;
     let outcome = match inherited {
         None => inetd::serve(&options, &config),
         Some(inherited) => master::serve(&options, &config, inherited),
@@ -81,29 +82,19 @@ fn start() -> Result<u8, Fatal> {
 }
 
 /// Reads main.cf and opens the log that it names.
-fn load(options: &Options, process: String) -> Result<Config, Fatal> {
+fn load(options: &Options, process: &str) -> Result<Config, Fatal> {
     if options.copy_to_stderr {
         log::copy_to_stderr();
     }
     let environment = u32::from(std::env::var_os("MAIL_VERBOSE").is_some());
     log::set_verbosity(options.verbose.saturating_add(environment));
-    let names = Names {
-        service: options.service.clone().unwrap_or_else(|| process.clone()),
-        process: process.clone(),
-    };
-    let config = Config::load(&config::directory(), options.overrides.clone(), names)?;
+    let config = options.load_config(process)?;
     // Unlike Postfix, whose warnings of main.cf go to the log that was open before it: a container may not have that
     // (`tests/spec/differences.md`, 46). Where main.cf does not say which log it wants, they stay there.
-    let opened = destination::open(&config, &process);
+    let opened = destination::open(&config, process);
     log_warnings(&config);
     opened?;
     Ok(config)
-}
-
-fn log_warnings(config: &Config) {
-    for warning in config.take_warnings() {
-        log::warning(format_args!("{warning}"));
-    }
 }
 
 /// Says why the process ends: to the log, and to the client, if there is one. The client keeps its mail.

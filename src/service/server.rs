@@ -179,6 +179,13 @@ impl<'a> Server<'a> {
     }
 }
 
+/// Logs what main.cf was found to have wrong since the last time.
+pub fn log_warnings(config: &Config) {
+    for warning in config.take_warnings() {
+        log::warning(format_args!("{warning}"));
+    }
+}
+
 /// Tries what the environment says, for a test to see that it does not work. Not in a release build.
 #[cfg(debug_assertions)]
 fn try_to_escape() {

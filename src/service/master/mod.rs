@@ -26,8 +26,7 @@ use crate::session::Outcome;
 use crate::sys::child::{self, Fork};
 use crate::sys::inherit;
 
-use super::log_warnings;
-use super::server::{Launch, Server};
+use super::server::{Launch, Server, log_warnings};
 
 use channel::{Channel, State};
 use listener::{Connection, Listener};

@@ -1,0 +1,70 @@
+//! What the program says of itself, and how it says that it was called wrongly.
+
+use std::io::Write;
+
+use crate::exit::{EX_FATAL, EX_OK, EX_USAGE};
+use crate::log;
+use crate::options;
+
+pub const HELP: &str = "\
+usage: qmqpd [-cSvV] [-n service] [-o parameter=value]
+       qmqpd --check | --explain address [name] | --cat file
+
+Receives one message by QMQP on standard input and output, puts it into the
+mail queue, and answers. It is started for each connection by inetd, xinetd,
+tcpserver or systemd (Accept=yes), or as a service by Postfix's master(8);
+parameters come from Postfix's main.cf, in /etc/postfix or the directory that
+the environment variable MAIL_CONFIG names. qmqpd_queue_method says where the
+message goes: to Postfix's cleanup daemon (cleanup, the default), into a queue
+file that qmqpd writes (file), or to a program such as qmail-queue
+(qmail:PROGRAM).
+
+  -c           chroot to $queue_directory
+  -n SERVICE   what $service_name stands for
+  -o NAME=VAL  as in main.cf, and instead of it
+  -S           serve standard input and output (the default)
+  -t TYPE      serve for master: inet, unix or pass
+  -v           log more; may be repeated
+  -V           log to standard error as well
+  --cat FILE   show a queue file: envelope, times, message
+  --check      what is set, and everything that is wrong with it
+  --explain ADDRESS [NAME]
+               whether this client may send, and what decides that
+  --help       this text
+  --version    name and version
+";
+
+pub const VERSION: &str = concat!("qmqpd ", env!("CARGO_PKG_VERSION"), "\n");
+
+const BY_HAND: &str = "\
+qmqpd: fatal: do not run this command by hand
+This is a mail server that inetd, xinetd, tcpserver, systemd or Postfix starts
+for each connection. \"qmqpd --help\" says how.
+";
+
+/// Answers a command line that makes no sense.
+pub fn misuse(error: &options::Error) -> u8 {
+    let text = format!("qmqpd: {error}\n\"qmqpd --help\" lists what there is.\n");
+    tell(&text);
+    EX_USAGE
+}
+
+/// Says what this is to somebody who has started it on a terminal, where it would wait for a request for ever.
+pub fn refuse_terminal() -> u8 {
+    log::fatal(format_args!("do not run this command by hand"));
+    tell(BY_HAND);
+    EX_FATAL
+}
+
+/// Writes to standard output, and answers whether that worked. If the terminal is gone there is nobody to tell.
+pub fn print(text: &str) -> u8 {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => EX_OK,
+        Err(_) => EX_FATAL,
+    }
+}
+
+/// Standard error is for people. If it is gone there is nobody to tell.
+pub fn tell(text: &str) {
+    drop(std::io::stderr().write_all(text.as_bytes()));
+}
