@@ -4,13 +4,55 @@
 //! never succeed; whatever is unsure is `Z`. There is no catch-all arm: a new fault does not compile until somebody
 //! decides what the client hears. Authority: `tests/spec/qmqp.md`, section 8, whose texts these are.
 
+use crate::jail;
 use crate::log::{self, Shown};
-use crate::queue::Verdict;
+use crate::queue::{Unavailable, Verdict};
 use crate::wire::netstring::Error;
 use crate::wire::qmqp::{self, Phase};
 
 use super::reply::Reply;
-use super::{Fault, Outcome};
+
+/// How a session ended, for the exit status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// The client was served, whatever it was told.
+    Served,
+    /// Something here is wrong that needs an administrator.
+    Failed,
+}
+
+/// Why a transaction ends without a verdict of the queue.
+pub enum Fault {
+    /// The client is not in qmqpd_authorized_clients.
+    Unauthorized,
+    /// Nobody can tell whether it is.
+    List,
+    /// That depends on its name, which could not be looked up.
+    Name,
+    /// The client's bytes, or their absence.
+    Request(qmqp::Fault),
+    /// The sender asks for delimiters that verp_delimiter_filter does not have.
+    Verp {
+        delimiters: [u8; 2],
+        allowed: Vec<u8>,
+    },
+    /// No message could be opened in the queue.
+    Queue,
+    /// The process could not be confined.
+    Jail(jail::Error),
+}
+
+impl From<Unavailable> for Fault {
+    fn from(_: Unavailable) -> Self {
+        Fault::Queue
+    }
+}
+
+impl From<qmqp::Fault> for Fault {
+    fn from(fault: qmqp::Fault) -> Self {
+        Fault::Request(fault)
+    }
+}
 
 /// One line for the log, complete.
 #[derive(Debug, PartialEq, Eq)]
@@ -98,7 +140,7 @@ pub fn to_verdict(verdict: &Verdict, id: &str, who: &str) -> Answer {
 }
 
 /// The answer to a request that was not carried out. `who` is `QID: NAME[ADDR]`, or `NOQUEUE: ...` before there is an id.
-pub(super) fn to_fault(fault: &Fault, namaddr: &str, who: &str) -> Answer {
+pub fn to_fault(fault: &Fault, namaddr: &str, who: &str) -> Answer {
     match fault {
         Fault::Unauthorized => {
             let text = format!("Error: {namaddr} is not authorized to use this service");

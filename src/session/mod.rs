@@ -10,6 +10,7 @@ mod client;
 mod lists;
 mod reply;
 
+pub use answer::Outcome;
 pub use client::{Client, Stream};
 pub use lists::{Lists, enter_queue_directory, program_owner, try_queue_directory};
 
@@ -20,13 +21,13 @@ use crate::jail::{self, Need};
 use crate::log::{self, Shown};
 use crate::lookup::Listing;
 use crate::peer::Peer;
-use crate::queue::{Committed, Open, Origin, Unavailable};
+use crate::queue::{Committed, Open, Origin};
 use crate::sys::alarm;
 use crate::wire::netstring::{self, Seen};
 use crate::wire::qmqp::{self, Limits, Request};
 use crate::wire::verp::{self, Sender};
 
-use answer::{CONFIGURATION_ERROR, log_all, to_fault, to_verdict};
+use answer::{CONFIGURATION_ERROR, Fault, log_all, to_fault, to_verdict};
 use reply::Reply;
 
 /// What main.cf says about every transaction.
@@ -77,48 +78,6 @@ pub struct Session<'a> {
 
 /// How many bytes of a netstring's data `-v -v` shows.
 const SHOWN_DATA: usize = 30;
-
-/// How a session ended, for the exit status.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    /// The client was served, whatever it was told.
-    Served,
-    /// Something here is wrong that needs an administrator.
-    Failed,
-}
-
-/// Why a transaction ends without a verdict of the queue.
-enum Fault {
-    /// The client is not in qmqpd_authorized_clients.
-    Unauthorized,
-    /// Nobody can tell whether it is.
-    List,
-    /// That depends on its name, which could not be looked up.
-    Name,
-    /// The client's bytes, or their absence.
-    Request(qmqp::Fault),
-    /// The sender asks for delimiters that verp_delimiter_filter does not have.
-    Verp {
-        delimiters: [u8; 2],
-        allowed: Vec<u8>,
-    },
-    /// No message could be opened in the queue.
-    Queue,
-    /// The process could not be confined.
-    Jail(jail::Error),
-}
-
-impl From<Unavailable> for Fault {
-    fn from(_: Unavailable) -> Self {
-        Fault::Queue
-    }
-}
-
-impl From<qmqp::Fault> for Fault {
-    fn from(fault: qmqp::Fault) -> Self {
-        Fault::Request(fault)
-    }
-}
 
 impl Session<'_> {
     /// Serves the client from its first log line to its last.
