@@ -5,9 +5,12 @@
 //! forge a line. Does not know what a message means. Authority: `tests/spec/logging.md`, sections 1 to 5.
 #![forbid(unsafe_code)]
 
+mod level;
 #[cfg(test)]
 mod tests;
 mod way;
+
+pub use level::Level;
 
 use std::fmt::{self, Display, Write as _};
 use std::io::{self, Write};
@@ -36,29 +39,6 @@ const SYSLOG_SOCKETS: [&str; 3] = ["/dev/log", "/var/run/syslog", "/var/run/log"
 
 /// LOG_MAIL of syslog(3), the facility until main.cf has been read.
 pub const FACILITY_MAIL: u32 = 2;
-
-/// The severities of syslog(3) that are used here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Level {
-    Info,
-    Warning,
-    Error,
-    Fatal,
-    /// Logged by syslog(3) as `Fatal` is.
-    Panic,
-}
-
-impl Level {
-    fn word(self) -> &'static str {
-        match self {
-            Level::Info => "",
-            Level::Warning => "warning: ",
-            Level::Error => "error: ",
-            Level::Fatal => "fatal: ",
-            Level::Panic => "panic: ",
-        }
-    }
-}
 
 /// Where lines go.
 #[derive(Debug, Clone, PartialEq, Eq)]

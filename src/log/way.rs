@@ -16,7 +16,7 @@ use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, connect, send, socket,
 };
 
-use super::Level;
+use super::level::Level;
 use crate::sys::alarm;
 
 /// How long a process waits for one log, all its lines together.
