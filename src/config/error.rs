@@ -6,7 +6,10 @@ use std::fmt::{self, Display};
 
 use nix::errno::Errno;
 
-use crate::log;
+use crate::log::{self, Shown};
+
+/// How much of the text after a mistake in `$name` syntax is shown.
+const SHOWN_TAIL: usize = 20;
 
 /// Why a parameter cannot be used, or main.cf not be read. `Display` is the text that Postfix logs as `fatal:`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -302,4 +305,16 @@ pub(super) fn errno(error: &std::io::Error) -> Errno {
     error
         .raw_os_error()
         .map_or(Errno::UnknownErrno, Errno::from_raw)
+}
+
+/// A mistake in `$name` syntax.
+pub(super) fn bad(warning: String) -> Fault {
+    Fault::Macro { warning }
+}
+
+/// `WHAT at: "...BEFORE>>>AFTER"`.
+pub(super) fn syntax(what: &str, before: &[u8], after: &[u8]) -> Fault {
+    let tail = after.get(..SHOWN_TAIL).unwrap_or(after);
+    let (before, tail) = (Shown(before), Shown(tail));
+    bad(format!("{what} at: \"...{before}>>>{tail}\""))
 }

@@ -7,8 +7,8 @@
 use std::borrow::Cow;
 use std::cell::Cell;
 
-use super::error::Fault;
-use super::lines::is_space;
+use super::error::{Fault, bad, syntax};
+use super::lines::{skip_space, split_where};
 use super::relation;
 use crate::log::Shown;
 
@@ -18,9 +18,6 @@ const NESTING: u32 = 100;
 /// How many references and stretches of text one value may lead to. Postfix has no such limit: a hundred names that
 /// each stand for the next one twice would keep it busy until it is killed (`tests/spec/differences.md`, 23).
 const PIECES: u32 = 100_000;
-
-/// How much of the text after a mistake is shown.
-const SHOWN_TAIL: usize = 20;
 
 /// Finds what a name stands for, not yet expanded. `None` is an unknown name, which stands for nothing.
 pub(super) type Lookup<'f, 'a> = &'f dyn Fn(&[u8]) -> Result<Option<Cow<'a, [u8]>>, Fault>;
@@ -265,24 +262,4 @@ fn balanced(text: &[u8], open: u8, close: u8) -> Option<(&[u8], &[u8])> {
         }
     }
     None
-}
-
-pub(super) fn split_where(text: &[u8], belongs: impl Fn(u8) -> bool) -> (&[u8], &[u8]) {
-    let end = text.iter().position(|&b| !belongs(b));
-    text.split_at(end.unwrap_or(text.len()))
-}
-
-pub(super) fn skip_space(text: &[u8]) -> &[u8] {
-    split_where(text, is_space).1
-}
-
-pub(super) fn bad(warning: String) -> Fault {
-    Fault::Macro { warning }
-}
-
-/// `WHAT at: "...BEFORE>>>AFTER"`.
-pub(super) fn syntax(what: &str, before: &[u8], after: &[u8]) -> Fault {
-    let tail = after.get(..SHOWN_TAIL).unwrap_or(after);
-    let (before, tail) = (Shown(before), Shown(tail));
-    bad(format!("{what} at: \"...{before}>>>{tail}\""))
 }

@@ -6,7 +6,7 @@ use std::io::Read;
 
 use super::error::Fault;
 use super::file::open_file;
-use super::kinds::{Hostname, Kind, Text};
+use super::kinds::{Kind, Text};
 use super::lines::{is_space, trim};
 use super::params::Param;
 use super::{Config, TABLE, position};
@@ -95,6 +95,27 @@ pub fn valid_hostname(name: &[u8]) -> Result<(), String> {
         ));
     }
     Ok(())
+}
+
+/// A host name.
+pub enum Hostname {}
+
+impl Kind for Hostname {
+    type Value = String;
+    const NAME: &'static str = "host name";
+
+    fn read(config: &Config, param: &Param, value: Vec<u8>) -> Result<String, Fault> {
+        let text = Text::read(config, param, value.clone())?;
+        match valid_hostname(&value) {
+            Ok(()) => Ok(text),
+            Err(warning) => Err(Fault::Hostname {
+                main_cf: config.main_cf(),
+                name: param.name,
+                value: Shown(&value).to_string(),
+                warning,
+            }),
+        }
+    }
 }
 
 /// A relay host; this machine's own name would be a loop.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::error::Fault;
 use super::params::Param;
 use super::relation::{leading_number, level};
-use super::{Config, hostname, lines};
+use super::{Config, lines};
 use crate::log::Shown;
 
 /// Turns a parameter's expanded value into what the program works with.
@@ -198,27 +198,6 @@ fn seconds(value: &[u8]) -> Option<u32> {
         return None;
     }
     u32::try_from(number * unit).ok()
-}
-
-/// A host name.
-pub enum Hostname {}
-
-impl Kind for Hostname {
-    type Value = String;
-    const NAME: &'static str = "host name";
-
-    fn read(config: &Config, param: &Param, value: Vec<u8>) -> Result<String, Fault> {
-        let text = Text::read(config, param, value.clone())?;
-        match hostname::valid_hostname(&value) {
-            Ok(()) => Ok(text),
-            Err(warning) => Err(Fault::Hostname {
-                main_cf: config.main_cf(),
-                name: param.name,
-                value: shown(&value),
-                warning,
-            }),
-        }
-    }
 }
 
 /// A compatibility level, `major[.minor[.patch]]`.

@@ -82,6 +82,17 @@ pub fn is_space(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t'..=b'\r')
 }
 
+/// Splits `text` before its first byte that does not belong.
+pub(super) fn split_where(text: &[u8], belongs: impl Fn(u8) -> bool) -> (&[u8], &[u8]) {
+    let end = text.iter().position(|&b| !belongs(b));
+    text.split_at(end.unwrap_or(text.len()))
+}
+
+/// `text` without whitespace at its start.
+pub(super) fn skip_space(text: &[u8]) -> &[u8] {
+    split_where(text, is_space).1
+}
+
 /// `text` without whitespace at either end.
 pub fn trim(text: &[u8]) -> &[u8] {
     let start = text.iter().position(|&b| !is_space(b));

@@ -4,8 +4,8 @@
 
 use std::cmp::Ordering;
 
-use super::error::Fault;
-use super::expand::{bad, skip_space, split_where, syntax};
+use super::error::{Fault, bad, syntax};
+use super::lines::{skip_space, split_where};
 use crate::log::Shown;
 
 /// The parts of a level after the first stay below this.

@@ -5,10 +5,10 @@
 //! it or not, so that a `$name` in main.cf finds what it would find in Postfix. Defaults are those of Debian's Postfix
 //! where they are paths. `tests.rs` compares them with postconf(1).
 
-use super::hostname::{Origin, Relayhost, mydomain, myhostname};
+use super::hostname::{Hostname, Origin, Relayhost, mydomain, myhostname};
 use super::keywords::{Facility, Protocols, QueueMethod, ReceiveOverrides, Style, Utf8Classes};
 use super::kinds::{
-    Bool, Bytes, Hostname, Int, Kind, Level, Long, MaillogFile, Path, Text, Time, VerpFilter,
+    Bool, Bytes, Int, Kind, Level, Long, MaillogFile, Path, Text, Time, VerpFilter,
 };
 use super::mynetworks::mynetworks;
 use super::params::{DefaultValue, Param, parameters};
