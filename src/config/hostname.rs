@@ -4,12 +4,12 @@
 
 use std::io::Read;
 
+use super::Config;
 use super::error::Fault;
 use super::file::open_file;
 use super::kinds::{Kind, Text};
 use super::lines::{is_space, trim};
 use super::params::Param;
-use super::{Config, TABLE, position};
 use crate::log::{Shown, error_text};
 
 /// The longest host name, and the longest part of one between dots.
@@ -26,7 +26,7 @@ const SHOWN_NAME: usize = 100;
 const LOCALDOMAIN: &[u8] = b"localdomain";
 
 /// myhostname where nobody has set it: the kernel's name for this machine, with a domain.
-pub(super) fn myhostname(config: &Config) -> Result<Vec<u8>, Fault> {
+pub(super) fn myhostname(config: &Config, param: &Param) -> Result<Vec<u8>, Fault> {
     let name = config.kernel_name.get_or_init(|| {
         let name = nix::unistd::gethostname().unwrap_or_default();
         name.into_encoded_bytes()
@@ -34,26 +34,24 @@ pub(super) fn myhostname(config: &Config) -> Result<Vec<u8>, Fault> {
     let mut name = name.clone();
     valid_hostname(&name).map_err(|warning| Fault::OwnHostname { warning })?;
     if !name.contains(&b'.') {
-        let domain = config.given(b"mydomain", b"myhostname")?;
+        let domain = config.given(b"mydomain", param.name.as_bytes())?;
         name.push(b'.');
         name.extend_from_slice(domain.as_deref().unwrap_or(LOCALDOMAIN));
     }
-    checked(config, b"myhostname", name)
+    checked(config, param, name)
 }
 
 /// mydomain where nobody has set it: what follows the first dot of myhostname.
-pub(super) fn mydomain(config: &Config) -> Result<Vec<u8>, Fault> {
+pub(super) fn mydomain(config: &Config, param: &Param) -> Result<Vec<u8>, Fault> {
     let name = config.myhostname()?;
     let domain = name.split_once('.').map(|(_, domain)| domain.as_bytes());
     let domain = domain.unwrap_or(LOCALDOMAIN).to_vec();
-    checked(config, b"mydomain", domain)
+    checked(config, param, domain)
 }
 
-/// The default of the parameter `name`, if it is a host name. A value that refers to it is as bad as it is.
-fn checked(config: &Config, name: &[u8], default: Vec<u8>) -> Result<Vec<u8>, Fault> {
-    if let Some(param) = position(name).and_then(|position| TABLE.get(position)) {
-        Hostname::read(config, param, default.clone())?;
-    }
+/// The default of a parameter that is a host name. A value that refers to it is as bad as it is.
+fn checked(config: &Config, param: &Param, default: Vec<u8>) -> Result<Vec<u8>, Fault> {
+    Hostname::read(config, param, default.clone())?;
     Ok(default)
 }
 

@@ -237,10 +237,11 @@ impl Config {
     }
 
     fn default_value(&self, position: usize) -> Result<Cow<'_, [u8]>, Fault> {
-        match TABLE[position].default {
+        let param = &TABLE[position];
+        match param.default {
             DefaultValue::Text(text) => self.expand(text.as_bytes(), position),
             DefaultValue::Computed(compute) | DefaultValue::Fixed(compute) => {
-                compute(self).map(Cow::Owned)
+                compute(self, param).map(Cow::Owned)
             }
         }
     }
@@ -278,18 +279,18 @@ fn position(name: &[u8]) -> Option<usize> {
 
 // Values of the parameters that depend on the process.
 
-fn process_name(config: &Config) -> Result<Vec<u8>, Fault> {
+fn process_name(config: &Config, _: &Param) -> Result<Vec<u8>, Fault> {
     Ok(config.names.process.clone().into_bytes())
 }
 
-fn service_name(config: &Config) -> Result<Vec<u8>, Fault> {
+fn service_name(config: &Config, _: &Param) -> Result<Vec<u8>, Fault> {
     Ok(config.names.service.clone().into_bytes())
 }
 
-fn process_id(_: &Config) -> Result<Vec<u8>, Fault> {
+fn process_id(_: &Config, _: &Param) -> Result<Vec<u8>, Fault> {
     Ok(std::process::id().to_string().into_bytes())
 }
 
-fn config_directory(config: &Config) -> Result<Vec<u8>, Fault> {
+fn config_directory(config: &Config, _: &Param) -> Result<Vec<u8>, Fault> {
     Ok(config.directory.as_os_str().as_bytes().to_vec())
 }

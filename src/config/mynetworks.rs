@@ -11,6 +11,7 @@ use nix::net::if_::InterfaceFlags;
 
 use super::error::Fault;
 use super::keywords::Style;
+use super::params::Param;
 use super::{Config, Protocols, lines};
 
 /// An address of this machine, and how many of its first bits are its network's.
@@ -21,7 +22,7 @@ struct Own {
 }
 
 /// mynetworks where nobody has set it; each network is followed by a space, the last one too.
-pub(super) fn mynetworks(config: &Config) -> Result<Vec<u8>, Fault> {
+pub(super) fn mynetworks(config: &Config, _: &Param) -> Result<Vec<u8>, Fault> {
     let style = config.mynetworks_style()?;
     let interfaces = config.inet_interfaces()?;
     let protocols = config.inet_protocols()?;

@@ -31,7 +31,8 @@ pub enum DefaultValue {
     Fixed(Compute),
 }
 
-pub type Compute = fn(&Config) -> Result<Vec<u8>, Fault>;
+/// Computes the value of the parameter.
+pub type Compute = fn(&Config, &Param) -> Result<Vec<u8>, Fault>;
 
 /// Makes out of a list of parameters the [`TABLE`](super::TABLE), in the list's order, and for each of them a function
 /// of `Config` that has its name.
