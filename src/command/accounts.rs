@@ -123,7 +123,7 @@ fn same_group(config: &Config, of: &'static str, user: &Account, group: &Team) -
 }
 
 fn unfit(config: &Config, problem: fmt::Arguments<'_>) -> Error {
-    config.in_file(problem).into()
+    config.in_file(problem)
 }
 
 fn kept<T>(problems: &mut Vec<Problem>, name: &'static str, result: Result<T, Error>) -> Option<T> {

@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 use std::cell::Cell;
 
-use super::error::{Fault, bad, syntax};
+use super::error::{Error, bad, syntax};
 use super::lines::{skip_space, split_where};
 use super::relation;
 use crate::log::Shown;
@@ -20,7 +20,7 @@ const NESTING: u32 = 100;
 const PIECES: u32 = 100_000;
 
 /// Finds what a name stands for, not yet expanded. `None` is an unknown name, which stands for nothing.
-pub(super) type Lookup<'f, 'a> = &'f dyn Fn(&[u8]) -> Result<Option<Cow<'a, [u8]>>, Fault>;
+pub(super) type Lookup<'f, 'a> = &'f dyn Fn(&[u8]) -> Result<Option<Cow<'a, [u8]>>, Error>;
 
 /// How far the expansion of a value has come. The lookup of a name can expand a default, which goes on from there.
 ///
@@ -37,7 +37,7 @@ pub(super) fn expand<'a>(
     value: &'a [u8],
     progress: &Progress,
     lookup: Lookup<'_, 'a>,
-) -> Result<Cow<'a, [u8]>, Fault> {
+) -> Result<Cow<'a, [u8]>, Error> {
     if !value.contains(&b'$') {
         return Ok(Cow::Borrowed(value));
     }
@@ -63,7 +63,7 @@ struct Choice<'t> {
 }
 
 impl<'a> Expansion<'_, 'a> {
-    fn text(&self, text: &[u8], level: u32, out: &mut Vec<u8>) -> Result<(), Fault> {
+    fn text(&self, text: &[u8], level: u32, out: &mut Vec<u8>) -> Result<(), Error> {
         let mut rest = text;
         let mut literal = Vec::new();
         while let Some(dollar) = rest.iter().position(|&b| b == b'$') {
@@ -85,7 +85,7 @@ impl<'a> Expansion<'_, 'a> {
         self.literal(&mut literal, level, out)
     }
 
-    fn literal(&self, literal: &mut Vec<u8>, level: u32, out: &mut Vec<u8>) -> Result<(), Fault> {
+    fn literal(&self, literal: &mut Vec<u8>, level: u32, out: &mut Vec<u8>) -> Result<(), Error> {
         if !literal.is_empty() {
             self.count(literal, level)?;
             out.append(literal);
@@ -93,7 +93,7 @@ impl<'a> Expansion<'_, 'a> {
         Ok(())
     }
 
-    fn count(&self, piece: &[u8], level: u32) -> Result<(), Fault> {
+    fn count(&self, piece: &[u8], level: u32) -> Result<(), Error> {
         let pieces = self.progress.pieces.get() + 1;
         self.progress.pieces.set(pieces);
         if level > NESTING || pieces > PIECES {
@@ -104,7 +104,7 @@ impl<'a> Expansion<'_, 'a> {
     }
 
     /// Replaces what stands between the brackets after `$`, or a name without brackets.
-    fn reference(&self, inner: &[u8], level: u32, out: &mut Vec<u8>) -> Result<(), Fault> {
+    fn reference(&self, inner: &[u8], level: u32, out: &mut Vec<u8>) -> Result<(), Error> {
         let start = skip_space(inner);
         if start.first() == Some(&b'{') {
             return self.comparison(start, level, out);
@@ -133,14 +133,14 @@ impl<'a> Expansion<'_, 'a> {
     }
 
     /// What `name`, on this level, stands for, if that is not empty.
-    fn value(&self, name: &[u8], level: u32) -> Result<Option<Cow<'a, [u8]>>, Fault> {
+    fn value(&self, name: &[u8], level: u32) -> Result<Option<Cow<'a, [u8]>>, Error> {
         let outer = self.progress.level.replace(level + 1);
         let value = (self.lookup)(name);
         self.progress.level.set(outer);
         Ok(value?.filter(|value| !value.is_empty()))
     }
 
-    fn comparison(&self, text: &[u8], level: u32, out: &mut Vec<u8>) -> Result<(), Fault> {
+    fn comparison(&self, text: &[u8], level: u32, out: &mut Vec<u8>) -> Result<(), Error> {
         let (left, after) = braced(text)?;
         let (operator, after) = relation::operator(left, skip_space(after))?;
         let operand = skip_space(after);
@@ -171,13 +171,13 @@ impl<'a> Expansion<'_, 'a> {
         self.optional(text, level, out)
     }
 
-    fn optional(&self, text: Option<&[u8]>, level: u32, out: &mut Vec<u8>) -> Result<(), Fault> {
+    fn optional(&self, text: Option<&[u8]>, level: u32, out: &mut Vec<u8>) -> Result<(), Error> {
         text.map_or(Ok(()), |text| self.text(text, level + 1, out))
     }
 }
 
 /// Splits what follows a `$` into the reference, without its brackets, and the text after it.
-fn reference<'t>(whole: &[u8], text: &'t [u8]) -> Result<(&'t [u8], &'t [u8]), Fault> {
+fn reference<'t>(whole: &[u8], text: &'t [u8]) -> Result<(&'t [u8], &'t [u8]), Error> {
     let (inner, after) = match text.first() {
         Some(b'(') => balanced(text, b'(', b')'),
         Some(b'{') => balanced(text, b'{', b'}'),
@@ -194,7 +194,7 @@ fn reference<'t>(whole: &[u8], text: &'t [u8]) -> Result<(&'t [u8], &'t [u8]), F
 
 /// Reads `?text`, `?{text}`, `?{text}:text`, `?{text}:{text}`, `:text` or `:{text}`; `None` where there is neither
 /// `?` nor `:`. Text without braces goes on to the end, whatever it holds.
-fn choice(text: &[u8]) -> Result<Option<Choice<'_>>, Fault> {
+fn choice(text: &[u8]) -> Result<Option<Choice<'_>>, Error> {
     if let Some(text) = text.strip_prefix(b":") {
         return Ok(Some(Choice {
             then: None,
@@ -216,7 +216,9 @@ fn choice(text: &[u8]) -> Result<Option<Choice<'_>>, Fault> {
     let otherwise = match after.strip_prefix(b":") {
         Some(text) => Some(last_text(text)?),
         None if after.is_empty() => None,
-        None => return Err(syntax("\":\" expected", &[then, b"}"].concat(), after)),
+        None => {
+            return Err(syntax("\":\" expected", &[then, b"}"].concat(), after));
+        }
     };
     Ok(Some(Choice {
         then: Some(then),
@@ -224,7 +226,7 @@ fn choice(text: &[u8]) -> Result<Option<Choice<'_>>, Fault> {
     }))
 }
 
-fn last_text(text: &[u8]) -> Result<&[u8], Fault> {
+fn last_text(text: &[u8]) -> Result<&[u8], Error> {
     let start = skip_space(text);
     if start.first() != Some(&b'{') {
         return Ok(text);
@@ -238,7 +240,7 @@ fn last_text(text: &[u8]) -> Result<&[u8], Fault> {
 }
 
 /// Splits text that starts with `{` into what the braces hold and what follows them.
-fn braced(text: &[u8]) -> Result<(&[u8], &[u8]), Fault> {
+fn braced(text: &[u8]) -> Result<(&[u8], &[u8]), Error> {
     // Only round brackets outside can hold braces without a partner.
     balanced(text, b'{', b'}').ok_or_else(|| {
         let text = Shown(text);

@@ -5,7 +5,7 @@
 use std::io::Read;
 
 use super::Config;
-use super::error::Fault;
+use super::error::Error;
 use super::file::open_file;
 use super::kinds::{Kind, Text};
 use super::lines::{is_space, trim};
@@ -26,13 +26,14 @@ const SHOWN_NAME: usize = 100;
 const LOCALDOMAIN: &[u8] = b"localdomain";
 
 /// myhostname where nobody has set it: the kernel's name for this machine, with a domain.
-pub(super) fn myhostname(config: &Config, param: &Param) -> Result<Vec<u8>, Fault> {
+pub(super) fn myhostname(config: &Config, param: &Param) -> Result<Vec<u8>, Error> {
     let name = config.kernel_name.get_or_init(|| {
         let name = nix::unistd::gethostname().unwrap_or_default();
         name.into_encoded_bytes()
     });
     let mut name = name.clone();
-    valid_hostname(&name).map_err(|warning| Fault::OwnHostname { warning })?;
+    valid_hostname(&name)
+        .map_err(|warning| Error::new("unable to use my own hostname").after_warnings([warning]))?;
     if !name.contains(&b'.') {
         let domain = config.given(b"mydomain", param.name.as_bytes())?;
         name.push(b'.');
@@ -42,7 +43,7 @@ pub(super) fn myhostname(config: &Config, param: &Param) -> Result<Vec<u8>, Faul
 }
 
 /// mydomain where nobody has set it: what follows the first dot of myhostname.
-pub(super) fn mydomain(config: &Config, param: &Param) -> Result<Vec<u8>, Fault> {
+pub(super) fn mydomain(config: &Config, param: &Param) -> Result<Vec<u8>, Error> {
     let name = config.myhostname()?;
     let domain = name.split_once('.').map(|(_, domain)| domain.as_bytes());
     let domain = domain.unwrap_or(LOCALDOMAIN).to_vec();
@@ -50,7 +51,7 @@ pub(super) fn mydomain(config: &Config, param: &Param) -> Result<Vec<u8>, Fault>
 }
 
 /// The default of a parameter that is a host name. A value that refers to it is as bad as it is.
-fn checked(config: &Config, param: &Param, default: Vec<u8>) -> Result<Vec<u8>, Fault> {
+fn checked(config: &Config, param: &Param, default: Vec<u8>) -> Result<Vec<u8>, Error> {
     Hostname::read(config, param, default.clone())?;
     Ok(default)
 }
@@ -102,17 +103,17 @@ impl Kind for Hostname {
     type Value = String;
     const NAME: &'static str = "host name";
 
-    fn read(config: &Config, param: &Param, value: Vec<u8>) -> Result<String, Fault> {
+    fn read(config: &Config, param: &Param, value: Vec<u8>) -> Result<String, Error> {
         let text = Text::read(config, param, value.clone())?;
-        match valid_hostname(&value) {
-            Ok(()) => Ok(text),
-            Err(warning) => Err(Fault::Hostname {
-                main_cf: config.main_cf(),
-                name: param.name,
-                value: Shown(&value).to_string(),
-                warning,
-            }),
-        }
+        valid_hostname(&value).map_err(|warning| {
+            let (name, value) = (param.name, Shown(&value));
+            config
+                .in_file(format_args!(
+                    "parameter {name}: bad parameter value: {value}"
+                ))
+                .after_warnings([warning])
+        })?;
+        Ok(text)
     }
 }
 
@@ -123,11 +124,13 @@ impl Kind for Relayhost {
     type Value = String;
     const NAME: &'static str = "text";
 
-    fn read(config: &Config, param: &Param, value: Vec<u8>) -> Result<String, Fault> {
+    fn read(config: &Config, param: &Param, value: Vec<u8>) -> Result<String, Error> {
         let relayhost = Text::read(config, param, value)?;
         let name = config.myhostname()?;
         if relayhost.eq_ignore_ascii_case(&name) {
-            return Err(Fault::RelayIsSelf { name });
+            return Err(Error::new(format!(
+                "myhostname and relayhost parameter settings must not be identical: {name}"
+            )));
         }
         Ok(relayhost)
     }
@@ -140,35 +143,39 @@ impl Kind for Origin {
     type Value = String;
     const NAME: &'static str = "domain, or file that names it";
 
-    fn read(config: &Config, param: &Param, value: Vec<u8>) -> Result<String, Fault> {
+    fn read(config: &Config, param: &Param, value: Vec<u8>) -> Result<String, Error> {
         let mut origin = Text::read(config, param, value)?;
         if origin.starts_with('/') {
-            origin = origin_in_file(origin)?;
+            origin = origin_in_file(&origin)?;
         }
         if origin.bytes().any(|b| b == b',' || is_space(b)) {
-            return Err(Fault::OriginList { value: origin });
+            return Err(Error::new(format!(
+                "myorigin parameter setting must not contain multiple values: {origin}"
+            )));
         }
         Ok(origin)
     }
 }
 
-fn origin_in_file(path: String) -> Result<String, Fault> {
+fn origin_in_file(path: &str) -> Result<String, Error> {
     let mut file = Vec::new();
-    let read = open_file(&path).and_then(|opened| {
+    let read = open_file(path).and_then(|opened| {
         let limit = ORIGIN_LIMIT.saturating_add(1);
         opened.take(limit as u64).read_to_end(&mut file)
     });
     if let Err(error) = read {
         let reason = error_text(&error);
-        return Err(Fault::OriginFile { path, reason });
+        return Err(Error::new(format!("{path}: cannot open file: {reason}")));
     }
     let first = file.split(|&b| b == b'\n').next().unwrap_or_default();
     if first.len() > ORIGIN_LIMIT {
-        return Err(Fault::OriginFileLong { path });
+        return Err(Error::new(format!(
+            "myorigin file {path}: the first line is too long"
+        )));
     }
     let first = trim(first);
     if first.is_empty() {
-        return Err(Fault::OriginFileEmpty { path });
+        return Err(Error::new(format!("myorigin file {path} is empty")));
     }
     Ok(String::from_utf8_lossy(first).into_owned())
 }

@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
 use super::Config;
-use super::error::Fault;
+use super::error::Error;
 use super::kinds::{Bytes, Kind};
 use super::lines;
 use super::params::Param;
@@ -20,14 +20,12 @@ fn words<T: Copy>(
     list: &[u8],
     known: &[(&str, T)],
     mut found: impl FnMut(T),
-) -> Result<(), Fault> {
+) -> Result<(), Error> {
     for word in lines::items(list) {
         let Some((_, meaning)) = known.iter().find(|(name, _)| name.as_bytes() == word) else {
-            return Err(Fault::Keyword {
-                what,
-                value: Shown(word).to_string(),
-                list: Shown(list).to_string(),
-            });
+            let (word, list) = (Shown(word), Shown(list));
+            let text = format!("unknown {what} value \"{word}\" in \"{list}\"");
+            return Err(Error::new(text));
         };
         found(*meaning);
     }
@@ -48,7 +46,7 @@ impl Kind for ReceiveOverrides {
     type Value = ReceiveOverrides;
     const NAME: &'static str = "keywords";
 
-    fn read(_: &Config, param: &Param, value: Vec<u8>) -> Result<ReceiveOverrides, Fault> {
+    fn read(_: &Config, param: &Param, value: Vec<u8>) -> Result<ReceiveOverrides, Error> {
         type Set = fn(&mut ReceiveOverrides);
         let known: [(&str, Set); 4] = [
             ("no_unknown_recipient_checks", |o| {
@@ -74,7 +72,7 @@ impl Kind for Utf8Classes {
     type Value = Utf8Classes;
     const NAME: &'static str = "keywords";
 
-    fn read(config: &Config, param: &Param, value: Vec<u8>) -> Result<Utf8Classes, Fault> {
+    fn read(config: &Config, param: &Param, value: Vec<u8>) -> Result<Utf8Classes, Error> {
         let known = [
             ("sendmail", false),
             ("smtpd", false),
@@ -117,7 +115,7 @@ impl Kind for Protocols {
     type Value = Protocols;
     const NAME: &'static str = "keywords";
 
-    fn read(_: &Config, param: &Param, value: Vec<u8>) -> Result<Protocols, Fault> {
+    fn read(_: &Config, param: &Param, value: Vec<u8>) -> Result<Protocols, Error> {
         let known = [
             ("all", (true, true)),
             ("ipv4", (true, false)),
@@ -129,8 +127,10 @@ impl Kind for Protocols {
             ipv6 |= six;
         })?;
         if !ipv4 && !ipv6 {
-            let value = Shown(&value).to_string();
-            return Err(Fault::NoProtocols { value });
+            let value = Shown(&value);
+            return Err(Error::new(format!(
+                "all network protocols are disabled (inet_protocols = {value})"
+            )));
         }
         Ok(Protocols { ipv4, ipv6 })
     }
@@ -154,7 +154,7 @@ impl Kind for QueueMethod {
     type Value = QueueMethod;
     const NAME: &'static str = "keyword";
 
-    fn read(config: &Config, param: &Param, value: Vec<u8>) -> Result<QueueMethod, Fault> {
+    fn read(config: &Config, param: &Param, value: Vec<u8>) -> Result<QueueMethod, Error> {
         match value.as_slice() {
             b"cleanup" => Ok(QueueMethod::Cleanup),
             b"file" => Ok(QueueMethod::File),
@@ -179,7 +179,7 @@ impl Kind for Facility {
     type Value = u32;
     const NAME: &'static str = "facility";
 
-    fn read(config: &Config, param: &Param, value: Vec<u8>) -> Result<u32, Fault> {
+    fn read(config: &Config, param: &Param, value: Vec<u8>) -> Result<u32, Error> {
         let known = [
             ("mail", 2),
             ("auth", 4),
@@ -227,7 +227,7 @@ impl Kind for Style {
     type Value = Style;
     const NAME: &'static str = "keyword";
 
-    fn read(config: &Config, param: &Param, value: Vec<u8>) -> Result<Style, Fault> {
+    fn read(config: &Config, param: &Param, value: Vec<u8>) -> Result<Style, Error> {
         let known = [
             ("class", Style::Class),
             ("subnet", Style::Subnet),
@@ -242,9 +242,10 @@ impl Kind for Style {
         })?;
         match styles.as_slice() {
             [style] => Ok(*style),
-            _ => Err(Fault::OneStyle {
-                value: Shown(&value).to_string(),
-            }),
+            _ => Err(Error::new(format!(
+                "bad mynetworks_style value: {}; specify exactly one value",
+                Shown(&value)
+            ))),
         }
     }
 }

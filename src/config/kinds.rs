@@ -7,9 +7,9 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::error::Fault;
+use super::error::Error;
 use super::params::Param;
-use super::relation::{leading_number, level};
+use super::relation::{leading_number, level, malformed_level};
 use super::{Config, lines};
 use crate::log::Shown;
 
@@ -20,7 +20,7 @@ pub trait Kind {
     /// The kind's name, as the manual has it.
     const NAME: &'static str;
 
-    fn read(config: &Config, param: &Param, value: Vec<u8>) -> Result<Self::Value, Fault>;
+    fn read(config: &Config, param: &Param, value: Vec<u8>) -> Result<Self::Value, Error>;
 }
 
 /// Text to be looked at by people or taken apart as a list. What is not UTF-8 in it is replaced.
@@ -30,7 +30,7 @@ impl Kind for Text {
     type Value = String;
     const NAME: &'static str = "text";
 
-    fn read(config: &Config, param: &Param, value: Vec<u8>) -> Result<String, Fault> {
+    fn read(config: &Config, param: &Param, value: Vec<u8>) -> Result<String, Error> {
         let bytes = Bytes::read(config, param, value)?;
         Ok(String::from_utf8(bytes)
             .unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned()))
@@ -44,26 +44,19 @@ impl Kind for Bytes {
     type Value = Vec<u8>;
     const NAME: &'static str = "text";
 
-    fn read(_: &Config, param: &Param, value: Vec<u8>) -> Result<Vec<u8>, Fault> {
+    fn read(_: &Config, param: &Param, value: Vec<u8>) -> Result<Vec<u8>, Error> {
         let (name, length) = (param.name, value.len());
         let signed = i64::try_from(length).unwrap_or(i64::MAX);
-        if signed < param.min {
-            return Err(Fault::ShortText {
-                name,
-                value: shown(&value),
-                length,
-                min: param.min,
-            });
-        }
-        if param.max > 0 && signed > param.max {
-            return Err(Fault::LongText {
-                name,
-                value: shown(&value),
-                length,
-                max: param.max,
-            });
-        }
-        Ok(value)
+        let bound = if signed < param.min {
+            format!("< {}", param.min)
+        } else if param.max > 0 && signed > param.max {
+            format!("> {}", param.max)
+        } else {
+            return Ok(value);
+        };
+        let value = Shown(&value);
+        let text = format!("bad string length {length} {bound}: {name} = {value}");
+        Err(Error::new(text))
     }
 }
 
@@ -74,7 +67,7 @@ impl Kind for Path {
     type Value = PathBuf;
     const NAME: &'static str = "path";
 
-    fn read(config: &Config, param: &Param, value: Vec<u8>) -> Result<PathBuf, Fault> {
+    fn read(config: &Config, param: &Param, value: Vec<u8>) -> Result<PathBuf, Error> {
         let bytes = Bytes::read(config, param, value)?;
         Ok(PathBuf::from(OsString::from_vec(bytes)))
     }
@@ -87,7 +80,7 @@ impl Kind for Int {
     type Value = i32;
     const NAME: &'static str = "number";
 
-    fn read(_: &Config, param: &Param, value: Vec<u8>) -> Result<i32, Fault> {
+    fn read(_: &Config, param: &Param, value: Vec<u8>) -> Result<i32, Error> {
         let number = whole_number(param, &value)?;
         let Ok(int) = i32::try_from(number) else {
             return Err(bad_number(param, &value));
@@ -103,35 +96,35 @@ impl Kind for Long {
     type Value = i64;
     const NAME: &'static str = "number";
 
-    fn read(_: &Config, param: &Param, value: Vec<u8>) -> Result<i64, Fault> {
+    fn read(_: &Config, param: &Param, value: Vec<u8>) -> Result<i64, Error> {
         let number = whole_number(param, &value)?;
         in_range(param, number).map(|()| number)
     }
 }
 
-fn whole_number(param: &Param, value: &[u8]) -> Result<i64, Fault> {
+fn whole_number(param: &Param, value: &[u8]) -> Result<i64, Error> {
     match leading_number(value) {
         Some((Some(number), b"")) => Ok(number),
         _ => Err(bad_number(param, value)),
     }
 }
 
-fn bad_number(param: &Param, value: &[u8]) -> Fault {
-    Fault::Number {
-        name: param.name,
-        value: shown(value),
-    }
+fn bad_number(param: &Param, value: &[u8]) -> Error {
+    let (name, value) = (param.name, Shown(value));
+    Error::new(format!("bad numerical configuration: {name} = {value}"))
 }
 
-fn in_range(param: &Param, value: i64) -> Result<(), Fault> {
+fn in_range(param: &Param, value: i64) -> Result<(), Error> {
     let &Param { name, min, max, .. } = param;
-    if min != 0 && value < min {
-        return Err(Fault::NumberBelow { name, value, min });
-    }
-    if max != 0 && value > max {
-        return Err(Fault::NumberAbove { name, value, max });
-    }
-    Ok(())
+    let bound = if min != 0 && value < min {
+        format!("< {min}")
+    } else if max != 0 && value > max {
+        format!("> {max}")
+    } else {
+        return Ok(());
+    };
+    let text = format!("invalid {name} parameter value {value} {bound}");
+    Err(Error::new(text))
 }
 
 /// `yes` or `no`.
@@ -141,16 +134,15 @@ impl Kind for Bool {
     type Value = bool;
     const NAME: &'static str = "yes or no";
 
-    fn read(_: &Config, param: &Param, value: Vec<u8>) -> Result<bool, Fault> {
+    fn read(_: &Config, param: &Param, value: Vec<u8>) -> Result<bool, Error> {
         if value.eq_ignore_ascii_case(b"yes") {
             Ok(true)
         } else if value.eq_ignore_ascii_case(b"no") {
             Ok(false)
         } else {
-            Err(Fault::Boolean {
-                name: param.name,
-                value: shown(&value),
-            })
+            let (name, value) = (param.name, Shown(&value));
+            let text = format!("bad boolean configuration: {name} = {value}");
+            Err(Error::new(text))
         }
     }
 }
@@ -162,20 +154,21 @@ impl Kind for Time {
     type Value = Duration;
     const NAME: &'static str = "time";
 
-    fn read(_: &Config, param: &Param, value: Vec<u8>) -> Result<Duration, Fault> {
+    fn read(_: &Config, param: &Param, value: Vec<u8>) -> Result<Duration, Error> {
         let &Param { name, min, max, .. } = param;
         let Some(secs) = seconds(&value) else {
-            let value = shown(&value);
-            return Err(Fault::Time { name, value });
+            let value = Shown(&value);
+            let text = format!("parameter {name}: bad time value or unit: {value}");
+            return Err(Error::new(text));
         };
-        let value = i64::from(secs);
-        if value < min {
-            return Err(Fault::TimeBelow { name, value, min });
-        }
-        if max != 0 && value > max {
-            return Err(Fault::TimeAbove { name, value, max });
-        }
-        Ok(Duration::from_secs(u64::from(secs)))
+        let bound = if i64::from(secs) < min {
+            format!("min {min}")
+        } else if max != 0 && i64::from(secs) > max {
+            format!("max {max}")
+        } else {
+            return Ok(Duration::from_secs(u64::from(secs)));
+        };
+        Err(Error::new(format!("invalid {name}: {secs} ({bound})")))
     }
 }
 
@@ -207,11 +200,9 @@ impl Kind for Level {
     type Value = String;
     const NAME: &'static str = "level";
 
-    fn read(config: &Config, param: &Param, value: Vec<u8>) -> Result<String, Fault> {
+    fn read(config: &Config, param: &Param, value: Vec<u8>) -> Result<String, Error> {
         if level(&value).is_none() {
-            return Err(Fault::Level {
-                value: shown(&value),
-            });
+            return Err(Error::new(malformed_level(&value)));
         }
         Text::read(config, param, value)
     }
@@ -225,7 +216,7 @@ impl Kind for VerpFilter {
     type Value = Vec<u8>;
     const NAME: &'static str = "text";
 
-    fn read(config: &Config, param: &Param, value: Vec<u8>) -> Result<Vec<u8>, Fault> {
+    fn read(config: &Config, param: &Param, value: Vec<u8>) -> Result<Vec<u8>, Error> {
         let filter = Bytes::read(config, param, value)?;
         let delimiters = config.default_verp_delimiters()?;
         for (delimiter, which) in delimiters.iter().zip(["first", "second"]) {
@@ -247,18 +238,16 @@ impl Kind for MaillogFile {
     type Value = PathBuf;
     const NAME: &'static str = "path";
 
-    fn read(config: &Config, param: &Param, value: Vec<u8>) -> Result<PathBuf, Fault> {
+    fn read(config: &Config, param: &Param, value: Vec<u8>) -> Result<PathBuf, Error> {
         if !value.is_empty() {
             let prefixes = config.maillog_file_prefixes()?;
             if !lines::items(prefixes.as_bytes()).any(|prefix| value.starts_with(prefix)) {
-                let value = shown(&value);
-                return Err(Fault::MaillogFile { value });
+                let value = Shown(&value);
+                return Err(Error::new(format!(
+                    "maillog_file value '{value}' does not match any prefix in maillog_file_prefixes"
+                )));
             }
         }
         Path::read(config, param, value)
     }
-}
-
-fn shown(value: &[u8]) -> String {
-    Shown(value).to_string()
 }

@@ -2,11 +2,11 @@
 //!
 //! Knows no parameter, and expands nothing. Authority: postconf(5).
 
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use super::error::{Fault, NameValue, errno};
+use super::error::Error;
 use super::file::open_file;
 use super::lines::{self, Logical, is_space, trim};
 use crate::log::{Shown, error_text};
@@ -46,13 +46,13 @@ pub fn read_settled<E>(
 }
 
 /// The contents of main.cf.
-pub(super) fn read(path: &Path) -> Result<Vec<u8>, Fault> {
-    let shown = || path.to_string_lossy().into_owned();
+pub(super) fn read(path: &Path) -> Result<Vec<u8>, Error> {
+    let failed = |verb: &str, error: &io::Error| {
+        let (path, reason) = (path.display(), error_text(error));
+        Error::new(format!("{verb} {path}: {reason}"))
+    };
     read_settled(|| {
-        let mut file = open_file(path).map_err(|e| Fault::Open {
-            path: shown(),
-            reason: error_text(&e),
-        })?;
+        let mut file = open_file(path).map_err(|error| failed("open", &error))?;
         let mut bytes = Vec::with_capacity(USUAL_SIZE);
         // The limit that is none keeps the standard library from asking for the size first. The time is asked for
         // last, so that a change during the reading shows in it.
@@ -62,10 +62,7 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, Fault> {
             .and_then(|_| file.metadata()?.modified());
         match changed {
             Ok(changed) => Ok((bytes, changed)),
-            Err(e) => Err(Fault::Read {
-                path: shown(),
-                errno: errno(&e),
-            }),
+            Err(error) => Err(failed("read", &error)),
         }
     })
 }
@@ -79,7 +76,7 @@ pub(super) fn parse(
     bytes: &[u8],
     warn: &mut dyn FnMut(String),
     set: &mut Set<'_>,
-) -> Result<(), Fault> {
+) -> Result<(), Error> {
     for line in lines::logical_lines(bytes) {
         let first = line.first_line;
         if line.has_nul {
@@ -90,11 +87,9 @@ pub(super) fn parse(
             warn(misplaced(path, text));
             continue;
         }
-        let (name, value) = split(text).map_err(|problem| Fault::Line {
-            path: path.to_owned(),
-            line: first,
-            problem,
-            text: Shown(text).to_string(),
+        let (name, value) = split(text).map_err(|problem| {
+            let text = Shown(text);
+            Error::new(format!("{path}, line {first}: {problem}: \"{text}\""))
         })?;
         if let Some(earlier) = set(name, value) {
             let (name, earlier) = (Shown(name), Shown(&earlier));
@@ -125,8 +120,8 @@ fn misplaced(path: &str, text: &[u8]) -> String {
     format!("{path}: logical line must not start with whitespace: \"{shown}{more}\"")
 }
 
-/// Splits `name = value`. Any bytes make a name, save whitespace and `=`.
-pub fn split(text: &[u8]) -> Result<(&[u8], &[u8]), NameValue> {
+/// Splits `name = value`, or says why the text is none. Any bytes make a name, save whitespace and `=`.
+pub fn split(text: &[u8]) -> Result<(&[u8], &[u8]), &'static str> {
     let text = trim(text);
     let end = text
         .iter()
@@ -134,10 +129,10 @@ pub fn split(text: &[u8]) -> Result<(&[u8], &[u8]), NameValue> {
         .unwrap_or(text.len());
     let (name, rest) = text.split_at(end);
     if name.is_empty() {
-        return Err(NameValue::NoName);
+        return Err("missing attribute name");
     }
     match trim(rest).strip_prefix(b"=") {
-        None => Err(NameValue::NoEquals),
+        None => Err("missing '=' after attribute name"),
         Some(value) => Ok((name, trim(value))),
     }
 }

@@ -32,8 +32,9 @@ use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use error::{Fault, NameValue};
 use kinds::Kind;
+
+use crate::log::Shown;
 
 pub use error::Error;
 pub use file::{open_file, read_file};
@@ -81,11 +82,10 @@ pub struct Override {
 impl Override {
     /// Splits the argument of `-o`.
     pub fn parse(argument: &[u8]) -> Result<Override, Error> {
-        let (name, value) =
-            main_cf::split(argument).map_err(|problem: NameValue| Fault::Override {
-                argument: crate::log::Shown(argument).to_string(),
-                problem,
-            })?;
+        let (name, value) = main_cf::split(argument).map_err(|problem| {
+            let argument = Shown(argument);
+            Error::new(format!("invalid \"-o {argument}\" option value: {problem}"))
+        })?;
         Ok(Override::new(name, value))
     }
 
@@ -144,8 +144,8 @@ impl Config {
                 earlier.filter(|earlier| earlier != value)
             },
         );
-        if let Err(fault) = parsed {
-            return Err(Error::new(fault, warnings));
+        if let Err(error) = parsed {
+            return Err(error.after_warnings(warnings));
         }
         set.extend(overrides.into_iter().map(|o| (o.name, o.value)));
         Ok(Config {
@@ -203,20 +203,17 @@ impl Config {
     }
 
     /// A mistake in main.cf that takes more than the file to see.
-    pub fn in_file(&self, problem: fmt::Arguments<'_>) -> Fault {
-        Fault::InFile {
-            main_cf: self.main_cf(),
-            problem: problem.to_string(),
-        }
+    pub fn in_file(&self, problem: fmt::Arguments<'_>) -> Error {
+        Error::new(format!("file {}: {problem}", self.main_cf()))
     }
 
     fn read<K: Kind>(&self, position: usize) -> Result<K::Value, Error> {
         let value = self.value(position)?.into_owned();
-        Ok(K::read(self, &TABLE[position], value)?)
+        K::read(self, &TABLE[position], value)
     }
 
     /// A parameter's value, expanded, not checked.
-    fn value(&self, position: usize) -> Result<Cow<'_, [u8]>, Fault> {
+    fn value(&self, position: usize) -> Result<Cow<'_, [u8]>, Error> {
         let param = &TABLE[position];
         match self.set.get(param.name.as_bytes()) {
             Some(value) if !param.is_fixed() => self.expand(value, position),
@@ -228,7 +225,7 @@ impl Config {
     ///
     /// Names are as unknown in it as they are in a value of `reader`: in `mydomain = $myhostname` the reference stands
     /// for nothing while the default of myhostname is computed.
-    fn given(&self, name: &[u8], reader: &[u8]) -> Result<Option<Vec<u8>>, Fault> {
+    fn given(&self, name: &[u8], reader: &[u8]) -> Result<Option<Vec<u8>>, Error> {
         let Some(value) = self.set.get(name) else {
             return Ok(None);
         };
@@ -236,7 +233,7 @@ impl Config {
         Ok(Some(self.expand(value, position)?.into_owned()))
     }
 
-    fn default_value(&self, position: usize) -> Result<Cow<'_, [u8]>, Fault> {
+    fn default_value(&self, position: usize) -> Result<Cow<'_, [u8]>, Error> {
         let param = &TABLE[position];
         match param.default {
             DefaultValue::Text(text) => self.expand(text.as_bytes(), position),
@@ -246,7 +243,7 @@ impl Config {
         }
     }
 
-    fn expand<'a>(&'a self, value: &'a [u8], position: usize) -> Result<Cow<'a, [u8]>, Fault> {
+    fn expand<'a>(&'a self, value: &'a [u8], position: usize) -> Result<Cow<'a, [u8]>, Error> {
         expand::expand(value, &self.progress, &|name| self.lookup(name, position))
     }
 
@@ -254,7 +251,7 @@ impl Config {
     ///
     /// Postfix's daemons load one parameter after the other, and a default can be referred to only once it has been
     /// loaded. So what comes later in the table is as unknown here as it is there; what main.cf sets is always known.
-    fn lookup(&self, name: &[u8], position: usize) -> Result<Option<Cow<'_, [u8]>>, Fault> {
+    fn lookup(&self, name: &[u8], position: usize) -> Result<Option<Cow<'_, [u8]>>, Error> {
         let set = self.set.get(name);
         let known = self::position(name);
         if let Some(value) = set.filter(|_| known.is_none_or(|p| !TABLE[p].is_fixed())) {
@@ -279,18 +276,18 @@ fn position(name: &[u8]) -> Option<usize> {
 
 // Values of the parameters that depend on the process.
 
-fn process_name(config: &Config, _: &Param) -> Result<Vec<u8>, Fault> {
+fn process_name(config: &Config, _: &Param) -> Result<Vec<u8>, Error> {
     Ok(config.names.process.clone().into_bytes())
 }
 
-fn service_name(config: &Config, _: &Param) -> Result<Vec<u8>, Fault> {
+fn service_name(config: &Config, _: &Param) -> Result<Vec<u8>, Error> {
     Ok(config.names.service.clone().into_bytes())
 }
 
-fn process_id(_: &Config, _: &Param) -> Result<Vec<u8>, Fault> {
+fn process_id(_: &Config, _: &Param) -> Result<Vec<u8>, Error> {
     Ok(std::process::id().to_string().into_bytes())
 }
 
-fn config_directory(config: &Config, _: &Param) -> Result<Vec<u8>, Fault> {
+fn config_directory(config: &Config, _: &Param) -> Result<Vec<u8>, Error> {
     Ok(config.directory.as_os_str().as_bytes().to_vec())
 }

@@ -9,10 +9,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, ToSocketAddrs};
 use nix::ifaddrs::{InterfaceAddress, getifaddrs};
 use nix::net::if_::InterfaceFlags;
 
-use super::error::Fault;
+use super::error::Error;
 use super::keywords::Style;
 use super::params::Param;
 use super::{Config, Protocols, lines};
+use crate::log::errno_text;
 
 /// An address of this machine, and how many of its first bits are its network's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -22,7 +23,7 @@ struct Own {
 }
 
 /// mynetworks where nobody has set it; each network is followed by a space, the last one too.
-pub(super) fn mynetworks(config: &Config, _: &Param) -> Result<Vec<u8>, Fault> {
+pub(super) fn mynetworks(config: &Config, _: &Param) -> Result<Vec<u8>, Error> {
     let style = config.mynetworks_style()?;
     let interfaces = config.inet_interfaces()?;
     let protocols = config.inet_protocols()?;
@@ -33,8 +34,9 @@ pub(super) fn mynetworks(config: &Config, _: &Param) -> Result<Vec<u8>, Fault> {
 }
 
 /// The addresses of the interfaces that are up, IPv4 first.
-fn local_addresses(protocols: Protocols, warn: &mut dyn FnMut(String)) -> Result<Vec<Own>, Fault> {
-    let all = getifaddrs().map_err(|errno| Fault::Interfaces { errno })?;
+fn local_addresses(protocols: Protocols, warn: &mut dyn FnMut(String)) -> Result<Vec<Own>, Error> {
+    let all =
+        getifaddrs().map_err(|errno| Error::new(format!("getifaddrs: {}", errno_text(errno))))?;
     let mut found: Vec<Own> = all
         .filter(|interface| interface.flags.contains(InterfaceFlags::IFF_UP))
         .filter_map(|interface| own_address(&interface))
@@ -79,7 +81,7 @@ fn has_family(protocols: Protocols, address: IpAddr) -> bool {
 }
 
 /// Those of the `local` addresses that inet_interfaces names.
-fn choose(interfaces: &str, protocols: Protocols, local: Vec<Own>) -> Result<Vec<Own>, Fault> {
+fn choose(interfaces: &str, protocols: Protocols, local: Vec<Own>) -> Result<Vec<Own>, Error> {
     let mut chosen = local;
     match interfaces {
         "all" => {}
@@ -87,19 +89,22 @@ fn choose(interfaces: &str, protocols: Protocols, local: Vec<Own>) -> Result<Vec
         _ => return named(interfaces, protocols, &chosen),
     }
     if chosen.is_empty() {
-        return Err(Fault::NoInterfaces);
+        let text = "could not find any active network interfaces";
+        return Err(Error::new(text));
     }
     Ok(chosen)
 }
 
-fn named(interfaces: &str, protocols: Protocols, local: &[Own]) -> Result<Vec<Own>, Fault> {
+fn named(interfaces: &str, protocols: Protocols, local: &[Own]) -> Result<Vec<Own>, Error> {
     let mut chosen = Vec::new();
     for name in lines::items(interfaces.as_bytes()) {
         let name = String::from_utf8_lossy(name);
         for address in resolve(&name, protocols)? {
             let own = local.iter().find(|own| own.address == address);
-            let own = own.ok_or_else(|| Fault::InterfaceNotLocal {
-                address: address.to_string(),
+            let own = own.ok_or_else(|| {
+                Error::new(format!(
+                    "parameter inet_interfaces: no local interface found for {address}"
+                ))
             })?;
             chosen.push(*own);
         }
@@ -109,7 +114,7 @@ fn named(interfaces: &str, protocols: Protocols, local: &[Own]) -> Result<Vec<Ow
     Ok(chosen)
 }
 
-fn resolve(name: &str, protocols: Protocols) -> Result<Vec<IpAddr>, Fault> {
+fn resolve(name: &str, protocols: Protocols) -> Result<Vec<IpAddr>, Error> {
     let bare = name
         .strip_prefix('[')
         .and_then(|name| name.strip_suffix(']'));
@@ -124,8 +129,9 @@ fn resolve(name: &str, protocols: Protocols) -> Result<Vec<IpAddr>, Fault> {
     };
     addresses.retain(|&address| has_family(protocols, address));
     if addresses.is_empty() {
-        let name = name.to_owned();
-        return Err(Fault::InterfaceName { name });
+        return Err(Error::new(format!(
+            "config variable inet_interfaces: host not found: {name}"
+        )));
     }
     Ok(addresses)
 }

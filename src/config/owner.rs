@@ -68,7 +68,7 @@ impl Config {
                 });
             }
         };
-        Err(unfit(problem).into())
+        Err(unfit(problem))
     }
 }
 

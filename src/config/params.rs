@@ -2,7 +2,6 @@
 //!
 //! The list itself is `table.rs`.
 
-use super::error::Fault;
 use super::{Config, Error};
 
 /// One parameter of main.cf.
@@ -32,7 +31,7 @@ pub enum DefaultValue {
 }
 
 /// Computes the value of the parameter.
-pub type Compute = fn(&Config, &Param) -> Result<Vec<u8>, Fault>;
+pub type Compute = fn(&Config, &Param) -> Result<Vec<u8>, Error>;
 
 /// Makes out of a list of parameters the [`TABLE`](super::TABLE), in the list's order, and for each of them a function
 /// of `Config` that has its name.

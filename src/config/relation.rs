@@ -4,7 +4,7 @@
 
 use std::cmp::Ordering;
 
-use super::error::{Fault, bad, syntax};
+use super::error::{Error, bad, syntax};
 use super::lines::{skip_space, split_where};
 use crate::log::Shown;
 
@@ -30,7 +30,7 @@ pub(super) struct Operator {
 }
 
 /// Reads the operator at the start of `text`, which follows the operand `left`.
-pub(super) fn operator<'t>(left: &[u8], text: &'t [u8]) -> Result<(Operator, &'t [u8]), Fault> {
+pub(super) fn operator<'t>(left: &[u8], text: &'t [u8]) -> Result<(Operator, &'t [u8]), Error> {
     let (word, after) = split_where(text, |b| b"<>!=?+-*/~&|%".contains(&b));
     let known = OPERATORS
         .iter()
@@ -63,7 +63,7 @@ impl Operator {
         self.symbol
     }
 
-    pub(super) fn holds(&self, left: &[u8], right: &[u8]) -> Result<bool, Fault> {
+    pub(super) fn holds(&self, left: &[u8], right: &[u8]) -> Result<bool, Error> {
         let ordering = if self.of_levels {
             level_operand(left)?.cmp(&level_operand(right)?)
         } else if is_number(left) && is_number(right) {
@@ -79,20 +79,24 @@ fn is_number(text: &[u8]) -> bool {
     !text.is_empty() && text.iter().all(u8::is_ascii_digit)
 }
 
-fn number(digits: &[u8]) -> Result<i64, Fault> {
+fn number(digits: &[u8]) -> Result<i64, Error> {
     match leading_number(digits) {
         Some((Some(number), _)) => Ok(number),
-        _ => Err(Fault::Conversion {
-            digits: Shown(digits).to_string(),
-        }),
+        _ => {
+            let digits = Shown(digits);
+            Err(Error::new(format!(
+                "mac_exp_eval: bad conversion: {digits}"
+            )))
+        }
     }
 }
 
-fn level_operand(text: &[u8]) -> Result<i64, Fault> {
-    level(text).ok_or_else(|| {
-        let text = Shown(text);
-        bad(format!("malformed compatibility level syntax: \"{text}\""))
-    })
+fn level_operand(text: &[u8]) -> Result<i64, Error> {
+    level(text).ok_or_else(|| bad(malformed_level(text)))
+}
+
+pub(super) fn malformed_level(text: &[u8]) -> String {
+    format!("malformed compatibility level syntax: \"{}\"", Shown(text))
 }
 
 /// A compatibility level `major[.minor[.patch]]` as one number that sorts.

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use nix::unistd::{getegid, geteuid, getgid, getuid};
 
-use super::error::Fault;
+use super::error::Error;
 use super::file::read_file;
 use super::lines::{items, logical_lines};
 use super::main_cf;
@@ -23,7 +23,7 @@ const LISTS: [&[u8]; 2] = [
 ];
 
 /// Refuses a `directory` that the process must not use.
-pub(super) fn check(directory: &Path) -> Result<(), Fault> {
+pub(super) fn check(directory: &Path) -> Result<(), Error> {
     let default = Path::new(DEFAULT_DIRECTORY);
     if directory.as_os_str() == default.as_os_str() || !has_foreign_rights() || !is_set_id() {
         return Ok(());
@@ -37,15 +37,10 @@ fn is_set_id() -> bool {
 }
 
 /// Looks `directory` up, exactly as it is spelled, in the file `main_cf`. Lines that are malformed list nothing.
-fn listed(directory: &Path, main_cf: &Path) -> Result<(), Fault> {
+fn listed(directory: &Path, main_cf: &Path) -> Result<(), Error> {
     let path = main_cf.to_string_lossy().into_owned();
-    let bytes = match read_file(main_cf) {
-        Ok(bytes) => bytes,
-        Err(error) => {
-            let reason = error_text(&error);
-            return Err(Fault::OpenTrusted { path, reason });
-        }
-    };
+    let bytes = read_file(main_cf)
+        .map_err(|error| Error::new(format!("open file {path}: {}", error_text(&error))))?;
     let wanted = directory.as_os_str().as_bytes();
     let listed = logical_lines(&bytes).any(|line| {
         main_cf::split(&line.text).is_ok_and(|(name, value)| {
@@ -55,21 +50,24 @@ fn listed(directory: &Path, main_cf: &Path) -> Result<(), Fault> {
     if listed {
         return Ok(());
     }
-    Err(Fault::Unauthorized {
-        directory: directory.to_string_lossy().into_owned(),
-        main_cf: path,
-    })
+    let directory = directory.to_string_lossy();
+    let text = format!(
+        "specify \"alternate_config_directories = {directory}\" or \
+         \"multi_instance_directories = {directory}\" in {path}"
+    );
+    Err(Error::new(text).after_error(format!(
+        "unauthorized configuration directory name: {directory}"
+    )))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::Error;
     use super::super::tests::directory_with;
     use super::*;
 
     fn verdict(main_cf: &str, directory: &str) -> Result<(), Error> {
         let default = directory_with(main_cf);
-        listed(Path::new(directory), &default.main_cf()).map_err(Error::from)
+        listed(Path::new(directory), &default.main_cf())
     }
 
     #[test]
@@ -86,9 +84,8 @@ mod tests {
         let default = directory_with("multi_instance_directories = /a\n");
         let path = default.main_cf();
         let refused = listed(Path::new("/a/"), &path).unwrap_err();
-        let refused = Error::from(refused);
         assert_eq!(
-            refused.preceding_error().as_deref(),
+            refused.preceding_error(),
             Some("unauthorized configuration directory name: /a/")
         );
         assert_eq!(

@@ -240,15 +240,12 @@ const DICTIONARY: &str = "f = full\ne =\nnum = 10\ng = $undefd\nlevel = 3.6\ndee
 fn expansion(config: &Config, name: &str) -> Result<String, String> {
     match config.given(name.as_bytes(), name.as_bytes()) {
         Ok(value) => Ok(String::from_utf8(value.unwrap()).unwrap()),
-        Err(fault) => {
-            let error = Error::from(fault);
-            Err(error
-                .warnings()
-                .first()
-                .map_or(format!("fatal: {error}"), |warning| {
-                    format!("warning: {warning}")
-                }))
-        }
+        Err(error) => Err(error
+            .warnings()
+            .first()
+            .map_or(format!("fatal: {error}"), |warning| {
+                format!("warning: {warning}")
+            })),
     }
 }
 
