@@ -52,7 +52,7 @@ pub(super) fn mydomain(config: &Config, param: &Param) -> Result<Vec<u8>, Error>
 
 /// The default of a parameter that is a host name. A value that refers to it is as bad as it is.
 fn checked(config: &Config, param: &Param, default: Vec<u8>) -> Result<Vec<u8>, Error> {
-    Hostname::read(config, param, default.clone())?;
+    Hostname::parse(config, param, default.clone())?;
     Ok(default)
 }
 
@@ -103,8 +103,8 @@ impl Kind for Hostname {
     type Value = String;
     const NAME: &'static str = "host name";
 
-    fn read(config: &Config, param: &Param, value: Vec<u8>) -> Result<String, Error> {
-        let text = Text::read(config, param, value.clone())?;
+    fn parse(config: &Config, param: &Param, value: Vec<u8>) -> Result<String, Error> {
+        let text = Text::parse(config, param, value.clone())?;
         valid_hostname(&value).map_err(|warning| {
             let (name, value) = (param.name, Shown(&value));
             config
@@ -124,8 +124,8 @@ impl Kind for Relayhost {
     type Value = String;
     const NAME: &'static str = "text";
 
-    fn read(config: &Config, param: &Param, value: Vec<u8>) -> Result<String, Error> {
-        let relayhost = Text::read(config, param, value)?;
+    fn parse(config: &Config, param: &Param, value: Vec<u8>) -> Result<String, Error> {
+        let relayhost = Text::parse(config, param, value)?;
         let name = config.myhostname()?;
         if relayhost.eq_ignore_ascii_case(&name) {
             return Err(Error::new(format!(
@@ -143,8 +143,8 @@ impl Kind for Origin {
     type Value = String;
     const NAME: &'static str = "domain, or file that names it";
 
-    fn read(config: &Config, param: &Param, value: Vec<u8>) -> Result<String, Error> {
-        let mut origin = Text::read(config, param, value)?;
+    fn parse(config: &Config, param: &Param, value: Vec<u8>) -> Result<String, Error> {
+        let mut origin = Text::parse(config, param, value)?;
         if origin.starts_with('/') {
             origin = origin_in_file(&origin)?;
         }
@@ -159,11 +159,11 @@ impl Kind for Origin {
 
 fn origin_in_file(path: &str) -> Result<String, Error> {
     let mut file = Vec::new();
-    let read = open_file(path).and_then(|opened| {
+    let outcome = open_file(path).and_then(|opened| {
         let limit = ORIGIN_LIMIT.saturating_add(1);
         opened.take(limit as u64).read_to_end(&mut file)
     });
-    if let Err(error) = read {
+    if let Err(error) = outcome {
         let reason = error_text(&error);
         return Err(Error::new(format!("{path}: cannot open file: {reason}")));
     }

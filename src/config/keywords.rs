@@ -46,7 +46,7 @@ impl Kind for ReceiveOverrides {
     type Value = ReceiveOverrides;
     const NAME: &'static str = "keywords";
 
-    fn read(_: &Config, param: &Param, value: Vec<u8>) -> Result<ReceiveOverrides, Error> {
+    fn parse(_: &Config, param: &Param, value: Vec<u8>) -> Result<ReceiveOverrides, Error> {
         type Set = fn(&mut ReceiveOverrides);
         let known: [(&str, Set); 4] = [
             ("no_unknown_recipient_checks", |o| {
@@ -72,7 +72,7 @@ impl Kind for Utf8Classes {
     type Value = Utf8Classes;
     const NAME: &'static str = "keywords";
 
-    fn read(config: &Config, param: &Param, value: Vec<u8>) -> Result<Utf8Classes, Error> {
+    fn parse(config: &Config, param: &Param, value: Vec<u8>) -> Result<Utf8Classes, Error> {
         let known = [
             ("sendmail", false),
             ("smtpd", false),
@@ -83,7 +83,7 @@ impl Kind for Utf8Classes {
             ("verify", false),
             ("all", true),
         ];
-        let value = Bytes::read(config, param, value)?;
+        let value = Bytes::parse(config, param, value)?;
         let mut qmqpd = false;
         words(param.name, &value, &known, |here| qmqpd |= here)?;
         Ok(Utf8Classes { qmqpd })
@@ -115,7 +115,7 @@ impl Kind for Protocols {
     type Value = Protocols;
     const NAME: &'static str = "keywords";
 
-    fn read(_: &Config, param: &Param, value: Vec<u8>) -> Result<Protocols, Error> {
+    fn parse(_: &Config, param: &Param, value: Vec<u8>) -> Result<Protocols, Error> {
         let known = [
             ("all", (true, true)),
             ("ipv4", (true, false)),
@@ -154,7 +154,7 @@ impl Kind for QueueMethod {
     type Value = QueueMethod;
     const NAME: &'static str = "keyword";
 
-    fn read(config: &Config, param: &Param, value: Vec<u8>) -> Result<QueueMethod, Error> {
+    fn parse(config: &Config, param: &Param, value: Vec<u8>) -> Result<QueueMethod, Error> {
         match value.as_slice() {
             b"cleanup" => Ok(QueueMethod::Cleanup),
             b"file" => Ok(QueueMethod::File),
@@ -179,7 +179,7 @@ impl Kind for Facility {
     type Value = u32;
     const NAME: &'static str = "facility";
 
-    fn read(config: &Config, param: &Param, value: Vec<u8>) -> Result<u32, Error> {
+    fn parse(config: &Config, param: &Param, value: Vec<u8>) -> Result<u32, Error> {
         let known = [
             ("mail", 2),
             ("auth", 4),
@@ -202,7 +202,7 @@ impl Kind for Facility {
             ("local6", 22),
             ("local7", 23),
         ];
-        let value = Bytes::read(config, param, value)?;
+        let value = Bytes::parse(config, param, value)?;
         let facility = known.iter().find(|(name, _)| name.as_bytes() == value);
         facility.map(|&(_, number)| number).ok_or_else(|| {
             let value = Shown(&value);
@@ -227,13 +227,13 @@ impl Kind for Style {
     type Value = Style;
     const NAME: &'static str = "keyword";
 
-    fn read(config: &Config, param: &Param, value: Vec<u8>) -> Result<Style, Error> {
+    fn parse(config: &Config, param: &Param, value: Vec<u8>) -> Result<Style, Error> {
         let known = [
             ("class", Style::Class),
             ("subnet", Style::Subnet),
             ("host", Style::Host),
         ];
-        let value = Bytes::read(config, param, value)?;
+        let value = Bytes::parse(config, param, value)?;
         let mut styles = Vec::new();
         words("mynetworks mask style", &value, &known, |style| {
             if !styles.contains(&style) {

@@ -20,7 +20,7 @@ pub trait Kind {
     /// The kind's name, as the manual has it.
     const NAME: &'static str;
 
-    fn read(config: &Config, param: &Param, value: Vec<u8>) -> Result<Self::Value, Error>;
+    fn parse(config: &Config, param: &Param, value: Vec<u8>) -> Result<Self::Value, Error>;
 }
 
 /// Text to be looked at by people or taken apart as a list. What is not UTF-8 in it is replaced.
@@ -30,8 +30,8 @@ impl Kind for Text {
     type Value = String;
     const NAME: &'static str = "text";
 
-    fn read(config: &Config, param: &Param, value: Vec<u8>) -> Result<String, Error> {
-        let bytes = Bytes::read(config, param, value)?;
+    fn parse(config: &Config, param: &Param, value: Vec<u8>) -> Result<String, Error> {
+        let bytes = Bytes::parse(config, param, value)?;
         Ok(String::from_utf8(bytes)
             .unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned()))
     }
@@ -44,7 +44,7 @@ impl Kind for Bytes {
     type Value = Vec<u8>;
     const NAME: &'static str = "text";
 
-    fn read(_: &Config, param: &Param, value: Vec<u8>) -> Result<Vec<u8>, Error> {
+    fn parse(_: &Config, param: &Param, value: Vec<u8>) -> Result<Vec<u8>, Error> {
         let (name, length) = (param.name, value.len());
         let signed = i64::try_from(length).unwrap_or(i64::MAX);
         let bound = if signed < param.min {
@@ -67,8 +67,8 @@ impl Kind for Path {
     type Value = PathBuf;
     const NAME: &'static str = "path";
 
-    fn read(config: &Config, param: &Param, value: Vec<u8>) -> Result<PathBuf, Error> {
-        let bytes = Bytes::read(config, param, value)?;
+    fn parse(config: &Config, param: &Param, value: Vec<u8>) -> Result<PathBuf, Error> {
+        let bytes = Bytes::parse(config, param, value)?;
         Ok(PathBuf::from(OsString::from_vec(bytes)))
     }
 }
@@ -80,7 +80,7 @@ impl Kind for Int {
     type Value = i32;
     const NAME: &'static str = "number";
 
-    fn read(_: &Config, param: &Param, value: Vec<u8>) -> Result<i32, Error> {
+    fn parse(_: &Config, param: &Param, value: Vec<u8>) -> Result<i32, Error> {
         let number = whole_number(param, &value)?;
         let Ok(int) = i32::try_from(number) else {
             return Err(bad_number(param, &value));
@@ -96,7 +96,7 @@ impl Kind for Long {
     type Value = i64;
     const NAME: &'static str = "number";
 
-    fn read(_: &Config, param: &Param, value: Vec<u8>) -> Result<i64, Error> {
+    fn parse(_: &Config, param: &Param, value: Vec<u8>) -> Result<i64, Error> {
         let number = whole_number(param, &value)?;
         in_range(param, number).map(|()| number)
     }
@@ -134,7 +134,7 @@ impl Kind for Bool {
     type Value = bool;
     const NAME: &'static str = "yes or no";
 
-    fn read(_: &Config, param: &Param, value: Vec<u8>) -> Result<bool, Error> {
+    fn parse(_: &Config, param: &Param, value: Vec<u8>) -> Result<bool, Error> {
         if value.eq_ignore_ascii_case(b"yes") {
             Ok(true)
         } else if value.eq_ignore_ascii_case(b"no") {
@@ -154,7 +154,7 @@ impl Kind for Time {
     type Value = Duration;
     const NAME: &'static str = "time";
 
-    fn read(_: &Config, param: &Param, value: Vec<u8>) -> Result<Duration, Error> {
+    fn parse(_: &Config, param: &Param, value: Vec<u8>) -> Result<Duration, Error> {
         let &Param { name, min, max, .. } = param;
         let Some(secs) = seconds(&value) else {
             let value = Shown(&value);
@@ -200,11 +200,11 @@ impl Kind for Level {
     type Value = String;
     const NAME: &'static str = "level";
 
-    fn read(config: &Config, param: &Param, value: Vec<u8>) -> Result<String, Error> {
+    fn parse(config: &Config, param: &Param, value: Vec<u8>) -> Result<String, Error> {
         if level(&value).is_none() {
             return Err(Error::new(malformed_level(&value)));
         }
-        Text::read(config, param, value)
+        Text::parse(config, param, value)
     }
 }
 
@@ -216,8 +216,8 @@ impl Kind for VerpFilter {
     type Value = Vec<u8>;
     const NAME: &'static str = "text";
 
-    fn read(config: &Config, param: &Param, value: Vec<u8>) -> Result<Vec<u8>, Error> {
-        let filter = Bytes::read(config, param, value)?;
+    fn parse(config: &Config, param: &Param, value: Vec<u8>) -> Result<Vec<u8>, Error> {
+        let filter = Bytes::parse(config, param, value)?;
         let delimiters = config.default_verp_delimiters()?;
         for (delimiter, which) in delimiters.iter().zip(["first", "second"]) {
             if !filter.contains(delimiter) {
@@ -238,7 +238,7 @@ impl Kind for MaillogFile {
     type Value = PathBuf;
     const NAME: &'static str = "path";
 
-    fn read(config: &Config, param: &Param, value: Vec<u8>) -> Result<PathBuf, Error> {
+    fn parse(config: &Config, param: &Param, value: Vec<u8>) -> Result<PathBuf, Error> {
         if !value.is_empty() {
             let prefixes = config.maillog_file_prefixes()?;
             if !lines::items(prefixes.as_bytes()).any(|prefix| value.starts_with(prefix)) {
@@ -248,6 +248,6 @@ impl Kind for MaillogFile {
                 )));
             }
         }
-        Path::read(config, param, value)
+        Path::parse(config, param, value)
     }
 }

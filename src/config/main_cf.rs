@@ -27,14 +27,14 @@ const USUAL_SIZE: usize = 32 * 1024;
 /// How much of a misplaced line is shown.
 const SHOWN_LINE: usize = 30;
 
-/// Reads with `read`, which returns what it read and the time of the file's last change; again and again while that
+/// Reads with `attempt`, which returns what it read and the time of the file's last change; again and again while that
 /// time is so recent that the file may have been half written.
 pub fn read_settled<E>(
-    mut read: impl FnMut() -> Result<(Vec<u8>, SystemTime), E>,
+    mut attempt: impl FnMut() -> Result<(Vec<u8>, SystemTime), E>,
 ) -> Result<Vec<u8>, E> {
     for _ in 1..READINGS {
         let start = SystemTime::now();
-        let (bytes, changed) = read()?;
+        let (bytes, changed) = attempt()?;
         // A time in the future is a wrong clock, not a busy writer.
         let recent = start.checked_sub(SETTLE).is_none_or(|from| changed >= from);
         if !recent || changed > SystemTime::now() {
@@ -42,11 +42,11 @@ pub fn read_settled<E>(
         }
         std::thread::sleep(PAUSE);
     }
-    read().map(|(bytes, _)| bytes)
+    attempt().map(|(bytes, _)| bytes)
 }
 
 /// The contents of main.cf.
-pub(super) fn read(path: &Path) -> Result<Vec<u8>, Error> {
+pub(super) fn contents(path: &Path) -> Result<Vec<u8>, Error> {
     let failed = |verb: &str, error: &io::Error| {
         let (path, reason) = (path.display(), error_text(error));
         Error::new(format!("{verb} {path}: {reason}"))

@@ -122,7 +122,7 @@ impl Config {
     /// Reads main.cf in `directory` and puts the `overrides` in place.
     pub fn load(directory: &Path, overrides: Vec<Override>, names: Names) -> Result<Config, Error> {
         trust::check(directory)?;
-        let bytes = main_cf::read(&main_cf_in(directory))?;
+        let bytes = main_cf::contents(&main_cf_in(directory))?;
         Config::parse(directory, &bytes, overrides, names)
     }
 
@@ -207,9 +207,9 @@ impl Config {
         Error::new(format!("file {}: {problem}", self.main_cf()))
     }
 
-    fn read<K: Kind>(&self, position: usize) -> Result<K::Value, Error> {
+    fn evaluate<K: Kind>(&self, position: usize) -> Result<K::Value, Error> {
         let value = self.value(position)?.into_owned();
-        K::read(self, &TABLE[position], value)
+        K::parse(self, &TABLE[position], value)
     }
 
     /// A parameter's value, expanded, not checked.

@@ -63,7 +63,7 @@ macro_rules! parameters {
         impl Config {$(
             #[doc = $doc]
             pub fn $name(&self) -> Result<<$kind as Kind>::Value, Error> {
-                self.read::<$kind>(Position::$name as usize)
+                self.evaluate::<$kind>(Position::$name as usize)
             }
         )+}
     };
