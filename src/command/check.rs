@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use nix::errno::Errno;
 use nix::unistd::{Group, geteuid};
 
-use crate::config::{self, Config, Owner, QueueMethod, TABLE};
+use crate::config::{Config, Owner, QueueMethod, TABLE};
 use crate::exit::Fatal;
 use crate::log::{self, Level};
 use crate::lookup::{Listing, MatchList};
@@ -68,7 +68,7 @@ fn check(report: &mut Report, config: &Config, options: &Options) {
 
 fn list_settings(report: &mut Report, config: &Config) {
     report.line(&format!("Parameters come from {}.", config.main_cf()));
-    for name in config::ACTS {
+    for name in TABLE.iter().filter(|p| p.acts).map(|p| p.name) {
         if let Some(value) = survey::changed(config, name) {
             let place = match survey::place_of(config, name) {
                 Some(Place::Line(line)) => format!("line {line}"),

@@ -5,7 +5,6 @@
 //! collected for the caller, and an error has Postfix's text for it. Authority: postconf(5).
 #![forbid(unsafe_code)]
 
-mod acts;
 mod error;
 mod expand;
 mod file;
@@ -39,7 +38,6 @@ use crate::log::Shown;
 pub use error::Error;
 pub use file::{open_file, read_file};
 pub use {
-    acts::ACTS,
     hostname::valid_hostname,
     keywords::{Protocols, QueueMethod, ReceiveOverrides},
     main_cf::read_settled,

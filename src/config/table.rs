@@ -1,4 +1,5 @@
-//! The parameter table: the only place where a parameter's name, kind, default and bounds are written down.
+//! The parameter table: the only place where a parameter's name, kind, default and bounds are written down, and whether
+//! it acts.
 //!
 //! Its order is the order in which Postfix's daemons load their parameters (as `qmqpd -v -v -v` shows it), since a
 //! default can refer only to what was loaded before it. Everything that each daemon loads is here, whether qmqpd uses
@@ -22,15 +23,15 @@ parameters! {
     /// The directory of main.cf; setting it changes what `$config_directory` stands for, and nothing else.
     config_directory: Path = computed config_directory, min 1;
     /// The name of this service in master.cf.
-    service_name: Text = fixed service_name;
+    service_name: Text = fixed service_name => acts;
     /// The Postfix version whose defaults apply where later versions changed them.
-    compatibility_level: Level = "0";
+    compatibility_level: Level = "0" => acts_in_values;
     /// The version of Postfix that this is compatible with.
     mail_version: Text = "3.7.11", min 1;
     /// The facility of syslog(3) to log with.
-    syslog_facility: Facility = "mail", min 1;
+    syslog_facility: Facility = "mail", min 1 => acts;
     /// The address families that clients may use.
-    inet_protocols: Protocols = "all";
+    inet_protocols: Protocols = "all" => acts;
     /// The configuration directories of further Postfix instances.
     multi_instance_directories: Text = "";
     /// The group of instances that this one belongs to.
@@ -38,9 +39,9 @@ parameters! {
     /// The name of this instance.
     multi_instance_name: Text = "";
     /// The log file of postlogd(8); if empty, the log is syslog's.
-    maillog_file: MaillogFile = "";
+    maillog_file: MaillogFile = "" => acts;
     /// What the name of maillog_file must start with.
-    maillog_file_prefixes: Text = "/var, /dev/stdout", min 1;
+    maillog_file_prefixes: Text = "/var, /dev/stdout", min 1 => asked;
     /// The program that compresses old log files.
     maillog_file_compressor: Text = "gzip", min 1;
     /// What is appended to the names of old log files.
@@ -48,17 +49,17 @@ parameters! {
     /// The mode of a new log file.
     maillog_file_permissions: Text = "0600", min 1;
     /// The name of the postlogd(8) service, and of its socket.
-    postlog_service_name: Text = "postlog", min 1;
+    postlog_service_name: Text = "postlog", min 1 => acts;
     /// The DNS query that tells whether the resolver validates.
     dnssec_probe: Text = "ns:.";
     /// Port names that need no lookup.
     known_tcp_ports: Text = "lmtp=24, smtp=25, smtps=submissions=465, submission=587";
     /// Whether a table that cannot be opened ends the process.
-    daemon_table_open_error_is_fatal: Bool = "no";
+    daemon_table_open_error_is_fatal: Bool = "no" => acts;
     /// Whether answers from the DNS cache are corrected.
     dns_ncache_ttl_fix_enable: Bool = "no";
     /// Whether text may be UTF-8: in log lines, patterns and table keys.
-    smtputf8_enable: Bool = "${{$compatibility_level} <level {1} ? {no} : {yes}}";
+    smtputf8_enable: Bool = "${{$compatibility_level} <level {1} ? {no} : {yes}}" => acts;
     /// Whether domain names follow the older rules for international names.
     enable_idna2003_compatibility: Bool = "no";
     /// Whether log lines avoid some older words.
@@ -70,24 +71,24 @@ parameters! {
     /// Whether requests for Berkeley DB tables that are redirected are logged.
     non_bdb_migration_log_redirect: Bool = "yes";
     /// The name of this machine.
-    myhostname: Hostname = computed myhostname, min 1;
+    myhostname: Hostname = computed myhostname, min 1 => acts;
     /// The domain of this machine.
     mydomain: Hostname = computed mydomain, min 1;
 
     // Text.
 
     /// The name of the mail system, in Received: headers.
-    mail_name: Bytes = "Postfix", min 1;
+    mail_name: Bytes = "Postfix", min 1 => acts;
     /// The first part of the tag of log lines.
-    syslog_name: Text = "${multi_instance_name?{$multi_instance_name}:{postfix}}", min 1;
+    syslog_name: Text = "${multi_instance_name?{$multi_instance_name}:{postfix}}", min 1 => acts;
     /// The user that owns the mail queue, and that daemons run as.
-    mail_owner: Text = "postfix", min 1;
+    mail_owner: Text = "postfix", min 1 => acts;
     /// The group of the programs that submit mail.
-    setgid_group: Text = "postdrop", min 1;
+    setgid_group: Text = "postdrop", min 1 => asked;
     /// The domains that are delivered on this machine.
     mydestination: Text = "$myhostname, localhost.$mydomain, localhost";
     /// The domain that is appended to addresses that have none.
-    myorigin: Origin = "$myhostname", min 1;
+    myorigin: Origin = "$myhostname", min 1 => acts;
     /// The next host for mail that is not local.
     relayhost: Relayhost = "";
     /// Where Postfix's daemons are.
@@ -95,23 +96,23 @@ parameters! {
     /// Where daemons keep files that may be lost.
     data_directory: Path = "/var/lib/postfix", min 1;
     /// Where Postfix's commands are.
-    command_directory: Path = "/usr/sbin", min 1;
+    command_directory: Path = "/usr/sbin", min 1 => acts;
     /// Where the lists of Postfix's files and table types are.
-    meta_directory: Path = "/etc/postfix", min 1;
+    meta_directory: Path = "/etc/postfix", min 1 => acts;
     /// The mail queue: the working directory of a daemon, or its root.
-    queue_directory: Path = "/var/spool/postfix", min 1;
+    queue_directory: Path = "/var/spool/postfix", min 1 => acts;
     /// Where Postfix's libraries are.
     shlib_directory: Path = "/usr/lib/postfix", min 1;
     /// Where lock files are, below the queue directory.
     process_id_directory: Path = "pid", min 1;
     /// The addresses of this machine that receive mail.
-    inet_interfaces: Text = "all";
+    inet_interfaces: Text = "all" => asked;
     /// The addresses by which this machine is reached through a proxy.
     proxy_interfaces: Text = "";
     /// The sender of notices about undeliverable notices.
     double_bounce_sender: Text = "double-bounce", min 1;
     /// The user for deliveries on behalf of nobody in particular.
-    default_privs: Text = "nobody", min 1;
+    default_privs: Text = "nobody", min 1 => asked;
     /// The alias tables that newaliases(1) makes.
     alias_database: Text = "hash:/etc/aliases";
     /// The date of the version of Postfix that this is compatible with.
@@ -121,7 +122,7 @@ parameters! {
     /// The table type for caches.
     default_cache_db_type: Text = "btree", min 1;
     /// Queues that are spread over subdirectories.
-    hash_queue_names: Text = "deferred, defer", min 1;
+    hash_queue_names: Text = "deferred, defer", min 1 => acts;
     /// The characters that separate a user name from an extension.
     recipient_delimiter: Text = "";
     /// The domains that mail is relayed to.
@@ -134,28 +135,28 @@ parameters! {
     import_environment: Text =
         "MAIL_CONFIG MAIL_DEBUG MAIL_LOGTAG TZ XAUTHORITY DISPLAY LANG=C POSTLOG_SERVICE POSTLOG_HOSTNAME XDG_RUNTIME_DIR";
     /// How much around this machine's addresses mynetworks covers where it is not set.
-    mynetworks_style: Style = "${{$compatibility_level} <level {2} ? {subnet} : {host}}", min 1;
+    mynetworks_style: Style = "${{$compatibility_level} <level {2} ? {subnet} : {host}}", min 1 => asked;
     /// The clients whose sessions are logged in detail.
-    debug_peer_list: Text = "";
+    debug_peer_list: Text = "" => acts;
     /// The characters that separate the parts of a VERP address.
-    default_verp_delimiters: Bytes = "+=", min 2, max 2;
+    default_verp_delimiters: Bytes = "+=", min 2, max 2 => asked;
     /// The characters that a client may choose for that.
-    verp_delimiter_filter: VerpFilter = "-=+", min 1;
+    verp_delimiter_filter: VerpFilter = "-=+", min 1 => acts;
     /// The parameters in which a domain stands for its subdomains, too.
     parent_domain_matches_subdomains: Text =
-        "debug_peer_list,fast_flush_domains,mynetworks,permit_mx_backup_networks,qmqpd_authorized_clients,relay_domains,smtpd_access_maps";
+        "debug_peer_list,fast_flush_domains,mynetworks,permit_mx_backup_networks,qmqpd_authorized_clients,relay_domains,smtpd_access_maps" => acts;
     /// The configuration directories that set-id programs may be told to use.
     alternate_config_directories: Text = "";
     /// The name of the bounce(8) service.
     bounce_service_name: Text = "bounce", min 1;
     /// The name of the cleanup(8) service, and of its socket.
-    cleanup_service_name: Text = "cleanup", min 1;
+    cleanup_service_name: Text = "cleanup", min 1 => acts;
     /// The name of the defer service, which bounce(8) provides.
     defer_service_name: Text = "defer", min 1;
     /// The name of the pickup(8) service.
     pickup_service_name: Text = "pickup", min 1;
     /// The name of the qmgr(8) service, and of its socket.
-    queue_service_name: Text = "qmgr", min 1;
+    queue_service_name: Text = "qmgr", min 1 => acts;
     /// The name of the rewrite service, which trivial-rewrite(8) provides.
     rewrite_service_name: Text = "rewrite", min 1;
     /// The name of the showq(8) service.
@@ -169,7 +170,7 @@ parameters! {
     /// The name of the trace service, which bounce(8) provides.
     trace_service_name: Text = "trace", min 1;
     /// The name of the proxymap(8) service, and of its socket.
-    proxymap_service_name: Text = "proxymap", min 1;
+    proxymap_service_name: Text = "proxymap", min 1 => acts;
     /// The name of the proxymap(8) service that can write.
     proxywrite_service_name: Text = "proxywrite", min 1;
     /// The kinds of Postfix's own mail that are filtered.
@@ -179,9 +180,9 @@ parameters! {
     /// The table that changes the status of deliveries.
     default_delivery_status_filter: Text = "";
     /// The kinds of mail that are looked at for UTF-8.
-    smtputf8_autodetect_classes: Utf8Classes = "sendmail, verify", min 1;
+    smtputf8_autodetect_classes: Utf8Classes = "sendmail, verify", min 1 => acts;
     /// The headers that are removed from messages.
-    message_drop_headers: Text = "bcc, content-length, resent-bcc, return-path";
+    message_drop_headers: Text = "bcc, content-length, resent-bcc, return-path" => acts;
     /// The form of addresses in log lines.
     info_log_address_format: Text = "external", min 1;
     /// What is done about Berkeley DB tables where there is no Berkeley DB.
@@ -192,19 +193,19 @@ parameters! {
     /// How many processes a service may have.
     default_process_limit: Int = "100", min 1;
     /// How many connections a process serves before it ends.
-    max_use: Int = "100", min 1;
+    max_use: Int = "100", min 1 => acts;
     /// Whether queue files are kept after delivery.
     dont_remove: Int = "0";
     /// The longest sender, recipient and text record, in bytes.
-    line_length_limit: Int = "2048", min 512;
+    line_length_limit: Int = "2048", min 512 => acts;
     /// How many levels of subdirectories hash_queue_names have.
-    hash_queue_depth: Int = "1", min 1;
+    hash_queue_depth: Int = "1", min 1 => acts;
     /// How often to try to fork.
     fork_attempts: Int = "5", min 1;
     /// How often to try to lock a mailbox.
     deliver_lock_attempts: Int = "20", min 1;
     /// How much detail debug_peer_list adds to the log.
-    debug_peer_level: Int = "2", min 1;
+    debug_peer_level: Int = "2", min 1 => acts;
     /// The fault that a test injects.
     fault_injection_code: Int = "0";
     /// The memory for making a Berkeley DB table, in bytes.
@@ -212,7 +213,7 @@ parameters! {
     /// The memory for reading a Berkeley DB table, in bytes.
     berkeley_db_read_buffer_size: Int = "131072", min 1;
     /// The longest header, in bytes.
-    header_size_limit: Int = "102400", min 1;
+    header_size_limit: Int = "102400", min 1 => acts;
     /// How many words of a header are looked at for addresses.
     header_address_token_limit: Int = "10240", min 1;
     /// How deep MIME parts may be nested.
@@ -228,7 +229,7 @@ parameters! {
     /// The longest query to a socketmap server, in bytes.
     socketmap_max_query_size: Int = "10000", min 1;
     /// The longest message, in bytes; 0 or less is no limit.
-    message_size_limit: Long = "10240000";
+    message_size_limit: Long = "10240000" => acts;
     /// The first size of an LMDB table, in bytes.
     lmdb_map_size: Long = "16777216", min 1;
 
@@ -237,7 +238,7 @@ parameters! {
     /// Whether mail delivery does without the DNS.
     disable_dns_lookups: Bool = "no";
     /// Whether every permanent error becomes a temporary one.
-    soft_bounce: Bool = "no";
+    soft_bounce: Bool = "no" => acts;
     /// Whether `owner-LIST` and `LIST-request` are special.
     owner_request_special: Bool = "yes";
     /// Whether strict_7bit_headers and strict_8bitmime_body are on.
@@ -263,20 +264,20 @@ parameters! {
     /// Whether this instance is started with the others.
     multi_instance_enable: Bool = "no";
     /// Whether queue ids are unique for ever, and longer.
-    enable_long_queue_ids: Bool = "no";
+    enable_long_queue_ids: Bool = "no" => acts;
     /// Whether SMTPUTF8 is enforced.
     strict_smtputf8: Bool = "no";
     /// Whether recipients are kept as they were received, too.
-    enable_original_recipient: Bool = "yes";
+    enable_original_recipient: Bool = "yes" => acts;
 
     // Times.
 
     /// How long to wait for the end of requests when a process has to end.
     application_event_drain_time: Time = "100s", min 1;
     /// How long a process without work stays.
-    max_idle: Time = "100s", min 1;
+    max_idle: Time = "100s", min 1 => acts;
     /// How long to wait for another daemon of Postfix.
-    ipc_timeout: Time = "3600s", min 1;
+    ipc_timeout: Time = "3600s", min 1 => acts;
     /// How long an unused connection to another daemon is kept.
     ipc_idle: Time = "5s", min 1;
     /// How long a connection to another daemon is kept at all.
@@ -290,57 +291,57 @@ parameters! {
     /// The age at which a mailbox lock is a leftover.
     stale_lock_time: Time = "500s", min 1;
     /// How long one connection may take altogether.
-    daemon_timeout: Time = "18000s", min 1;
+    daemon_timeout: Time = "18000s", min 1 => acts;
     /// The pause when mail comes in faster than it goes out.
     in_flow_delay: Time = "1s", max 10;
 
     // What takes the machine's interfaces and accounts to know.
 
     /// The networks of clients that are trusted.
-    mynetworks: Text = computed mynetworks;
+    mynetworks: Text = computed mynetworks => acts_in_values;
     /// The id of this process.
     process_id: Text = fixed process_id;
 
     // qmqpd's own.
 
     /// The limit of each wait for the client.
-    qmqpd_timeout: Time = "300s", min 1;
+    qmqpd_timeout: Time = "300s", min 1 => acts;
     /// The pause before a reply that is not good news.
-    qmqpd_error_delay: Time = "1s";
+    qmqpd_error_delay: Time = "1s" => acts;
     /// The filter that messages are to go through, as the queue manager will have it.
-    content_filter: Bytes = "";
+    content_filter: Bytes = "" => acts;
     /// The clients that may use the service.
-    qmqpd_authorized_clients: Text = "";
+    qmqpd_authorized_clients: Text = "" => acts;
     /// What cleanup(8) is not to do with the messages of this service.
-    receive_override_options: ReceiveOverrides = "";
+    receive_override_options: ReceiveOverrides = "" => acts;
     /// Whether log lines have the client's port.
-    qmqpd_client_port_logging: Bool = "no";
+    qmqpd_client_port_logging: Bool = "no" => acts;
 
     // Not in Postfix.
 
     /// Where messages go: `cleanup` (Postfix's), `file` (a queue file that we write), or `qmail:` and a program.
-    qmqpd_queue_method: QueueMethod = "cleanup";
+    qmqpd_queue_method: QueueMethod = "cleanup" => acts;
     /// Whether to serve only in a process that has given up what it does not need.
-    qmqpd_sandbox: Bool = "yes";
+    qmqpd_sandbox: Bool = "yes" => acts;
     /// Whether to ask the DNS for the client's name.
-    qmqpd_peername_lookup: Bool = "yes";
+    qmqpd_peername_lookup: Bool = "yes" => acts;
     /// Whether log lines go to standard error.
-    qmqpd_log_stderr: Bool = "no";
+    qmqpd_log_stderr: Bool = "no" => acts;
 
     // cleanup(8)'s, for the queue method that does its work.
 
     /// Whether CR and LF within a line become blanks.
-    cleanup_replace_stray_cr_lf: Bool = "yes";
+    cleanup_replace_stray_cr_lf: Bool = "yes" => acts;
     /// How many recipients are compared to find duplicates.
-    duplicate_filter_limit: Int = "1000", min 1;
+    duplicate_filter_limit: Int = "1000", min 1 => acts;
     /// Who receives mail for the empty address.
-    empty_address_recipient: Text = "MAILER-DAEMON", min 1;
+    empty_address_recipient: Text = "MAILER-DAEMON", min 1 => acts;
     /// How many Received: headers a message may have.
-    hopcount_limit: Int = "50", min 1;
+    hopcount_limit: Int = "50", min 1 => acts;
     /// How many bytes must be free for mail to be accepted.
-    queue_minfree: Long = "0";
+    queue_minfree: Long = "0" => acts;
     /// The header of a message that shows no recipients.
-    undisclosed_recipients_header: Text = "";
+    undisclosed_recipients_header: Text = "" => acts;
     /// When the sender is told that mail is late; 0 is never.
-    delay_warning_time: Time = "0h";
+    delay_warning_time: Time = "0h" => acts;
 }

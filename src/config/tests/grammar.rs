@@ -85,9 +85,9 @@ fn a_warning_is_given_out_once() {
 
 #[test]
 fn a_value_ends_at_a_nul() {
-    let directory = directory_with(b"alias_database = a\0b\n  c\n");
+    let directory = directory_with(b"undisclosed_recipients_header = a\0b\n  c\n");
     let config = directory.load(&[]).unwrap();
-    assert_eq!(config.alias_database().as_deref(), Ok("a"));
+    assert_eq!(config.undisclosed_recipients_header().as_deref(), Ok("a"));
     let warnings = config.take_warnings().join("");
     assert_eq!(
         directory.anonymous(&warnings),
@@ -107,9 +107,12 @@ fn whitespace_around_names_and_values_goes_and_bytes_stay() {
 
 #[test]
 fn text_that_is_not_utf8_is_replaced() {
-    let directory = directory_with(b"alias_database = caf\xe9\n");
+    let directory = directory_with(b"undisclosed_recipients_header = caf\xe9\n");
     let config = directory.load(&[]).unwrap();
-    assert_eq!(config.alias_database().as_deref(), Ok("caf\u{fffd}"));
+    assert_eq!(
+        config.undisclosed_recipients_header().as_deref(),
+        Ok("caf\u{fffd}")
+    );
 }
 
 #[test]
@@ -145,11 +148,17 @@ fn a_directory_that_is_empty_text_means_the_root() {
 
 #[test]
 fn an_override_takes_the_place_of_the_file_and_the_last_one_wins() {
-    let directory = directory_with("alias_database = file\nx = X\n");
+    let directory = directory_with("undisclosed_recipients_header = file\nx = X\n");
     let config = directory
-        .load(&["alias_database=one", " alias_database = two = $x "])
+        .load(&[
+            "undisclosed_recipients_header=one",
+            " undisclosed_recipients_header = two = $x ",
+        ])
         .unwrap();
-    assert_eq!(config.alias_database().as_deref(), Ok("two = X"));
+    assert_eq!(
+        config.undisclosed_recipients_header().as_deref(),
+        Ok("two = X")
+    );
     assert_eq!(config.take_warnings(), [""; 0]);
 }
 

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, SystemTime};
 
-use super::{Config, Error, Names, Override, TABLE};
+use super::{Config, Error, Names, Override, TABLE, position};
 
 /// A configuration directory that goes away with the test.
 pub struct Directory(PathBuf);
@@ -71,6 +71,12 @@ pub fn directory_with(main_cf: impl AsRef<[u8]>) -> Directory {
 
 pub fn config(main_cf: &str) -> Config {
     directory_with(main_cf).load(&[]).unwrap()
+}
+
+/// What the parameter `name`, which need not act, comes to.
+fn value(config: &Config, name: &str) -> String {
+    let value = config.value(position(name.as_bytes()).unwrap()).unwrap();
+    String::from_utf8(value.into_owned()).unwrap()
 }
 
 /// What the parameter `name` says to this main.cf: nothing, or the fatal message.

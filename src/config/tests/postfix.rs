@@ -139,7 +139,7 @@ fn what_is_computed_is_what_postfix_computes() {
             let Some((_, theirs)) = theirs.iter().find(|(known, _)| known == name) else {
                 continue;
             };
-            let at = super::super::position(name.as_bytes()).unwrap();
+            let at = position(name.as_bytes()).unwrap();
             let ours = config.value(at).unwrap();
             assert_eq!(&String::from_utf8_lossy(&ours), theirs, "{main_cf}{name}");
         }
