@@ -7,9 +7,10 @@ use std::time::SystemTime;
 use super::Error;
 use super::cdb::{Cdb, Pages};
 use super::cidr::Cidr;
-use super::match_list::{MatchList, ParentStyle};
+use super::match_list::MatchList;
 use super::regexp::{self, Regexp};
-use super::table::{Problem, Table, Tables};
+use super::table::{ParentStyle, Problem, Table};
+use super::tables::Tables;
 use super::text::Source;
 use super::texthash::TextHash;
 
@@ -55,12 +56,8 @@ pub fn match_list(
     MatchList::read("qmqpd_authorized_clients", patterns, parents, tables).1
 }
 
-/// A line of a regexp table, without the C library: patterns, each with its number of groups; value; the highest group
-/// that the value asks for, if it can be right at all.
-pub type RegexpLine<'a> = (Vec<(&'a [u8], usize)>, &'a [u8], Option<usize>);
-
 /// Takes a line of a regexp table apart.
-pub fn split_regexp(line: &[u8]) -> Result<RegexpLine<'_>, String> {
+pub fn split_regexp(line: &[u8]) -> Result<regexp::Line<'_>, String> {
     regexp::split(line)
 }
 

@@ -9,7 +9,8 @@ use std::net::Ipv6Addr;
 use std::rc::Rc;
 
 use super::braces::next_item;
-use super::table::{Table, Tables};
+use super::table::Table;
+use super::tables::Tables;
 use super::{Error, Note};
 use crate::config::lines::logical_lines;
 use crate::config::open_file;

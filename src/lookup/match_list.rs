@@ -9,7 +9,8 @@
 
 use super::braces::is_separator;
 use super::items::{Item, Items, What};
-use super::table::{self, Client, Keys, Problem, RunAs, Table, Tables};
+use super::table::{self, Client, Keys, ParentStyle, Problem, RunAs, Table, parents_of};
+use super::tables::Tables;
 use super::{Error, Note, Unavailable, pattern};
 use crate::config::valid_hostname;
 use crate::log;
@@ -19,15 +20,6 @@ const PARENTS: &str = "parent_domain_matches_subdomains";
 
 /// How Postfix shows the flags of a table that it has opened for a list.
 const TABLE_FLAGS: &str = "(0,lock|utf8_request)";
-
-/// What a domain in a list stands for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ParentStyle {
-    /// `example.com` is that name and every name below it.
-    ParentAlso,
-    /// `example.com` is that name only, `.example.com` is every name below it.
-    DotOnly,
-}
 
 /// A list of patterns for clients.
 #[derive(Debug)]
@@ -400,16 +392,6 @@ fn may_have_a_name(item: &Item) -> bool {
         }
         What::Table(table) => table.has_names(),
     }
-}
-
-/// The keys under which a table with fixed keys may have a domain that includes `name`, the longest first.
-pub(super) fn parents_of(name: &str, parents: ParentStyle) -> impl Iterator<Item = &str> {
-    let from_dot = match parents {
-        ParentStyle::ParentAlso => 1,
-        ParentStyle::DotOnly => 0,
-    };
-    name.match_indices('.')
-        .filter_map(move |(dot, _)| name.get(dot + from_dot..))
 }
 
 /// How `list` means its domains, from the value of parent_domain_matches_subdomains. That is a list of strings, with

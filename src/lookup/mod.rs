@@ -21,6 +21,7 @@ mod postmap;
 mod proxy;
 mod regexp;
 mod table;
+mod tables;
 mod text;
 mod texthash;
 
@@ -38,7 +39,8 @@ use crate::config::{self, Config};
 use crate::log;
 
 pub use match_list::{Listing, MatchList, parent_style};
-pub use table::{RunAs, Tables};
+pub use table::RunAs;
+pub use tables::Tables;
 
 /// What main.cf says about lookup tables.
 #[derive(Debug, Clone)]

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::Listing;
 use super::items::{Item, What};
-use super::match_list::ParentStyle::{self, DotOnly, ParentAlso};
+use super::table::ParentStyle::{self, DotOnly, ParentAlso};
 use super::tests::{Files, read};
 
 const ADDR: &str = "192.0.2.7";

@@ -25,8 +25,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use super::Settings;
-use super::match_list::{ParentStyle, parents_of};
-use super::table::{Client, Keys, Problem, Reason, RunAs, Table, unavailable};
+use super::table::{
+    Client, Keys, ParentStyle, Problem, Reason, RunAs, Table, parents_of, unavailable,
+};
 use crate::config::{Owner, open_file, read_file};
 use crate::log::{self, Shown, error_text};
 use crate::sys::program::{Output, Program, Rights};

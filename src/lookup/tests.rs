@@ -3,8 +3,8 @@ use std::path::PathBuf;
 use std::rc::Rc;
 
 use super::items::{Item, What};
-use super::match_list::ParentStyle::{DotOnly, ParentAlso};
-use super::match_list::{ItemProblem, ParentStyle};
+use super::match_list::ItemProblem;
+use super::table::ParentStyle::{self, DotOnly, ParentAlso};
 use super::table::{Keys, Problem, Table};
 use super::*;
 

@@ -136,10 +136,14 @@ fn find<'r>(rules: &'r [Rule], key: &CString) -> Result<Option<&'r [u8]>, String
     Ok(None)
 }
 
-/// What a rule's line has, as far as that can be told without the C library: one or two patterns, the number of groups
-/// in each, and the value behind them with the highest group that it asks for, if it can be right at all.
+/// A rule without the C library: patterns, each with its number of groups; value; the highest group that the value asks
+/// for, if it can be right at all.
 #[cfg(any(test, fuzzing))]
-pub(super) fn split(line: &[u8]) -> Result<super::in_memory::RegexpLine<'_>, String> {
+pub type Line<'a> = (Vec<(&'a [u8], usize)>, &'a [u8], Option<usize>);
+
+/// Takes a rule's line apart.
+#[cfg(any(test, fuzzing))]
+pub(super) fn split(line: &[u8]) -> Result<Line<'_>, String> {
     let mut rest = line;
     let mut patterns = Vec::new();
     while patterns.is_empty() || patterns.len() == 1 && rest.starts_with(b"!") {
