@@ -1,10 +1,12 @@
-//! The rooms of `src/` use only rooms below them, in the order in which `lib.rs` lists them.
+//! The rooms of `src/` use only rooms below them, in the order in which `lib.rs` lists them; and no files of a room import
+//! each other in a circle.
 
 #![allow(
     clippy::unwrap_used,
     reason = "a test that cannot read the sources fails"
 )]
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -68,4 +70,189 @@ fn a_room_uses_only_rooms_below_it() {
     }
     assert!(uses > 50, "only {uses} uses seen: is the scan broken?");
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Circles that are there today. One that is gone has to go from here too.
+const KNOWN_CIRCLES: &[&str] = &[
+    "config/expand.rs config/relation.rs",
+    "config/hostname.rs config/kinds.rs",
+    "service/commands.rs service/explain.rs",
+];
+
+/// A name with the modules around it, `lookup::text::lines`.
+type Name = Vec<String>;
+
+/// Which names each module has from others, as they are written from the root. The module of `lookup/text.rs` is
+/// `lookup::text`, that of `lookup/mod.rs` is `lookup`.
+type Imports = BTreeMap<Name, Vec<Name>>;
+
+/// A file's text without comments and strings, up to its unit tests.
+fn code(text: &str) -> String {
+    let code = text.split("\n#[cfg(test)]\nmod tests {").next().unwrap();
+    let lines = code.lines().map(|line| {
+        let outside: Vec<&str> = line.split('"').step_by(2).collect();
+        outside.join(" ").split("//").next().unwrap().to_owned()
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+fn is_name(c: char) -> bool {
+    c.is_alphanumeric() || c == '_'
+}
+
+/// Splits a path off `text`, with all its branches: `a::{b, c::d}` is `a::b` and `a::c::d`.
+fn paths(text: &mut &str, before: &[String], found: &mut Vec<Name>) {
+    let mut path = before.to_vec();
+    loop {
+        let end = text.find(|c| !is_name(c)).unwrap_or(text.len());
+        path.push(text[..end].to_owned());
+        *text = &text[end..];
+        let Some(rest) = text.strip_prefix("::") else {
+            found.push(path);
+            return;
+        };
+        *text = rest;
+        if let Some(inside) = text.strip_prefix('{') {
+            *text = inside.trim_start();
+            while !text.starts_with('}') {
+                paths(text, &path, found);
+                *text = text.trim_start_matches(|c| !",}".contains(c));
+                *text = text.trim_start_matches(|c: char| c == ',' || c.is_whitespace());
+            }
+            return;
+        }
+    }
+}
+
+/// The names that a module has from others: paths that begin with `crate`, `super`, `self` or a module of its own.
+fn imports(module: &Name, code: &str) -> Vec<Name> {
+    let children = code.lines().filter_map(|line| {
+        let (_, child) = line.strip_suffix(';')?.split_once("mod ")?;
+        Some(child)
+    });
+    let starts: Vec<&str> = children.chain(["crate", "super", "self"]).collect();
+    let mut rest = code;
+    let mut all = Vec::new();
+    while let Some(start) = rest.find(is_name) {
+        let is_path = rest[..start].ends_with("::");
+        rest = &rest[start..];
+        let end = rest.find(|c| !is_name(c)).unwrap_or(rest.len());
+        if is_path || !starts.contains(&&rest[..end]) || !rest[end..].starts_with("::") {
+            rest = &rest[end..];
+            continue;
+        }
+        let mut found = Vec::new();
+        paths(&mut rest, &[], &mut found);
+        all.extend(found.into_iter().map(|path| from_root(module, &path)));
+    }
+    all
+}
+
+fn from_root(module: &Name, path: &[String]) -> Name {
+    let ups = path.iter().take_while(|part| *part == "super").count();
+    let (base, rest) = match path[0].as_str() {
+        "crate" => (&[][..], &path[1..]),
+        "self" => (&module[..], &path[1..]),
+        _ => (&module[..module.len() - ups], &path[ups..]),
+    };
+    [base, rest].concat()
+}
+
+/// The module that has `name`, as seen from the module `user`. What a directory's `mod.rs` offers is there for all of its
+/// files, and makes no circle.
+fn owner(name: &[String], user: &Name, all: &Imports) -> Option<Name> {
+    let mut modules = (1..=name.len()).rev().map(|length| &name[..length]);
+    let module = modules.find(|module| all.contains_key(*module))?;
+    (!user.starts_with(module)).then(|| module.to_vec())
+}
+
+/// The modules that `module` comes to by imports of its room, over any number of others.
+fn reached(module: &Name, all: &Imports) -> BTreeSet<Name> {
+    let mut reached = BTreeSet::new();
+    let mut next = vec![module.clone()];
+    while let Some(user) = next.pop() {
+        for name in &all[&user] {
+            let Some(owner) = owner(name, &user, all) else {
+                continue;
+            };
+            if owner[0] == user[0] && reached.insert(owner.clone()) {
+                next.push(owner);
+            }
+        }
+    }
+    reached
+}
+
+/// The sets of modules that import each other.
+fn circles(all: &Imports) -> BTreeSet<Vec<Name>> {
+    let reached: BTreeMap<&Name, _> = all.keys().map(|own| (own, reached(own, all))).collect();
+    let circle = |own: &Name| {
+        let mutual = reached[own]
+            .iter()
+            .filter(|other| reached[other].contains(own));
+        mutual.cloned().collect::<Vec<Name>>()
+    };
+    let found = all.keys().map(circle);
+    found.filter(|circle| circle.len() > 1).collect()
+}
+
+#[test]
+fn no_files_of_a_room_import_each_other_in_a_circle() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    sources(&src, &mut files);
+    let mut all = Imports::new();
+    let mut names = BTreeMap::new();
+    for file in files {
+        let path = file
+            .strip_prefix(&src)
+            .unwrap()
+            .to_str()
+            .unwrap()
+            .to_owned();
+        let module = path.trim_end_matches(".rs").trim_end_matches("/mod");
+        let module: Name = module.split('/').map(str::to_owned).collect();
+        let code = code(&fs::read_to_string(&file).unwrap());
+        all.insert(module.clone(), imports(&module, &code));
+        names.insert(module, path);
+    }
+    let inside: usize = all.values().map(Vec::len).sum();
+    assert!(
+        inside > 500,
+        "only {inside} imports seen: is the scan broken?"
+    );
+    let found: Vec<String> = circles(&all)
+        .iter()
+        .map(|circle| {
+            let files: Vec<&str> = circle.iter().map(|module| names[module].as_str()).collect();
+            files.join(" ")
+        })
+        .collect();
+    assert_eq!(found, KNOWN_CIRCLES);
+}
+
+#[test]
+fn a_circle_is_seen_however_it_is_written() {
+    let modules = [
+        ("a", "mod b;\nmod c;\nmod d;\nfn f() { c::two(); }"),
+        (
+            "a::b",
+            "use super::c::{self, Two};\nuse super::d::{four as five};",
+        ),
+        (
+            "a::c",
+            "// super::d::four\nfn two() -> super::b::One { text(\"super::d\") }",
+        ),
+        ("a::d", "use crate::a::f;\nfn four() {}"),
+    ];
+    let all: Imports = modules
+        .iter()
+        .map(|(module, text)| {
+            let module: Name = module.split("::").map(str::to_owned).collect();
+            let imports = imports(&module, &code(text));
+            (module, imports)
+        })
+        .collect();
+    let circle = [["a", "b"], ["a", "c"]].map(|module| module.map(str::to_owned).to_vec());
+    assert_eq!(circles(&all), BTreeSet::from([circle.to_vec()]));
 }
