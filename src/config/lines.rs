@@ -6,6 +6,11 @@
 
 use std::io::BufRead;
 
+use crate::log::Shown;
+
+/// How much of a misplaced line is shown.
+const SHOWN_LINE: usize = 30;
+
 /// One logical line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Logical {
@@ -75,6 +80,19 @@ impl Iterator for LogicalLines<'_> {
         logical.last_line = self.line;
         (!logical.text.is_empty()).then_some(logical)
     }
+}
+
+/// What is wrong with a logical line that should continue another, and has none before it in the file `path`.
+pub fn misplaced(path: &str, text: &[u8]) -> Option<String> {
+    text.first().filter(|&&b| is_space(b))?;
+    let (shown, more) = match text.get(..SHOWN_LINE) {
+        Some(start) if text.len() > SHOWN_LINE => (start, "..."),
+        _ => (text, ""),
+    };
+    let shown = Shown(shown);
+    Some(format!(
+        "{path}: logical line must not start with whitespace: \"{shown}{more}\""
+    ))
 }
 
 /// isspace(3) of the C locale: unlike `is_ascii_whitespace` it has the vertical tab.

@@ -24,9 +24,6 @@ const READINGS: u32 = 10;
 /// main.cf of Debian's package is 27 kB with all its comments, and most are a tenth of that.
 const USUAL_SIZE: usize = 32 * 1024;
 
-/// How much of a misplaced line is shown.
-const SHOWN_LINE: usize = 30;
-
 /// Reads with `attempt`, which returns what it read and the time of the file's last change; again and again while that
 /// time is so recent that the file may have been half written.
 pub fn read_settled<E>(
@@ -83,8 +80,8 @@ pub(super) fn parse(
             warn(nul_in(path, &line));
         }
         let text = line.text.split(|&b| b == 0).next().unwrap_or_default();
-        if text.first().is_some_and(|&b| is_space(b)) {
-            warn(misplaced(path, text));
+        if let Some(warning) = lines::misplaced(path, text) {
+            warn(warning);
             continue;
         }
         let (name, value) = split(text).map_err(|problem| {
@@ -109,15 +106,6 @@ fn nul_in(path: &str, line: &Logical) -> String {
         format!("{first}-{last}")
     };
     format!("{path}, line {lines}: text after null byte may be ignored")
-}
-
-fn misplaced(path: &str, text: &[u8]) -> String {
-    let (shown, more) = match text.get(..SHOWN_LINE) {
-        Some(start) if text.len() > SHOWN_LINE => (start, "..."),
-        _ => (text, ""),
-    };
-    let shown = Shown(shown);
-    format!("{path}: logical line must not start with whitespace: \"{shown}{more}\"")
 }
 
 /// Splits `name = value`, or says why the text is none. Any bytes make a name, save whitespace and `=`.

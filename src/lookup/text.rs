@@ -9,12 +9,9 @@ use std::io::{self, Read, Seek};
 
 use super::braces::{self, next_item};
 use super::table::{Problem, Reason, unavailable};
-use crate::config::lines::{Logical, is_space, logical_lines};
+use crate::config::lines::{Logical, logical_lines, misplaced};
 use crate::config::{open_file, read_settled};
-use crate::log::{self, Shown, error_text};
-
-/// How much of a misplaced line is shown.
-const SHOWN_LINE: usize = 30;
+use crate::log::{self, error_text};
 
 /// Where the text of a table comes from.
 #[derive(Debug)]
@@ -142,19 +139,10 @@ pub(super) fn lines<'a>(
         if let Some(nul) = line.text.iter().position(|&b| b == 0) {
             line.text.truncate(nul);
         }
-        if line.text.first().is_some_and(|&b| is_space(b)) {
-            warn(misplaced(path, &line.text));
+        if let Some(warning) = misplaced(path, &line.text) {
+            warn(warning);
             return None;
         }
         Some(line)
     })
-}
-
-fn misplaced(path: &str, text: &[u8]) -> String {
-    let (shown, more) = match text.get(..SHOWN_LINE) {
-        Some(start) if text.len() > SHOWN_LINE => (start, "..."),
-        _ => (text, ""),
-    };
-    let shown = Shown(shown);
-    format!("{path}: logical line must not start with whitespace: \"{shown}{more}\"")
 }
