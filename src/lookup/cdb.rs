@@ -7,14 +7,14 @@
 //! section 4.2.
 
 use std::cell::Cell;
-use std::fs::{self, File};
+use std::fs;
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::FileExt;
 use std::time::{Duration, SystemTime};
 
 use super::Note;
+use super::database::Database;
 use super::table::{Keys, Problem, Reason, Table};
-use crate::config::open_file;
 use crate::log::error_text;
 
 /// The hash tables of the directory.
@@ -41,47 +41,42 @@ enum Form {
     Plain,
 }
 
-/// What a file can be told apart by from what it was: its links and the time of its last change.
-type State = (u64, Option<SystemTime>);
-
 /// A file, or what stands for one in a test.
-pub(super) trait Pages: FileExt + std::fmt::Debug {
-    fn state(&self) -> State;
+pub(super) trait Pages: std::fmt::Debug {
+    fn read_exact_at(&self, buffer: &mut [u8], at: u64) -> io::Result<()>;
+
+    fn has_changed(&self) -> bool {
+        false
+    }
 }
 
-impl Pages for File {
-    fn state(&self) -> State {
-        self.metadata()
-            .map_or((0, None), |now| (now.nlink(), now.modified().ok()))
+impl Pages for Database {
+    fn read_exact_at(&self, buffer: &mut [u8], at: u64) -> io::Result<()> {
+        self.file.read_exact_at(buffer, at)
+    }
+
+    fn has_changed(&self) -> bool {
+        Database::has_changed(self)
     }
 }
 
 /// A constant database.
 #[derive(Debug)]
-pub(super) struct Cdb<F = File> {
+pub(super) struct Cdb<F = Database> {
     name: String,
     /// FILE, without `.cdb`.
     path: String,
     file: F,
     size: u64,
-    changed: Option<SystemTime>,
     form: Cell<Form>,
 }
 
 impl Cdb {
     pub(super) fn open(name: &str, path: &str, notes: &mut Vec<Note>) -> Result<Cdb, Reason> {
-        let database = format!("{path}.cdb");
-        let opened = open_file(&database).and_then(|file| Ok((file.metadata()?, file)));
-        let (metadata, file) = opened
-            .map_err(|error| Reason(format!("open database {database}: {}", error_text(&error))))?;
-        let changed = metadata.modified().ok();
-        if let Some(changed) = changed {
-            notes.extend(older_than_source(&database, changed, path).map(Note::Warning));
-        }
-        Ok(Cdb {
-            changed,
-            ..Cdb::over((name, path), file, metadata.size())
-        })
+        let file = Database::at(format!("{path}.cdb"))?;
+        notes.extend(older_than_source(&file, path).map(Note::Warning));
+        let size = file.size;
+        Ok(Cdb::over((name, path), file, size))
     }
 }
 
@@ -92,23 +87,20 @@ impl<F> Cdb<F> {
             path: path.to_owned(),
             file,
             size,
-            changed: None,
             form: Cell::new(Form::Unknown),
         }
     }
 }
 
 /// A warning about a database that its owner has forgotten to make again.
-pub(super) fn older_than_source(
-    database: &str,
-    changed: SystemTime,
-    source: &str,
-) -> Option<String> {
+fn older_than_source(database: &Database, source: &str) -> Option<String> {
+    let written = database.written?;
     let edited = fs::metadata(source).ok()?.modified().ok()?;
     let settled = SystemTime::now()
         .duration_since(edited)
         .is_ok_and(|age| age > GRACE);
-    (edited > changed && settled)
+    let database = &database.path;
+    (edited > written && settled)
         .then(|| format!("database {database} is older than source file {source}"))
 }
 
@@ -129,8 +121,7 @@ impl<F: Pages> Table for Cdb<F> {
     }
 
     fn has_changed(&self) -> bool {
-        let (links, changed) = self.file.state();
-        links == 0 || changed != self.changed
+        self.file.has_changed()
     }
 }
 
@@ -241,6 +232,7 @@ fn numbers(bytes: &[u8]) -> Option<(u32, u32)> {
 #[cfg(test)]
 mod tests {
     use std::cell::RefCell;
+    use std::fs::File;
 
     use proptest::prelude::*;
 
@@ -253,23 +245,13 @@ mod tests {
         reads: RefCell<Vec<usize>>,
     }
 
-    impl FileExt for Memory {
-        fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize> {
-            let from = usize::try_from(at).expect("small").min(self.bytes.len());
-            let length = buffer.len().min(self.bytes.len() - from);
-            buffer[..length].copy_from_slice(&self.bytes[from..from + length]);
-            self.reads.borrow_mut().push(length);
-            Ok(length)
-        }
-
-        fn write_at(&self, _: &[u8], _: u64) -> io::Result<usize> {
-            Err(io::ErrorKind::Unsupported.into())
-        }
-    }
-
     impl Pages for Memory {
-        fn state(&self) -> State {
-            (1, None)
+        fn read_exact_at(&self, buffer: &mut [u8], at: u64) -> io::Result<()> {
+            self.reads.borrow_mut().push(buffer.len());
+            let from = usize::try_from(at).expect("small");
+            let bytes = self.bytes.get(from..from + buffer.len());
+            buffer.copy_from_slice(bytes.ok_or(io::ErrorKind::UnexpectedEof)?);
+            Ok(())
         }
     }
 

@@ -1,8 +1,6 @@
 //! Tables whose files are in memory, and lists that log nothing, for whoever wants to try many.
 
 use std::io;
-use std::os::unix::fs::FileExt;
-use std::time::SystemTime;
 
 use super::Error;
 use super::cdb::{Cdb, Pages};
@@ -72,22 +70,9 @@ fn source(file: &[u8]) -> Source {
 #[derive(Debug)]
 struct Bytes(Vec<u8>);
 
-impl FileExt for Bytes {
-    fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize> {
-        let mut rest = usize::try_from(at)
-            .ok()
-            .and_then(|at| self.0.get(at..))
-            .unwrap_or_default();
-        io::Read::read(&mut rest, buffer)
-    }
-
-    fn write_at(&self, _: &[u8], _: u64) -> io::Result<usize> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-}
-
 impl Pages for Bytes {
-    fn state(&self) -> (u64, Option<SystemTime>) {
-        (1, None)
+    fn read_exact_at(&self, buffer: &mut [u8], at: u64) -> io::Result<()> {
+        let rest = usize::try_from(at).ok().and_then(|at| self.0.get(at..));
+        io::Read::read_exact(&mut rest.unwrap_or_default(), buffer)
     }
 }

@@ -11,6 +11,7 @@ mod braces;
 mod cdb;
 mod cidr;
 mod constant;
+mod database;
 #[cfg(any(test, fuzzing))]
 pub mod in_memory;
 mod inline;

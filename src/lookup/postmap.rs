@@ -18,17 +18,17 @@
 use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
-use std::fs::{self, File};
+use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::path::Path;
+use std::time::Duration;
 
 use super::Settings;
+use super::database::Database;
 use super::table::{
     Client, Keys, ParentStyle, Problem, Reason, RunAs, Table, parents_of, unavailable,
 };
-use crate::config::{Owner, open_file, read_file};
+use crate::config::{Owner, read_file};
 use crate::log::{self, Shown, error_text};
 use crate::sys::program::{Output, Program, Rights};
 
@@ -104,7 +104,7 @@ pub(super) struct Postmap {
     keys: Keys,
     settings: Settings,
     /// Of an indexed type: the file, as it was when the table was opened.
-    file: Option<Watched>,
+    file: Option<Database>,
     /// All keys of the table, where they have been read beforehand; or what kept them from being read.
     snapshot: OnceCell<Result<BTreeSet<Vec<u8>>, Vec<String>>>,
     /// The ways in which the lists that may come to the table ask for parents.
@@ -142,8 +142,13 @@ impl Postmap {
             _ => None,
         };
         let file = suffix
-            .map(|suffix| Watched::open(&format!("{name}.{suffix}"), kind == "lmdb"))
-            .transpose()?;
+            .map(|suffix| Database::at(format!("{name}.{suffix}")))
+            .transpose()?
+            .map(|file| Database {
+                // The file changes while nothing in it does.
+                written: file.written.filter(|_| kind != "lmdb"),
+                ..file
+            });
         Ok(Postmap {
             name: table.to_owned(),
             keys: keys_of(kind, name),
@@ -211,7 +216,7 @@ impl Postmap {
                 uid: *uid,
                 gid: *gid,
                 groups,
-                file: self.file.as_ref().map(|file| file.path.as_path()),
+                file: self.file.as_ref().map(|file| Path::new(&file.path)),
             },
         };
         match self.run(&["-q", "-", &self.name], rights, FUSE) {
@@ -390,7 +395,7 @@ impl Table for Postmap {
     }
 
     fn has_changed(&self) -> bool {
-        self.file.as_ref().is_some_and(Watched::has_changed)
+        self.file.as_ref().is_some_and(Database::has_changed)
     }
 
     fn finish(&self) {
@@ -458,37 +463,6 @@ fn keys_of(kind: &str, name: &str) -> Keys {
             let known = TYPES.iter().find(|(own, _)| *own == kind);
             known.map_or(Keys::Fixed, |(_, keys)| *keys)
         }
-    }
-}
-
-/// The file of an indexed type. It has to be there, and open to the rights of the start.
-#[derive(Debug)]
-struct Watched {
-    path: PathBuf,
-    file: File,
-    /// Nothing where the file changes while nothing in it does.
-    changed: Option<SystemTime>,
-}
-
-impl Watched {
-    fn open(database: &str, changes_by_itself: bool) -> Result<Watched, Reason> {
-        let opened = open_file(database).and_then(|file| Ok((file.metadata()?, file)));
-        let (metadata, file) = opened
-            .map_err(|error| Reason(format!("open database {database}: {}", error_text(&error))))?;
-        let changed = metadata.modified().ok().filter(|_| !changes_by_itself);
-        let path = PathBuf::from(database);
-        Ok(Watched {
-            path,
-            file,
-            changed,
-        })
-    }
-
-    fn has_changed(&self) -> bool {
-        let Ok(now) = self.file.metadata() else {
-            return true;
-        };
-        now.nlink() == 0 || (self.changed.is_some() && now.modified().ok() != self.changed)
     }
 }
 
