@@ -7,147 +7,61 @@
 use std::net::IpAddr;
 
 use super::pattern::Network;
-use super::table::{Keys, Problem, Reason, Table};
-use super::text::{self, Once, Parsed, Source};
+use super::rules::{Condition, Rules, skipped};
+use super::table::Keys;
+use super::text::Reader;
 use crate::config::lines::{is_space, trim};
-use crate::log::{Shown, error_text};
+use crate::log::Shown;
 
-/// A table of networks.
+/// Addresses of one family: those of a network, or all others.
 #[derive(Debug)]
-pub(super) struct Cidr {
-    name: String,
-    source: Source,
-    rules: Once<Vec<Rule>>,
-}
-
-impl Cidr {
-    pub(super) fn open(name: &str, text: &str) -> Result<Cidr, Reason> {
-        Ok(Cidr::over(name, Source::rules("cidr", text)?))
-    }
-
-    pub(super) fn over(name: &str, source: Source) -> Cidr {
-        Cidr {
-            name: name.to_owned(),
-            source,
-            rules: Once::new(),
-        }
-    }
-
-    fn read(&self) -> Parsed<Vec<Rule>> {
-        let path = self.source.name();
-        match self.source.read() {
-            Ok(bytes) => parse(path, &bytes),
-            Err(error) => Parsed {
-                warnings: Vec::new(),
-                result: Err(format!(
-                    "cidr map {path}: read error: {}",
-                    error_text(&error)
-                )),
-            },
-        }
-    }
-}
-
-impl Table for Cidr {
-    fn name(&self) -> &str {
-        &self.name
-    }
-
-    fn keys(&self) -> Keys {
-        Keys::Pattern
-    }
-
-    fn find(&self, key: &str) -> Result<Option<Vec<u8>>, Problem> {
-        let rules = self.rules.get(&self.name, || self.read())?;
-        let found = key.parse().ok().and_then(|address| find(rules, address));
-        Ok(found.map(<[u8]>::to_vec))
-    }
-
-    fn has_names(&self) -> bool {
-        false
-    }
-
-    fn load(&self) -> Result<(), Problem> {
-        self.rules.load(|| self.read())
-    }
-}
-
-/// A line.
-#[derive(Debug)]
-enum Rule {
-    Value {
-        network: Condition,
-        value: Vec<u8>,
-    },
-    /// The rules up to the one at `end` are for addresses that fulfil the condition.
-    If {
-        network: Condition,
-        end: usize,
-    },
-}
-
-#[derive(Debug)]
-struct Condition {
+pub(super) struct Networks {
     negated: bool,
     network: Network,
 }
 
-impl Condition {
-    fn holds(&self, address: IpAddr) -> bool {
-        self.network.is_of_family(address) && self.network.contains(address) != self.negated
+impl Condition for Networks {
+    const KEYS: Keys = Keys::Networks;
+
+    type Key = IpAddr;
+
+    fn key(key: &str) -> Result<Option<IpAddr>, String> {
+        Ok(key.parse().ok())
+    }
+
+    fn holds(&self, key: &IpAddr) -> Result<bool, String> {
+        let network = &self.network;
+        Ok(network.is_of_family(*key) && network.contains(*key) != self.negated)
+    }
+
+    fn rule(
+        rules: &mut Rules<Networks>,
+        line: &[u8],
+        reader: &mut Reader<'_>,
+    ) -> Result<(), String> {
+        add(rules, trim(line), reader.line).map_err(|problem| skipped(&problem))
     }
 }
 
-fn find(rules: &[Rule], address: IpAddr) -> Option<&[u8]> {
-    let mut next = 0;
-    while let Some(rule) = rules.get(next) {
-        next += 1;
-        match rule {
-            Rule::Value { network, value } if network.holds(address) => return Some(value),
-            Rule::If { network, end } if !network.holds(address) => next = *end,
-            Rule::Value { .. } | Rule::If { .. } => {}
+fn add(rules: &mut Rules<Networks>, text: &[u8], line: usize) -> Result<(), String> {
+    if let Some(rest) = keyword(text, b"endif") {
+        if !trim(rest).is_empty() {
+            return Err("garbage after ENDIF".to_owned());
         }
-    }
-    None
-}
-
-/// Reads the rules.
-fn parse(path: &str, bytes: &[u8]) -> Parsed<Vec<Rule>> {
-    let mut rules = Vec::new();
-    let mut warnings = Vec::new();
-    let mut misplaced = Vec::new();
-    // The positions of the conditions that no endif has closed yet, and their lines.
-    let mut open: Vec<(usize, usize)> = Vec::new();
-    for line in text::lines(path, bytes, &mut |warning| misplaced.push(warning)) {
-        let text = trim(&line.text);
-        let problem = if let Some(rest) = keyword(text, b"endif") {
-            end(&mut rules, &mut open, rest)
-        } else if let Some(rest) = keyword(text, b"if") {
-            condition(trim(rest)).map(|network| {
-                open.push((rules.len(), line.first_line));
-                let end = usize::MAX;
-                rules.push(Rule::If { network, end });
-            })
-        } else {
-            value(text).map(|rule| rules.push(rule))
-        };
-        if let Err(problem) = problem {
-            let line = line.first_line;
-            warnings.push(format!(
-                "cidr map {path}, line {line}: {problem}: skipping this rule"
-            ));
+        if !rules.end_if() {
+            return Err("ENDIF without IF".to_owned());
         }
+    } else if let Some(rest) = keyword(text, b"if") {
+        rules.begin_if(network(trim(rest))?, line);
+    } else {
+        let (pattern, value) = split(text);
+        let network = network(pattern)?;
+        if value.is_empty() {
+            return Err("no lookup result".to_owned());
+        }
+        rules.add_value(network, value);
     }
-    for (_, line) in open.iter().rev() {
-        warnings.push(format!(
-            "cidr map {path}, line {line}: IF has no matching ENDIF"
-        ));
-    }
-    misplaced.append(&mut warnings);
-    Parsed {
-        warnings: misplaced,
-        result: Ok(rules),
-    }
+    Ok(())
 }
 
 /// What follows the keyword that `text` begins with, in whatever case.
@@ -157,41 +71,18 @@ fn keyword<'a>(text: &'a [u8], word: &[u8]) -> Option<&'a [u8]> {
     (ends && start.eq_ignore_ascii_case(word)).then_some(rest)
 }
 
-fn end(rules: &mut [Rule], open: &mut Vec<(usize, usize)>, rest: &[u8]) -> Result<(), String> {
-    if !trim(rest).is_empty() {
-        return Err("garbage after ENDIF".to_owned());
-    }
-    let Some((position, _)) = open.pop() else {
-        return Err("ENDIF without IF".to_owned());
-    };
-    let next = rules.len();
-    if let Some(Rule::If { end, .. }) = rules.get_mut(position) {
-        *end = next;
-    }
-    Ok(())
-}
-
-fn value(text: &[u8]) -> Result<Rule, String> {
-    let start = text
-        .iter()
-        .position(|&b| b != b'!' && !is_space(b))
-        .unwrap_or(text.len());
-    let pattern = text.get(start..).unwrap_or_default();
-    let length = pattern
-        .iter()
-        .position(|&b| is_space(b))
-        .unwrap_or(pattern.len());
-    let network = condition(text.get(..start + length).unwrap_or_default())?;
-    let value = trim(pattern.get(length..).unwrap_or_default());
-    if value.is_empty() {
-        return Err("no lookup result".to_owned());
-    }
-    let value = value.to_vec();
-    Ok(Rule::Value { network, value })
+/// Splits the value from the network and its `!` signs, which may have blanks among them.
+fn split(text: &[u8]) -> (&[u8], &[u8]) {
+    let is_sign = |b: &&u8| **b == b'!' || is_space(**b);
+    let (_, pattern) = text.split_at(text.iter().take_while(is_sign).count());
+    let blank = pattern.iter().position(|&b| is_space(b));
+    let length = text.len() - pattern.len() + blank.unwrap_or(pattern.len());
+    let (pattern, value) = text.split_at(length);
+    (pattern, trim(value))
 }
 
 /// Reads `!` signs and a network.
-fn condition(text: &[u8]) -> Result<Condition, String> {
+fn network(text: &[u8]) -> Result<Networks, String> {
     let mut negated = false;
     let mut rest = text;
     while let Some((&first, after)) = rest.split_first() {
@@ -207,7 +98,7 @@ fn condition(text: &[u8]) -> Result<Condition, String> {
     }
     let pattern = Shown(rest).to_string();
     let network = Network::read(&pattern).map_err(|bad| bad.to_string())?;
-    Ok(Condition { negated, network })
+    Ok(Networks { negated, network })
 }
 
 #[cfg(test)]
@@ -215,11 +106,26 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::lookup::table::{Problem, Reason, Table};
+    use crate::lookup::text::{self, Contents, Source, TextTable};
+
+    fn parse(file: &[u8]) -> (Vec<String>, Result<Rules<Networks>, String>) {
+        text::parse(Rules::new(), "cidr map F", file)
+    }
 
     fn lookup(file: &str, key: &str) -> Option<String> {
-        let rules = parse("F", file.as_bytes()).result.expect("rules");
-        let value = find(&rules, key.parse().expect(key))?;
-        Some(String::from_utf8(value.to_vec()).expect("UTF-8"))
+        let rules = parse(file.as_bytes()).1.expect("rules");
+        let value = rules.value(key).expect("an answer")?;
+        Some(String::from_utf8(value).expect("UTF-8"))
+    }
+
+    fn named(text: &str) -> Result<TextTable<Rules<Networks>>, Reason> {
+        let source = Source::rules("cidr", text)?;
+        Ok(TextTable::new(
+            &format!("cidr:{text}"),
+            source,
+            Rules::new(),
+        ))
     }
 
     #[rustfmt::skip]
@@ -286,9 +192,9 @@ mod tests {
                  instead: skipping this rule",
             ),
         ] {
-            let parsed = parse("F", file.as_bytes());
+            let (warnings, _) = parse(file.as_bytes());
             assert_eq!(
-                parsed.warnings,
+                warnings,
                 [format!("cidr map F, line 1: {problem}")],
                 "{file}"
             );
@@ -297,9 +203,9 @@ mod tests {
 
     #[test]
     fn conditions_without_end_are_named_from_the_innermost() {
-        let parsed = parse("F", b"if 1.0.0.0/8\nif 2.0.0.0/8\n");
+        let (warnings, _) = parse(b"if 1.0.0.0/8\nif 2.0.0.0/8\n");
         assert_eq!(
-            parsed.warnings,
+            warnings,
             [
                 "cidr map F, line 2: IF has no matching ENDIF",
                 "cidr map F, line 1: IF has no matching ENDIF"
@@ -316,7 +222,7 @@ mod tests {
             ("{}", false),
             ("{ {} }", false),
         ] {
-            let table = Cidr::open(&format!("cidr:{text}"), text).expect(text);
+            let table = named(text).expect(text);
             assert_eq!(
                 table.find("1.1.1.1").map(|v| v.is_some()),
                 Ok(found),
@@ -336,14 +242,14 @@ mod tests {
                 "cidr map: no '{' at start of text in \"1.1.1.1\"",
             ),
         ] {
-            let refused = Cidr::open("cidr:", text).expect_err(text);
+            let refused = named(text).expect_err(text);
             assert_eq!(refused.to_string(), reason);
         }
     }
 
     #[test]
     fn a_directory_is_an_error_when_it_is_asked() {
-        let table = Cidr::open("cidr:/tmp", "/tmp").expect("opened");
+        let table = named("/tmp").expect("opened");
         let unavailable = "cidr:/tmp is unavailable. cidr map /tmp: read error: Is a directory";
         assert_eq!(
             table.find("::1"),
@@ -356,9 +262,8 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_read(bytes: Vec<u8>, text in "(if |endif|!|1.2.0.0/16|::/0| v|\n){0,30}") {
-            drop(parse("F", &bytes));
-            let rules = parse("F", text.as_bytes()).result.expect("rules");
-            find(&rules, [1, 2, 3, 4].into());
+            drop(parse(&bytes));
+            lookup(&text, "1.2.3.4");
         }
 
         #[test]

@@ -32,15 +32,11 @@ impl Table for Static {
     }
 
     fn keys(&self) -> Keys {
-        Keys::Fixed
+        Keys::Any
     }
 
     fn find(&self, _: &str) -> Result<Option<Vec<u8>>, Problem> {
         Ok(Some(self.value.clone()))
-    }
-
-    fn is_last(&self) -> bool {
-        true
     }
 }
 
@@ -64,15 +60,11 @@ impl Table for Fail {
     }
 
     fn keys(&self) -> Keys {
-        Keys::Pattern
+        Keys::Any
     }
 
     fn find(&self, _: &str) -> Result<Option<Vec<u8>>, Problem> {
         Err(Problem::default())
-    }
-
-    fn is_last(&self) -> bool {
-        true
     }
 }
 

@@ -4,13 +4,14 @@ use std::io;
 
 use super::Error;
 use super::cdb::{Cdb, Pages};
-use super::cidr::Cidr;
+use super::cidr::Networks;
 use super::match_list::MatchList;
-use super::regexp::{self, Regexp};
+use super::regexp::{self, Expressions};
+use super::rules::Rules;
 use super::table::{ParentStyle, Problem, Table};
 use super::tables::Tables;
-use super::text::Source;
-use super::texthash::TextHash;
+use super::text::{Contents, Source, TextTable};
+use super::texthash::Entries;
 
 /// The file's name in messages.
 const FILE: &str = "F";
@@ -21,16 +22,21 @@ pub struct InMemory(Box<dyn Table>);
 
 impl InMemory {
     pub fn cidr(file: &[u8]) -> InMemory {
-        InMemory(Box::new(Cidr::over("cidr:F", source(file))))
+        InMemory::text("cidr map F", file, Rules::<Networks>::new())
     }
 
     pub fn regexp(file: &[u8]) -> InMemory {
-        InMemory(Box::new(Regexp::over("regexp:F", source(file))))
+        InMemory::text("regexp map F", file, Rules::<Expressions>::new())
     }
 
     /// `utf8` is smtputf8_enable.
     pub fn texthash(file: &[u8], utf8: bool) -> InMemory {
-        InMemory(Box::new(TextHash::over("texthash:F", source(file), utf8)))
+        InMemory::text(FILE, file, Entries::new(utf8))
+    }
+
+    fn text(label: &str, file: &[u8], contents: impl Contents + 'static) -> InMemory {
+        let source = Source::in_memory(label, file);
+        InMemory(Box::new(TextTable::new("test:F", source, contents)))
     }
 
     pub fn cdb(file: &[u8]) -> InMemory {
@@ -57,13 +63,6 @@ pub fn match_list(
 /// Takes a line of a regexp table apart.
 pub fn split_regexp(line: &[u8]) -> Result<regexp::Line<'_>, String> {
     regexp::split(line)
-}
-
-fn source(file: &[u8]) -> Source {
-    Source::Rules {
-        text: FILE.to_owned(),
-        lines: file.to_vec(),
-    }
 }
 
 /// The bytes of a database.

@@ -132,7 +132,7 @@ impl MatchList {
             let is_last = match &item.what {
                 What::Table(table) => {
                     table.start(self.parents, run_as);
-                    table.is_last()
+                    table.keys() == Keys::Any
                 }
                 What::Literal(literal) => {
                     addr.is_some_and(|addr| pattern::matches(literal, addr) != Ok(false))
@@ -314,7 +314,7 @@ impl MatchList {
             return Ok(true);
         }
         match table.keys() {
-            Keys::Pattern => return Ok(false),
+            Keys::Pattern | Keys::Networks | Keys::Any => return Ok(false),
             Keys::Fixed => {}
         }
         for parent in parents_of(name, self.parents) {
@@ -390,7 +390,7 @@ fn may_have_a_name(item: &Item) -> bool {
             let domain = pattern.strip_prefix('.').unwrap_or(pattern);
             valid_hostname(domain.as_bytes()).is_ok()
         }
-        What::Table(table) => table.has_names(),
+        What::Table(table) => table.keys() != Keys::Networks,
     }
 }
 

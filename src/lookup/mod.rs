@@ -21,6 +21,7 @@ mod pattern;
 mod postmap;
 mod proxy;
 mod regexp;
+mod rules;
 mod table;
 mod tables;
 mod text;

@@ -263,6 +263,9 @@ impl Table for Proxy {
     }
 
     fn keys(&self) -> Keys {
+        if self.table.starts_with("cidr:") {
+            return Keys::Networks;
+        }
         match self.keys.get() {
             Some(Ok(keys)) => *keys,
             // Nobody gets this far with a table that has not said.
@@ -285,10 +288,6 @@ impl Table for Proxy {
             // The server has logged why it cannot tell.
             _ => Err(Problem::default()),
         }
-    }
-
-    fn has_names(&self) -> bool {
-        !self.table.starts_with("cidr:")
     }
 
     fn load(&self) -> Result<(), Problem> {

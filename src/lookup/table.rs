@@ -21,13 +21,17 @@ pub enum ParentStyle {
     DotOnly,
 }
 
-/// Whether a key of the table stands for itself.
+/// What the keys of a table are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Keys {
-    /// It does; whoever looks for a name also asks for its parent domains.
+    /// Each stands for itself; whoever looks for a name also asks for its parent domains.
     Fixed,
-    /// Keys are patterns, which can see to parent domains themselves.
+    /// Patterns, which can see to parent domains themselves.
     Pattern,
+    /// Networks: no name can be in the table.
+    Networks,
+    /// The table has every key or answers no question: no client gets past it.
+    Any,
 }
 
 /// Who is looked up, in lower case.
@@ -59,11 +63,6 @@ pub(super) trait Table: Debug {
     /// The value of `key`, which is in lower case; `None` when the table does not have it.
     fn find(&self, key: &str) -> Result<Option<Vec<u8>>, Problem>;
 
-    /// Whether a name can be in it at all.
-    fn has_names(&self) -> bool {
-        true
-    }
-
     /// Whether what was opened is no longer what would be opened now. Only tables that Postfix watches say so.
     fn has_changed(&self) -> bool {
         false
@@ -89,11 +88,6 @@ pub(super) trait Table: Debug {
 
     /// Whether a program has to be started for each client that the table is asked about.
     fn runs_a_program(&self) -> bool {
-        false
-    }
-
-    /// Whether no client gets past the table, because it has every key or answers no question.
-    fn is_last(&self) -> bool {
         false
     }
 }

@@ -7,14 +7,16 @@
 use std::rc::Rc;
 
 use super::cdb::Cdb;
-use super::cidr::Cidr;
+use super::cidr::Networks;
 use super::constant::{Fail, Static};
 use super::inline::Inline;
 use super::postmap::Postmap;
 use super::proxy::Proxy;
-use super::regexp::Regexp;
+use super::regexp::Expressions;
+use super::rules::Rules;
 use super::table::{Keys, Problem, Reason, Table, unavailable};
-use super::texthash::TextHash;
+use super::text::{Source, TextTable};
+use super::texthash::Entries;
 use super::{Note, Settings};
 
 /// The tables of this process. One that several lists name, or one list twice, is opened once.
@@ -87,11 +89,20 @@ fn open(table: &str, settings: &Settings, notes: &mut Vec<Note>) -> Result<Rc<dy
         "inline" => Rc::new(Inline::open(table, name)?),
         "static" => Rc::new(Static::open(table, name)?),
         "fail" => Rc::new(Fail::open(table)),
-        "texthash" => Rc::new(TextHash::open(table, name, settings.smtputf8_enable)?),
-        "cidr" => Rc::new(Cidr::open(table, name)?),
+        "texthash" => {
+            let entries = Entries::new(settings.smtputf8_enable);
+            Rc::new(TextTable::new(table, Source::settled(name)?, entries))
+        }
+        "cidr" => {
+            let rules = Rules::<Networks>::new();
+            Rc::new(TextTable::new(table, Source::rules(kind, name)?, rules))
+        }
         "cdb" => Rc::new(Cdb::open(table, name, notes)?),
         "proxy" => Rc::new(Proxy::open(table, name, settings)),
-        "regexp" => Rc::new(Regexp::open(table, name)?),
+        "regexp" => {
+            let rules = Rules::<Expressions>::new();
+            Rc::new(TextTable::new(table, Source::rules(kind, name)?, rules))
+        }
         _ => Rc::new(Postmap::open(table, (kind, name), settings)?),
     })
 }
@@ -109,14 +120,10 @@ impl Table for Unopened {
     }
 
     fn keys(&self) -> Keys {
-        Keys::Pattern
+        Keys::Any
     }
 
     fn find(&self, _: &str) -> Result<Option<Vec<u8>>, Problem> {
         Err(unavailable(&self.name, &self.reason))
-    }
-
-    fn is_last(&self) -> bool {
-        true
     }
 }

@@ -1,84 +1,89 @@
 //! Tables that are text: a file that is opened early and read late, or rules in the table's name.
 //!
 //! The file is opened with the rights of the start, so that it may be root's alone, and stay outside a chroot. It is
-//! read when a client's evaluation comes to the table: most clients are settled before.
+//! read when a client's evaluation comes to the table: most clients are settled before. [`Contents`] is what differs
+//! from type to type.
 
-use std::cell::OnceCell;
+use std::cell::{OnceCell, RefCell};
+use std::fmt::Debug;
 use std::fs::File;
 use std::io::{self, Read, Seek};
 
 use super::braces::{self, next_item};
-use super::table::{Problem, Reason, unavailable};
-use crate::config::lines::{Logical, logical_lines, misplaced};
+use super::table::{Keys, Problem, Reason, Table, unavailable};
+use crate::config::lines::{logical_lines, misplaced};
 use crate::config::{open_file, read_settled};
 use crate::log::{self, error_text};
 
 /// Where the text of a table comes from.
 #[derive(Debug)]
-pub(super) enum Source {
-    File {
-        path: String,
-        file: File,
-    },
-    /// `{ {rule}, {rule} }`, one line for each rule.
-    Rules {
-        text: String,
-        lines: Vec<u8>,
-    },
+pub(super) struct Source {
+    /// The path, or the rules themselves.
+    name: String,
+    /// What messages about a line call the table.
+    label: String,
+    text: Text,
+}
+
+#[derive(Debug)]
+enum Text {
+    File(File),
+    /// A file that is read when nobody has written to it for a second.
+    Settled(File),
+    /// The lines.
+    Rules(Vec<u8>),
 }
 
 impl Source {
-    /// Opens a file. The error is the system's.
-    pub(super) fn file(path: &str) -> io::Result<Source> {
-        Ok(Source::File {
-            path: path.to_owned(),
-            file: open_file(path)?,
+    /// Opens a file that may be half written when it is read.
+    pub(super) fn settled(path: &str) -> Result<Source, Reason> {
+        let file = open_file(path)
+            .map_err(|error| Reason(format!("open database {path}: {}", error_text(&error))))?;
+        Ok(Source {
+            name: path.to_owned(),
+            label: path.to_owned(),
+            text: Text::Settled(file),
         })
     }
 
-    /// Opens what a table of rules is named after: a file, or the rules themselves. `kind` is the table's type.
+    /// Opens what a table of rules is named after: a file, or `{ {rule}, {rule} }`, one line for each rule. `kind` is the
+    /// table's type.
     pub(super) fn rules(kind: &str, name: &str) -> Result<Source, Reason> {
-        if !name.starts_with('{') {
-            return Source::file(name)
-                .map_err(|error| Reason(format!("open {name}: {}", error_text(&error))));
-        }
-        let refuse = |error: braces::Error<'_>| Reason(format!("{kind} map: {error}"));
-        let mut rest = braces::inside(name).map_err(refuse)?;
-        let mut lines = Vec::new();
-        while let Some(item) = next_item(&mut rest) {
-            lines.extend_from_slice(braces::inside(item).map_err(refuse)?.as_bytes());
-            lines.push(b'\n');
-        }
-        Ok(Source::Rules {
-            text: name.to_owned(),
-            lines,
-        })
+        let label = format!("{kind} map {name}");
+        let text = if name.starts_with('{') {
+            let refuse = |error: braces::Error<'_>| Reason(format!("{kind} map: {error}"));
+            Text::Rules(lines_in_braces(name).map_err(refuse)?)
+        } else {
+            Text::File(
+                open_file(name)
+                    .map_err(|error| Reason(format!("open {name}: {}", error_text(&error))))?,
+            )
+        };
+        let name = name.to_owned();
+        Ok(Source { name, label, text })
     }
 
-    /// The path, or the rules: what messages call the table.
-    pub(super) fn name(&self) -> &str {
-        match self {
-            Source::File { path, .. } => path,
-            Source::Rules { text, .. } => text,
-        }
-    }
-
-    /// All of the text.
-    pub(super) fn read(&self) -> io::Result<Vec<u8>> {
-        match self {
-            Source::File { file, .. } => read_from_start(file),
-            Source::Rules { lines, .. } => Ok(lines.clone()),
+    /// Lines in memory, which messages call `label`.
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn in_memory(label: &str, lines: &[u8]) -> Source {
+        Source {
+            name: "F".to_owned(),
+            label: label.to_owned(),
+            text: Text::Rules(lines.to_vec()),
         }
     }
 
-    /// All of the text, once nobody has written to the file for a second.
-    pub(super) fn read_settled(&self) -> io::Result<Vec<u8>> {
-        match self {
-            Source::File { file, .. } => read_settled(|| {
+    /// All of the text, or why it cannot be had.
+    fn read(&self) -> Result<Vec<u8>, String> {
+        match &self.text {
+            Text::File(file) => read_from_start(file)
+                .map_err(|error| format!("{}: read error: {}", self.label, error_text(&error))),
+            Text::Settled(file) => read_settled(|| {
                 let bytes = read_from_start(file)?;
                 Ok((bytes, file.metadata()?.modified()?))
-            }),
-            Source::Rules { lines, .. } => Ok(lines.clone()),
+            })
+            .map_err(|error: io::Error| format!("read {}: {}", self.name, error_text(&error))),
+            Text::Rules(lines) => Ok(lines.clone()),
         }
     }
 }
@@ -90,59 +95,142 @@ fn read_from_start(mut file: &File) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// What came of reading: the table, or why it has none; and what is to be logged about it.
-#[derive(Debug)]
-pub(super) struct Parsed<T> {
-    pub(super) warnings: Vec<String>,
-    pub(super) result: Result<T, String>,
+fn lines_in_braces(text: &str) -> Result<Vec<u8>, braces::Error<'_>> {
+    let mut rest = braces::inside(text)?;
+    let mut lines = Vec::new();
+    while let Some(item) = next_item(&mut rest) {
+        lines.extend_from_slice(braces::inside(item)?.as_bytes());
+        lines.push(b'\n');
+    }
+    Ok(lines)
 }
 
-/// The contents of a table, once it has been read.
+/// Where in a table the line is that is being read, and what is wrong with this line and those before it.
 #[derive(Debug)]
-pub(super) struct Once<T>(OnceCell<Result<T, String>>);
+pub(super) struct Reader<'a> {
+    label: &'a str,
+    /// The number of the first physical line.
+    pub(super) line: usize,
+    pub(super) warnings: Vec<String>,
+}
 
-impl<T> Once<T> {
-    pub(super) fn new() -> Once<T> {
-        Once(OnceCell::new())
+impl Reader<'_> {
+    pub(super) fn place(&self) -> String {
+        format!("{}, line {}", self.label, self.line)
     }
 
-    /// Reads with `read` the first time, and logs its warnings. `name` is the table's.
-    pub(super) fn get(&self, name: &str, read: impl FnOnce() -> Parsed<T>) -> Result<&T, Problem> {
-        let result = self.0.get_or_init(|| {
-            let parsed = read();
-            for warning in parsed.warnings {
+    pub(super) fn warn(&mut self, problem: &str) {
+        self.warnings.push(format!("{}: {problem}", self.place()));
+    }
+}
+
+/// What a type of table makes of its lines.
+pub(super) trait Contents: Debug {
+    const KEYS: Keys;
+
+    /// Takes the next line. An error says why the table cannot be used at all.
+    fn rule(&mut self, line: &[u8], reader: &mut Reader<'_>) -> Result<(), String>;
+
+    /// There are no more lines.
+    fn end(&mut self, _reader: &mut Reader<'_>) {}
+
+    /// The value of a key in the lines that have been taken. An error says why this key has no answer.
+    fn value(&self, key: &str) -> Result<Option<Vec<u8>>, String>;
+}
+
+/// A table that is read when it is first asked.
+#[derive(Debug)]
+pub(super) struct TextTable<C> {
+    name: String,
+    source: Source,
+    contents: RefCell<C>,
+    /// What came of reading the source, once it has been read.
+    outcome: OnceCell<Result<(), String>>,
+}
+
+impl<C: Contents> TextTable<C> {
+    /// A table with these contents so far, which are none.
+    pub(super) fn new(name: &str, source: Source, contents: C) -> TextTable<C> {
+        TextTable {
+            name: name.to_owned(),
+            source,
+            contents: RefCell::new(contents),
+            outcome: OnceCell::new(),
+        }
+    }
+
+    /// Reads the source the first time, and logs what is wrong with its lines.
+    fn outcome(&self) -> Result<(), &str> {
+        let outcome = self.outcome.get_or_init(|| {
+            let bytes = self.source.read()?;
+            let mut contents = self.contents.borrow_mut();
+            let (warnings, taken) = take_lines(&mut *contents, &self.source, &bytes);
+            for warning in warnings {
                 log::warning(format_args!("{warning}"));
             }
-            parsed.result
+            taken
         });
-        result.as_ref().map_err(|reason| unavailable(name, reason))
-    }
-
-    /// As [`Once::get`], with the reason alone where the table cannot be used.
-    pub(super) fn load(&self, read: impl FnOnce() -> Parsed<T>) -> Result<(), Problem> {
-        drop(self.get("", read));
-        match self.0.get() {
-            Some(Err(reason)) => Err(Problem::from(reason.clone())),
-            Some(Ok(_)) | None => Ok(()),
-        }
+        outcome.as_ref().copied().map_err(String::as_str)
     }
 }
 
-/// The logical lines of a table, up to a NUL in each of them, with their numbers. A line that should continue
-/// another, and has none before it, is left out with a warning.
-pub(super) fn lines<'a>(
-    path: &'a str,
-    bytes: &'a [u8],
-    warn: &'a mut dyn FnMut(String),
-) -> impl Iterator<Item = Logical> + 'a {
-    logical_lines(bytes).filter_map(move |mut line| {
-        if let Some(nul) = line.text.iter().position(|&b| b == 0) {
-            line.text.truncate(nul);
+/// Gives the contents their lines, each up to a NUL in it. A line that should continue another, and has none before it,
+/// is left out with a warning.
+fn take_lines(
+    contents: &mut impl Contents,
+    source: &Source,
+    bytes: &[u8],
+) -> (Vec<String>, Result<(), String>) {
+    let mut reader = Reader {
+        label: &source.label,
+        line: 0,
+        warnings: Vec::new(),
+    };
+    for logical in logical_lines(bytes) {
+        let line = logical.text.split(|&b| b == 0).next().unwrap_or_default();
+        reader.line = logical.first_line;
+        if let Some(warning) = misplaced(&source.name, line) {
+            reader.warnings.push(warning);
+            continue;
         }
-        if let Some(warning) = misplaced(path, &line.text) {
-            warn(warning);
-            return None;
+        if let Err(reason) = contents.rule(line, &mut reader) {
+            return (reader.warnings, Err(reason));
         }
-        Some(line)
-    })
+    }
+    contents.end(&mut reader);
+    (reader.warnings, Ok(()))
+}
+
+impl<C: Contents> Table for TextTable<C> {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn keys(&self) -> Keys {
+        C::KEYS
+    }
+
+    fn find(&self, key: &str) -> Result<Option<Vec<u8>>, Problem> {
+        self.outcome()
+            .map_err(|reason| unavailable(&self.name, reason))?;
+        let value = self.contents.borrow().value(key);
+        value.map_err(|problem| Problem::from(format!("{}: {problem}", self.source.label)))
+    }
+
+    fn load(&self) -> Result<(), Problem> {
+        self.outcome()
+            .map_err(|reason| Problem::from(reason.to_owned()))
+    }
+}
+
+/// The contents that these lines make, with the warnings, or why there are none.
+#[cfg(test)]
+pub(super) fn parse<C: Contents>(
+    mut contents: C,
+    label: &str,
+    bytes: &[u8],
+) -> (Vec<String>, Result<C, String>) {
+    let source = Source::in_memory(label, bytes);
+    let (warnings, taken) = take_lines(&mut contents, &source, bytes);
+    (warnings, taken.map(|()| contents))
 }

@@ -6,99 +6,51 @@
 use std::collections::BTreeMap;
 
 use super::braces::end_of_key;
-use super::table::{Keys, Problem, Reason, Table};
-use super::text::{self, Once, Parsed, Source};
+use super::table::Keys;
+use super::text::{Contents, Reader};
 use crate::config::lines::{is_space, trim};
-use crate::log::{Shown, error_text};
+use crate::log::Shown;
 
-type Entries = BTreeMap<Vec<u8>, Vec<u8>>;
-
-/// A text file of keys and values.
+/// Keys and values.
 #[derive(Debug)]
-pub(super) struct TextHash {
-    name: String,
-    source: Source,
+pub(super) struct Entries {
+    /// Whether lines that are no UTF-8 do not count.
     utf8: bool,
-    entries: Once<Entries>,
+    entries: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
-impl TextHash {
-    /// `utf8` is smtputf8_enable: lines that are no UTF-8 do not count.
-    pub(super) fn open(name: &str, path: &str, utf8: bool) -> Result<TextHash, Reason> {
-        let source = Source::file(path)
-            .map_err(|error| Reason(format!("open database {path}: {}", error_text(&error))))?;
-        Ok(TextHash::over(name, source, utf8))
-    }
-
-    pub(super) fn over(name: &str, source: Source, utf8: bool) -> TextHash {
-        TextHash {
-            name: name.to_owned(),
-            source,
+impl Entries {
+    /// `utf8` is smtputf8_enable.
+    pub(super) fn new(utf8: bool) -> Entries {
+        Entries {
             utf8,
-            entries: Once::new(),
-        }
-    }
-
-    fn read(&self) -> Parsed<Entries> {
-        let path = self.source.name();
-        match self.source.read_settled() {
-            Ok(bytes) => parse(path, &bytes, self.utf8),
-            Err(error) => Parsed {
-                warnings: Vec::new(),
-                result: Err(format!("read {path}: {}", error_text(&error))),
-            },
+            entries: BTreeMap::new(),
         }
     }
 }
 
-impl Table for TextHash {
-    fn name(&self) -> &str {
-        &self.name
-    }
+impl Contents for Entries {
+    const KEYS: Keys = Keys::Fixed;
 
-    fn keys(&self) -> Keys {
-        Keys::Fixed
-    }
-
-    fn find(&self, key: &str) -> Result<Option<Vec<u8>>, Problem> {
-        let entries = self.entries.get(&self.name, || self.read())?;
-        Ok(entries.get(key.as_bytes()).cloned())
-    }
-
-    fn load(&self) -> Result<(), Problem> {
-        self.entries.load(|| self.read())
-    }
-}
-
-/// Reads the lines. A key that is there twice makes the table unusable, as in Postfix: nobody could say what it means.
-fn parse(path: &str, bytes: &[u8], utf8: bool) -> Parsed<Entries> {
-    let mut entries = Entries::new();
-    let mut warnings = Vec::new();
-    let mut misplaced = Vec::new();
-    let mut result = Ok(());
-    for line in text::lines(path, bytes, &mut |warning| misplaced.push(warning)) {
-        let place = format!("{path}, line {}", line.first_line);
-        match entry(&line.text, utf8) {
-            Err(problem) => warnings.push(format!("{place}: {problem} -- ignoring this line")),
+    /// A key that is there twice makes the table unusable, as in Postfix: nobody could say what it means.
+    fn rule(&mut self, line: &[u8], reader: &mut Reader<'_>) -> Result<(), String> {
+        match entry(line, self.utf8) {
+            Err(problem) => reader.warn(&format!("{problem} -- ignoring this line")),
             Ok((key, value)) => {
                 if key.ends_with(b":") {
-                    warnings.push(format!(
-                        "{place}: record is in \"key: value\" format; is this an alias file?"
-                    ));
+                    reader.warn("record is in \"key: value\" format; is this an alias file?");
                 }
-                if entries.insert(key.to_vec(), value.to_vec()).is_some() {
-                    let key = Shown(key);
-                    result = Err(format!("{place}: duplicate entry: \"{key}\""));
-                    break;
+                if self.entries.insert(key.to_vec(), value.to_vec()).is_some() {
+                    let (place, key) = (reader.place(), Shown(key));
+                    return Err(format!("{place}: duplicate entry: \"{key}\""));
                 }
             }
         }
+        Ok(())
     }
-    // Only the first line of text can be misplaced, so this is the order.
-    misplaced.append(&mut warnings);
-    Parsed {
-        warnings: misplaced,
-        result: result.map(|()| entries),
+
+    fn value(&self, key: &str) -> Result<Option<Vec<u8>>, String> {
+        Ok(self.entries.get(key.as_bytes()).cloned())
     }
 }
 
@@ -125,10 +77,15 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::lookup::text;
+
+    fn parse(file: &[u8], utf8: bool) -> (Vec<String>, Result<Entries, String>) {
+        text::parse(Entries::new(utf8), "F", file)
+    }
 
     fn find(file: &str, key: &str) -> Option<String> {
-        let entries = parse("F", file.as_bytes(), true).result.expect(file);
-        let value = entries.get(key.as_bytes()).cloned();
+        let entries = parse(file.as_bytes(), true).1.expect(file);
+        let value = entries.value(key).expect("an answer");
         value.map(|value| String::from_utf8(value).expect("UTF-8"))
     }
 
@@ -188,34 +145,35 @@ mod tests {
                 "F: logical line must not start with whitespace: \"  a bcdefghijklmnopqrstuvwxyz0...\"",
             ),
         ] {
-            let parsed = parse("F", file.as_bytes(), true);
-            assert_eq!(parsed.warnings, [warning], "{file:?}");
-            assert!(parsed.result.is_ok());
+            let (warnings, entries) = parse(file.as_bytes(), true);
+            assert_eq!(warnings, [warning], "{file:?}");
+            assert!(entries.is_ok());
         }
         let latin1 = b"\xe9 b\n";
-        let parsed = parse("F", latin1, true);
+        let (warnings, table) = parse(latin1, true);
         assert_eq!(
-            parsed.warnings,
+            warnings,
             ["F, line 1: non-UTF-8 input \"? b\" -- ignoring this line"]
         );
-        assert!(parsed.result.expect("table").is_empty());
-        assert_eq!(parse("F", latin1, false).result.expect("table").len(), 1);
+        assert!(table.expect("table").entries.is_empty());
+        let table = parse(latin1, false).1.expect("table");
+        assert_eq!(table.entries.len(), 1);
     }
 
     #[test]
     fn a_key_that_is_there_twice_makes_the_table_unusable() {
-        let parsed = parse("F", b"a b\nd: e\n\nc d\na z\nx\n", true);
+        let (warnings, table) = parse(b"a b\nd: e\n\nc d\na z\nx\n", true);
         assert_eq!(
-            parsed.result.expect_err("twice"),
+            table.expect_err("twice"),
             "F, line 5: duplicate entry: \"a\""
         );
-        assert_eq!(parsed.warnings.len(), 1);
+        assert_eq!(warnings.len(), 1);
     }
 
     proptest! {
         #[test]
         fn any_bytes_are_read(bytes: Vec<u8>, utf8: bool) {
-            drop(parse("F", &bytes, utf8));
+            drop(parse(&bytes, utf8));
         }
 
         #[test]
@@ -223,12 +181,12 @@ mod tests {
             lines in proptest::collection::vec(("[a-c]{1,2}", "[a-z]{1,3}"), 0..9), key in "[a-c]{1,2}"
         ) {
             let file: String = lines.iter().map(|(k, v)| format!("{k} {v}\n")).collect();
-            let parsed = parse("F", file.as_bytes(), true);
+            let (_, table) = parse(file.as_bytes(), true);
             let twice = lines.iter().enumerate().any(|(i, (k, _))| lines[..i].iter().any(|(own, _)| own == k));
-            prop_assert_eq!(parsed.result.is_err(), twice);
-            if let Ok(entries) = parsed.result {
+            prop_assert_eq!(table.is_err(), twice);
+            if let Ok(table) = table {
                 let expected = lines.iter().find(|(k, _)| *k == key).map(|(_, v)| v.as_bytes());
-                prop_assert_eq!(entries.get(key.as_bytes()).map(Vec::as_slice), expected);
+                prop_assert_eq!(table.entries.get(key.as_bytes()).map(Vec::as_slice), expected);
             }
         }
     }

@@ -12,90 +12,63 @@ mod tests;
 
 use std::ffi::CString;
 
-use replacement::Highest;
-
-use super::table::{Keys, Problem, Reason, Table};
-use super::text::{self, Once, Parsed, Source};
+use super::rules::{Condition, Rules, skipped};
+use super::table::Keys;
+use super::text::Reader;
 use crate::config::lines::{is_space, trim};
-use crate::log::{Shown, error_text};
+use crate::log::Shown;
 use crate::sys::regex::{Flags, Regex};
 
-/// A table of regular expressions.
+/// One or two expressions, which all have to hold.
 #[derive(Debug)]
-pub(super) struct Regexp {
-    name: String,
-    source: Source,
-    rules: Once<Vec<Rule>>,
+pub(super) struct Expressions {
+    first: Expression,
+    second: Option<Expression>,
 }
 
-impl Regexp {
-    pub(super) fn open(name: &str, text: &str) -> Result<Regexp, Reason> {
-        Ok(Regexp::over(name, Source::rules("regexp", text)?))
-    }
+impl Condition for Expressions {
+    const KEYS: Keys = Keys::Pattern;
 
-    pub(super) fn over(name: &str, source: Source) -> Regexp {
-        Regexp {
-            name: name.to_owned(),
-            source,
-            rules: Once::new(),
-        }
-    }
+    type Key = CString;
 
-    fn read(&self) -> Parsed<Vec<Rule>> {
-        let path = self.source.name();
-        match self.source.read() {
-            Ok(bytes) => Reader::read(path, &bytes),
-            Err(error) => Parsed {
-                warnings: Vec::new(),
-                result: Err(format!(
-                    "regexp map {path}: read error: {}",
-                    error_text(&error)
-                )),
-            },
-        }
-    }
-}
-
-impl Table for Regexp {
-    fn name(&self) -> &str {
-        &self.name
-    }
-
-    fn keys(&self) -> Keys {
-        Keys::Pattern
-    }
-
-    fn find(&self, key: &str) -> Result<Option<Vec<u8>>, Problem> {
-        let rules = self.rules.get(&self.name, || self.read())?;
-        let found = CString::new(key)
+    fn key(key: &str) -> Result<Option<CString>, String> {
+        CString::new(key)
+            .map(Some)
             .map_err(|error| error.to_string())
-            .and_then(|key| find(rules, &key));
-        match found {
-            Ok(value) => Ok(value.map(<[u8]>::to_vec)),
-            // Unlike Postfix, which goes on as if the rule did not match: it may be the one that keeps somebody out
-            // (`tests/spec/differences.md`, 20).
-            Err(error) => Err(Problem::from(format!(
-                "regexp map {}: {error}",
-                self.source.name()
-            ))),
+    }
+
+    /// Unlike Postfix, which goes on as if the rule did not match where the C library gives a match up, that is an error: it
+    /// may be the rule that keeps somebody out (`tests/spec/differences.md`, 20).
+    fn holds(&self, key: &CString) -> Result<bool, String> {
+        Ok(self.first.holds(key)?
+            && match &self.second {
+                Some(second) => second.holds(key)?,
+                None => true,
+            })
+    }
+
+    fn rule(
+        rules: &mut Rules<Expressions>,
+        line: &[u8],
+        reader: &mut Reader<'_>,
+    ) -> Result<(), String> {
+        let text = trim(line);
+        let word = text.iter().take_while(|b| b.is_ascii_alphanumeric());
+        let (word, rest) = text.split_at(word.count());
+        if word.is_empty() {
+            add_value(rules, rest, reader)
+        } else if word.eq_ignore_ascii_case(b"if") {
+            begin_if(rules, trim(rest), reader)
+        } else if !word.eq_ignore_ascii_case(b"endif") {
+            Err("ignoring unrecognized request".to_owned())
+        } else if !rules.end_if() {
+            Err("ignoring ENDIF without matching IF".to_owned())
+        } else if !trim(rest).is_empty() {
+            Err("ignoring extra text after ENDIF".to_owned())
+        } else {
+            Ok(())
         }
     }
-
-    fn load(&self) -> Result<(), Problem> {
-        self.rules.load(|| self.read())
-    }
-}
-
-/// A line.
-#[derive(Debug)]
-enum Rule {
-    Value {
-        first: Expression,
-        second: Option<Expression>,
-        value: Vec<u8>,
-    },
-    /// The rules up to the one at `end` are for keys that fulfil the condition.
-    If { condition: Expression, end: usize },
 }
 
 #[derive(Debug)]
@@ -109,31 +82,6 @@ impl Expression {
     fn holds(&self, key: &CString) -> Result<bool, String> {
         Ok(self.regex.is_match(key)? != self.negated)
     }
-}
-
-fn find<'r>(rules: &'r [Rule], key: &CString) -> Result<Option<&'r [u8]>, String> {
-    let mut next = 0;
-    while let Some(rule) = rules.get(next) {
-        next += 1;
-        match rule {
-            Rule::Value {
-                first,
-                second,
-                value,
-            } => {
-                let also = |second: &Expression| second.holds(key);
-                if first.holds(key)? && second.as_ref().map_or(Ok(true), also)? {
-                    return Ok(Some(value));
-                }
-            }
-            Rule::If { condition, end } => {
-                if !condition.holds(key)? {
-                    next = *end;
-                }
-            }
-        }
-    }
-    Ok(None)
 }
 
 /// A rule without the C library: patterns, each with its number of groups; value; the highest group that the value asks
@@ -158,180 +106,60 @@ pub(super) fn split(line: &[u8]) -> Result<Line<'_>, String> {
     Ok((patterns, value, highest))
 }
 
-/// The rules and warnings of a table that is being read.
-struct Reader<'a> {
-    path: &'a str,
-    rules: Vec<Rule>,
-    warnings: Vec<String>,
-    /// The positions of the conditions that no endif has closed yet, and their lines.
-    open: Vec<(usize, usize)>,
-    /// The line at hand.
-    line: usize,
+fn add_value(
+    rules: &mut Rules<Expressions>,
+    text: &[u8],
+    reader: &mut Reader<'_>,
+) -> Result<(), String> {
+    let mut rest = text;
+    let first = Pattern::split(&mut rest).map_err(|problem| skipped(&problem))?;
+    let mut second = None;
+    if rest.starts_with(b"!") {
+        second = Some(Pattern::split(&mut rest).map_err(|problem| skipped(&problem))?);
+    }
+    let value = trim(rest);
+    if value.is_empty() {
+        reader.warn("no replacement text: using empty string");
+    }
+    let highest = replacement::check(value).map_err(|problem| {
+        match problem {
+            replacement::Error::Syntax(text) => reader.warnings.push(text),
+            replacement::Error::Index(text) => reader.warn(&text),
+        }
+        skipped("bad replacement syntax")
+    })?;
+    if first.negated && highest.0 > 0 {
+        let problem = "$number found in negative match replacement text";
+        return Err(skipped(problem));
+    }
+    let first = first.compile()?;
+    if highest.0 > first.groups {
+        let problem = format!("out of range replacement index \"{}\"", highest.0);
+        return Err(skipped(&problem));
+    }
+    let second = second.map(|second| second.compile()).transpose()?;
+    rules.add_value(Expressions { first, second }, value);
+    Ok(())
 }
 
-impl Reader<'_> {
-    fn read(path: &str, bytes: &[u8]) -> Parsed<Vec<Rule>> {
-        let mut misplaced = Vec::new();
-        let mut reader = Reader {
-            path,
-            rules: Vec::new(),
-            warnings: Vec::new(),
-            open: Vec::new(),
-            line: 0,
-        };
-        for line in text::lines(path, bytes, &mut |warning| misplaced.push(warning)) {
-            reader.line = line.first_line;
-            let text = trim(&line.text);
-            let word = text.iter().take_while(|b| b.is_ascii_alphanumeric());
-            let (word, rest) = text.split_at(word.count());
-            if word.is_empty() {
-                reader.add_value(rest);
-            } else if word.eq_ignore_ascii_case(b"if") {
-                reader.add_condition(trim(rest));
-            } else if word.eq_ignore_ascii_case(b"endif") {
-                reader.end(trim(rest));
-            } else {
-                reader.warn("ignoring unrecognized request");
-            }
-        }
-        while let Some((_, line)) = reader.open.pop() {
-            reader.line = line;
-            reader.warn("IF has no matching ENDIF");
-        }
-        misplaced.append(&mut reader.warnings);
-        Parsed {
-            warnings: misplaced,
-            result: Ok(reader.rules),
-        }
+fn begin_if(
+    rules: &mut Rules<Expressions>,
+    text: &[u8],
+    reader: &mut Reader<'_>,
+) -> Result<(), String> {
+    let mut rest = text;
+    let pattern = Pattern::split(&mut rest).map_err(|problem| skipped(&problem))?;
+    let extra = trim(rest);
+    if !extra.is_empty() {
+        let extra = Shown(extra);
+        reader.warn(&format!(
+            "ignoring extra text after IF statement: \"{extra}\""
+        ));
+        reader.warn("do not prepend whitespace to statements between IF and ENDIF");
     }
-
-    fn warn(&mut self, problem: &str) {
-        let warning = format!("regexp map {}, line {}: {problem}", self.path, self.line);
-        self.warnings.push(warning);
-    }
-
-    fn skip(&mut self, problem: &str) {
-        self.warn(&format!("{problem}: skipping this rule"));
-    }
-
-    fn add_value(&mut self, text: &[u8]) {
-        let mut rest = text;
-        let Some(first) = self.pattern(&mut rest) else {
-            return;
-        };
-        let mut second = None;
-        if rest.starts_with(b"!") {
-            second = self.pattern(&mut rest);
-            if second.is_none() {
-                return;
-            }
-        }
-        let value = trim(rest);
-        if value.is_empty() {
-            self.warn("no replacement text: using empty string");
-        }
-        let Some(highest) = self.replacement(value) else {
-            return;
-        };
-        if first.negated && highest.0 > 0 {
-            self.skip("$number found in negative match replacement text");
-            return;
-        }
-        let Some(first) = self.compile(first) else {
-            return;
-        };
-        if highest.0 > first.groups {
-            self.skip(&format!("out of range replacement index \"{}\"", highest.0));
-            return;
-        }
-        let second = match second.map(|second| self.compile(second)) {
-            None => None,
-            Some(None) => return,
-            Some(second) => second,
-        };
-        let value = value.to_vec();
-        self.rules.push(Rule::Value {
-            first,
-            second,
-            value,
-        });
-    }
-
-    fn add_condition(&mut self, text: &[u8]) {
-        let mut rest = text;
-        let Some(pattern) = self.pattern(&mut rest) else {
-            return;
-        };
-        let extra = trim(rest);
-        if !extra.is_empty() {
-            let extra = Shown(extra);
-            self.warn(&format!(
-                "ignoring extra text after IF statement: \"{extra}\""
-            ));
-            self.warn("do not prepend whitespace to statements between IF and ENDIF");
-        }
-        let Some(condition) = self.compile(pattern) else {
-            return;
-        };
-        self.open.push((self.rules.len(), self.line));
-        let end = usize::MAX;
-        self.rules.push(Rule::If { condition, end });
-    }
-
-    fn end(&mut self, extra: &[u8]) {
-        let Some((position, _)) = self.open.pop() else {
-            self.warn("ignoring ENDIF without matching IF");
-            return;
-        };
-        if !extra.is_empty() {
-            self.warn("ignoring extra text after ENDIF");
-        }
-        let next = self.rules.len();
-        if let Some(Rule::If { end, .. }) = self.rules.get_mut(position) {
-            *end = next;
-        }
-    }
-
-    /// Splits `!` signs, a delimited pattern and its flags off `rest`.
-    fn pattern<'t>(&mut self, rest: &mut &'t [u8]) -> Option<Pattern<'t>> {
-        match Pattern::split(rest) {
-            Ok(pattern) => Some(pattern),
-            Err(problem) => {
-                self.skip(&problem);
-                None
-            }
-        }
-    }
-
-    fn compile(&mut self, pattern: Pattern<'_>) -> Option<Expression> {
-        // No NUL gets here: a line ends at one.
-        let source = CString::new(pattern.source).ok()?;
-        match Regex::compile(&source, pattern.flags) {
-            Ok(regex) => Some(Expression {
-                negated: pattern.negated,
-                regex,
-                groups: groups(pattern.source, pattern.flags.extended),
-            }),
-            Err(problem) => {
-                self.warn(&problem);
-                None
-            }
-        }
-    }
-
-    fn replacement(&mut self, value: &[u8]) -> Option<Highest> {
-        match replacement::check(value) {
-            Ok(highest) => Some(highest),
-            Err(problem) => {
-                match problem {
-                    replacement::Error::Syntax(text) => self.warnings.push(text),
-                    replacement::Error::Index(text) => self.warn(&text),
-                }
-                self.skip("bad replacement syntax");
-                None
-            }
-        }
-    }
+    let (first, second) = (pattern.compile()?, None);
+    rules.begin_if(Expressions { first, second }, reader.line);
+    Ok(())
 }
 
 /// A pattern as it is written.
@@ -375,6 +203,16 @@ impl<'a> Pattern<'a> {
             negated,
             source,
             flags,
+        })
+    }
+
+    fn compile(&self) -> Result<Expression, String> {
+        // No NUL gets here: a line ends at one.
+        let source = CString::new(self.source).map_err(|error| error.to_string())?;
+        Ok(Expression {
+            negated: self.negated,
+            regex: Regex::compile(&source, self.flags)?,
+            groups: groups(self.source, self.flags.extended),
         })
     }
 }

@@ -1,16 +1,26 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::lookup::table::{Reason, Table};
+use crate::lookup::text::{self, Contents, Source, TextTable};
+
+fn parse(file: &[u8]) -> (Vec<String>, Result<Rules<Expressions>, String>) {
+    text::parse(Rules::new(), "regexp map F", file)
+}
 
 fn lookup(file: &str, key: &str) -> Option<String> {
-    let rules = Reader::read("F", file.as_bytes()).result.expect("rules");
-    let key = CString::new(key).expect("no NUL");
-    let value = find(&rules, &key).expect("no problem")?;
-    Some(String::from_utf8(value.to_vec()).expect("UTF-8"))
+    let rules = parse(file.as_bytes()).1.expect("rules");
+    let value = rules.value(key).expect("no problem")?;
+    Some(String::from_utf8(value).expect("UTF-8"))
 }
 
 fn warnings(file: &str) -> Vec<String> {
-    Reader::read("F", file.as_bytes()).warnings
+    parse(file.as_bytes()).0
+}
+
+fn named(text: &str) -> Result<TextTable<Rules<Expressions>>, Reason> {
+    let source = Source::rules("regexp", text)?;
+    Ok(TextTable::new("regexp:F", source, Rules::new()))
 }
 
 #[test]
@@ -131,14 +141,14 @@ fn rules_may_stand_in_the_name() {
         "{{#/a/ x},{!/b/ q}}",
         "{{/a{1,2}/ x}}",
     ] {
-        let table = Regexp::open(&format!("regexp:{text}"), text).expect(text);
+        let table = named(text).expect(text);
         assert_eq!(
             table.find("a").map(|value| value.is_some()),
             Ok(true),
             "{text}"
         );
     }
-    let refused = Regexp::open("regexp:", "{ /a/ x }").expect_err("refused");
+    let refused = named("{ /a/ x }").expect_err("refused");
     assert_eq!(
         refused.to_string(),
         "regexp map: no '{' at start of text in \"/a/\""
@@ -153,8 +163,8 @@ fn has(key: &str, literal: &str) -> bool {
 proptest! {
     #[test]
     fn any_bytes_are_read(bytes: Vec<u8>, text in "[/!|a$\\{}\\[\\]()if \n\\\\]{0,40}") {
-        drop(Reader::read("F", &bytes));
-        drop(Reader::read("F", text.as_bytes()));
+        drop(parse(&bytes));
+        drop(parse(text.as_bytes()));
     }
 
     #[test]
