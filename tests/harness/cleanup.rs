@@ -11,15 +11,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
 
+use super::patience::PATIENCE;
 use super::text;
 
 /// The queue id of every message.
 pub const QUEUE_ID: &str = "ABCDEF0123";
-
-/// Longer than any server may wait for us in a test.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What is said at one of the two points at which cleanup speaks.
 #[derive(Debug, Clone)]

@@ -17,15 +17,11 @@ use std::time::Duration;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, socket};
 
 use super::master::{Master, until};
+pub use super::patience::PATIENCE;
+use super::patience::output_of;
 
 /// The port of QMQP, which the shipped files have.
 const QMQP: &str = "628";
-
-/// Longer than anything takes that works.
-pub const PATIENCE: Duration = Duration::from_secs(20);
-
-/// What a client may wait for one reply.
-const REPLY: Duration = Duration::from_secs(30);
 
 /// Before the launcher: `$1` is the directory of the Postfix, `$2` the program, `$3` a launcher that is not installed,
 /// `$4` a name that no other world has. The launcher's own steps follow.
@@ -414,7 +410,7 @@ fn send_with_nullmailer(client: &Path, message: &Path, port: u16) {
     let mut input = child.stdin.take().unwrap();
     input.write_all(where_to.as_bytes()).unwrap();
     drop(input);
-    let output = child.wait_with_output().unwrap();
+    let output = output_of(child);
     assert!(output.status.success(), "{output:?}");
 }
 
@@ -436,7 +432,7 @@ pub fn connect_from(from: [u8; 4], port: u16) -> TcpStream {
     bind(client.as_raw_fd(), &at(from, 0)).unwrap();
     connect(client.as_raw_fd(), &at([127, 0, 0, 1], port)).unwrap();
     let client = TcpStream::from(client);
-    client.set_read_timeout(Some(REPLY)).unwrap();
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
     client
 }
 

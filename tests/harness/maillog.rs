@@ -6,15 +6,12 @@ use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
 
 use super::instance::LOG_HOST;
+use super::patience::PATIENCE;
 
 /// What tells the catcher that no more lines will come. No program logs a bare NUL.
 const LAST: &[u8] = b"\0";
-
-/// How long a test waits for a line that should have come.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 type Lines = Arc<(Mutex<Vec<Vec<u8>>>, Condvar)>;
 
@@ -75,20 +72,16 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Returns when a line that contains `part` has come, or after five seconds without one.
+    /// Returns when a line that contains `part` has come; fails if none does.
     pub fn wait_for(&self, part: &str) {
-        let found = |lines: &mut Vec<Vec<u8>>| {
+        let is_missing = |lines: &mut Vec<Vec<u8>>| {
             !lines
                 .iter()
                 .any(|line| String::from_utf8_lossy(line).contains(part))
         };
         let lines = self.lines.0.lock().unwrap();
-        drop(
-            self.lines
-                .1
-                .wait_timeout_while(lines, PATIENCE, found)
-                .unwrap(),
-        );
+        let waited = self.lines.1.wait_timeout_while(lines, PATIENCE, is_missing);
+        assert!(!waited.unwrap().1.timed_out(), "no {part:?} in the log");
     }
 }
 

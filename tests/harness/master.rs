@@ -4,21 +4,24 @@
 //! Postfix's under its own name. There is no queue manager, so messages stay in the incoming queue to be looked at.
 //! Whatever happens, no process is left: a dropped [`Master`] ends its whole session, each process by its number.
 
-use std::fs;
-use std::io::{Read, Write};
+use std::fs::{self, File};
+use std::io::{ErrorKind, Write};
 use std::net::TcpListener;
+use std::os::fd::AsFd;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
-use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Group, Pid};
 
 use super::instance::mail_owner;
-use super::outcome::NO_NAME;
+use super::outcome::{Ending, NO_NAME};
+pub use super::patience::until;
+use super::patience::{PATIENCE, end_of};
+use super::peers;
 use super::server::why_no_postfix;
 
 /// Where Debian's Postfix has its daemons.
@@ -65,9 +68,6 @@ const NO_QUEUE_MANAGER: &str = "unable to look up public/qmgr";
 
 /// What cleanup says where a message took long enough that its file's time is another second.
 const CLOCK: &str = "file system clock is ";
-
-/// Longer than anything that a test waits for without saying how long.
-const PATIENCE: Duration = Duration::from_secs(15);
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
@@ -161,7 +161,7 @@ impl Master {
     pub fn end_with(&mut self, signal: Signal) {
         if !self.gone {
             kill(self.pid(), signal).unwrap();
-            self.child.wait().unwrap();
+            end_of(&mut self.child);
             self.gone = true;
         }
     }
@@ -267,20 +267,6 @@ impl Drop for Master {
     }
 }
 
-/// Asks again and again until the answer is yes, for `limit` at most; the last answer.
-pub fn until(limit: Duration, mut question: impl FnMut() -> bool) -> bool {
-    let end = Instant::now() + limit;
-    loop {
-        if question() {
-            return true;
-        }
-        if Instant::now() >= end {
-            return false;
-        }
-        sleep(Duration::from_millis(10));
-    }
-}
-
 /// A request with one recipient after another.
 pub fn request(content: &[u8], sender: &str, recipients: &[&str]) -> Vec<u8> {
     let mut inner = netstring(content);
@@ -300,11 +286,15 @@ fn netstring(bytes: &[u8]) -> Vec<u8> {
 }
 
 /// Sends a whole request and reads until EOF; the reply.
-pub fn send(mut stream: impl Read + Write, request: &[u8]) -> std::io::Result<String> {
+pub fn send(mut stream: impl Write + AsFd, request: &[u8]) -> std::io::Result<String> {
     stream.write_all(request)?;
-    let mut reply = Vec::new();
-    stream.read_to_end(&mut reply)?;
-    Ok(String::from_utf8_lossy(&reply).into_owned())
+    let input = File::from(stream.as_fd().try_clone_to_owned()?);
+    let (reply, ending) = peers::listen(&input, Instant::now() + PATIENCE);
+    match ending {
+        Ending::Eof => Ok(String::from_utf8_lossy(&reply).into_owned()),
+        Ending::Reset => Err(ErrorKind::ConnectionReset.into()),
+        Ending::Open | Ending::Unseen => Err(ErrorKind::TimedOut.into()),
+    }
 }
 
 /// The queue id in a reply that accepts.

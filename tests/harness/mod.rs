@@ -20,6 +20,7 @@ pub mod lists;
 pub mod maillog;
 pub mod master;
 pub mod outcome;
+pub mod patience;
 pub mod peers;
 pub mod queue_file;
 pub mod reading;

@@ -12,13 +12,11 @@ use super::cleanup::{Cleanup, Script};
 use super::instance::{Instance, LOG_HOST, install_program, mail_owner};
 use super::maillog::{MailLog, Watch};
 use super::outcome::{Ending, Seen};
+use super::patience::PATIENCE;
 use super::peers::{self, Act, Client, Launch};
 
 /// Postfix's program, as Debian and most others install it.
 pub const POSTFIX_QMQPD: &str = "/usr/lib/postfix/sbin/qmqpd";
-
-/// How long a run may take before it is ended. The slowest dialogues are those with a timeout, of one second each.
-const LIMIT: Duration = Duration::from_secs(30);
 
 /// A program to test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,7 +65,7 @@ impl Default for Setting {
     }
 }
 
-/// Runs one connection. Returns at the latest after half a minute, and leaves no process behind.
+/// Runs one connection. Returns at the latest after [`PATIENCE`], and leaves no process behind.
 pub fn run(server: Server, setting: &Setting) -> Seen {
     let instance = Instance::new(&setting.conf);
     for (name, content) in &setting.files {
@@ -93,7 +91,7 @@ pub fn run(server: Server, setting: &Setting) -> Seen {
     };
     let client = client.act(&early, &watch);
 
-    let (started, deadline) = (SystemTime::now(), Instant::now() + LIMIT);
+    let (started, deadline) = (SystemTime::now(), Instant::now() + PATIENCE);
     let stderr = instance.dir.join("stderr");
     let mut command = command(server, &instance, &setting.env);
     command

@@ -198,7 +198,7 @@ fn with_file(request: &[u8]) -> (u64, usize) {
             file.is_ok_and(|file| file.permissions().mode() & 0o777 == 0o700)
         })
     };
-    assert!(until(3 * PATIENCE, is_mail), "the message is not queued");
+    assert!(until(PATIENCE, is_mail), "the message is not queued");
     let peak = peak(&child);
     finish(child, answer);
     (peak, machine.log.finish().len())
@@ -209,7 +209,7 @@ fn with_cleanup(request: &[u8]) -> (u64, usize) {
     let machine = Machine::new(&["message_size_limit = 0"]);
     let (has_read, may_answer) = patient(&machine);
     let (child, answer) = start(&machine, request);
-    has_read.recv_timeout(3 * PATIENCE).unwrap();
+    has_read.recv_timeout(PATIENCE).unwrap();
     let peak = peak(&child);
     may_answer.send(()).unwrap();
     finish(child, answer);

@@ -19,11 +19,9 @@ use crate::harness::cleanup::{Cleanup, QUEUE_ID, Script};
 use crate::harness::instance::{Instance, LOG_HOST, mail_owner};
 use crate::harness::maillog::{MailLog, text_of};
 use crate::harness::outcome::Ending;
+pub use crate::harness::patience::PATIENCE;
 use crate::harness::server::{POSTFIX_QMQPD, Server, our_program};
 use crate::harness::{self, master, peers};
-
-/// Longer than anything takes for which a test names no time.
-pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A small request, and what it is answered by the cleanup of the harness.
 pub const REQUEST: &[u8] = b"48:14:Subject: t\n\nb\n,11:s@x.example,11:r@y.example,,";

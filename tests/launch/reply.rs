@@ -13,6 +13,7 @@ use std::time::Instant;
 use crate::harness::dialogue::at_once;
 use crate::harness::master::{self, Master};
 use crate::harness::outcome::Ending;
+use crate::harness::patience::{accept, end_of, output_of};
 use crate::harness::server::{Server, why_no_postfix};
 use crate::harness::{self, peers};
 use crate::machine::{How, Machine, PATIENCE, User, tell};
@@ -105,7 +106,7 @@ fn count(case: &Case, connect: &Connect) -> (usize, usize) {
         heard.fetch_add(usize::from(is_heard), Relaxed);
         unhindered.fetch_add(usize::from(is_heard && !stopped), Relaxed);
         if let Some(mut server) = server {
-            server.wait().unwrap();
+            end_of(&mut server);
         }
     });
     (heard.into_inner(), unhindered.into_inner())
@@ -234,9 +235,9 @@ fn nullmailer_is_told_why() {
         let port = listener.local_addr().unwrap().port();
         let told = (0..TIMES_NULLMAILER).filter(|_| {
             let client = start_nullmailer(&nullmailer, &message, port);
-            let mut server = start(&machine, server, listener.accept().unwrap().0.into());
-            let said = client.wait_with_output().unwrap();
-            server.wait().unwrap();
+            let mut server = start(&machine, server, accept(&listener).into());
+            let said = output_of(client);
+            end_of(&mut server);
             String::from_utf8_lossy(&said.stdout).contains("not authorized to use this service")
         });
         let told = told.count();
