@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, SystemTime};
 
@@ -27,6 +28,8 @@ static COUNT: AtomicU32 = AtomicU32::new(0);
 /// A configuration directory and a queue directory, removed when the value is dropped.
 pub struct Instance {
     pub dir: PathBuf,
+    /// Where our program is run from, once it has been.
+    pub program: OnceLock<PathBuf>,
 }
 
 impl Instance {
@@ -35,7 +38,8 @@ impl Instance {
     pub fn new(conf: &[String]) -> Instance {
         let number = COUNT.fetch_add(1, Relaxed);
         let dir = std::env::temp_dir().join(format!("qmqpd-test-{}-{number}", std::process::id()));
-        let instance = Instance { dir };
+        let program = OnceLock::new();
+        let instance = Instance { dir, program };
         for name in [
             "conf",
             "data",

@@ -188,15 +188,21 @@ fn command(server: Server, instance: &Instance, env: &[(String, String)]) -> Com
     command
 }
 
-/// Where our program can be run from by any user: a copy, if it was built below a directory that is closed to others.
+/// Where our program can be run from by any user: a copy, if it was built below a directory that is closed to others. There
+/// is one copy in an instance: processes that are being started run it when the next one is.
 pub fn our_program(instance: &Instance) -> PathBuf {
-    let built = Path::new(env!("CARGO_BIN_EXE_qmqpd"));
-    let open =
-        |dir: &Path| fs::metadata(dir).is_ok_and(|dir| dir.permissions().mode() & 0o001 != 0);
-    if built.ancestors().all(open) {
-        return built.into();
-    }
-    let copy = instance.dir.join("qmqpd");
-    install_program(built, &copy);
-    copy
+    let path = instance.program.get_or_init(|| {
+        let built = Path::new(env!("CARGO_BIN_EXE_qmqpd"));
+        if built.ancestors().all(is_open_to_all) {
+            return built.into();
+        }
+        let copy = instance.dir.join("qmqpd");
+        install_program(built, &copy);
+        copy
+    });
+    path.clone()
+}
+
+fn is_open_to_all(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|path| path.permissions().mode() & 0o001 != 0)
 }
