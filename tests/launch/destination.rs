@@ -322,13 +322,13 @@ fn in_a_container_standard_error_is_the_log_and_the_queue_is_a_directory() {
     for log in ["maillog_file =", "maillog_file = /var/log/x"] {
         let queued = in_a_container(&[log, "qmqpd_log_stderr = yes"]);
         is_whole(&queued);
-        let id = &queued.id;
+        let (id, size) = (&queued.id, content_size(&queued.file));
         let expected = format!(
             "\
 postfix/qmqpd: connect from localhost[127.0.0.1]
 postfix/qmqpd: {id}: client=localhost[127.0.0.1]
 postfix/qmqpd: {id}: message-id=<TIME.{id}@mail.spec.example>
-postfix/qmqpd: {id}: from=<s@x.example>, size=308, nrcpt=1 (queued)
+postfix/qmqpd: {id}: from=<s@x.example>, size={size}, nrcpt=1 (queued)
 postfix/qmqpd: disconnect from localhost[127.0.0.1]
 "
         );
@@ -350,6 +350,18 @@ fn is_whole(queued: &Queued) {
     let has = |kind: char, data: &[u8]| records.contains(&(kind, data.to_vec()));
     assert!(has('S', b"s@x.example") && has('R', b"r@y.example"));
     assert!(has('N', b"Subject: t") && has('N', b"b"));
+}
+
+/// How many bytes of a queue file the content of its message takes, the header with the queue id included.
+fn content_size(file: &[u8]) -> usize {
+    let records = records(file);
+    let content = records.iter().skip_while(|record| record.0 != 'M').skip(1);
+    let content = content.take_while(|record| record.0 != 'X');
+    let sizes = content.map(|(_, data)| {
+        assert!(data.len() < 128, "a length of two bytes");
+        1 + 1 + data.len()
+    });
+    sizes.sum()
 }
 
 /// The one line that has the time in it, without.
