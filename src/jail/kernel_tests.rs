@@ -11,7 +11,7 @@ use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitStatus, Stdio, exit};
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{MsgFlags, recv};
@@ -23,6 +23,9 @@ use crate::sys::seccomp::try_call;
 use crate::sys::{alarm, time};
 
 const ACT: &str = "QMQPD_TEST_JAIL";
+
+/// Longer than anything takes that works.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn program(act: &str) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
@@ -204,10 +207,13 @@ fn a_crash_of_a_confined_process_is_seen_as_one() {
         let mut child = program("crash").spawn().unwrap();
         let pid = Pid::from_raw(i32::try_from(child.id()).unwrap());
         child.stderr.as_mut().unwrap().read_exact(&mut [0]).unwrap();
-        kill(pid, signal).unwrap();
         // The first one makes the handler put the default back.
-        sleep(Duration::from_millis(50));
-        kill(pid, signal).unwrap_or_default();
+        let end = Instant::now() + PATIENCE;
+        while child.try_wait().unwrap().is_none() {
+            assert!(Instant::now() < end, "still there");
+            kill(pid, signal).unwrap();
+            sleep(Duration::from_millis(10));
+        }
         let output = child.wait_with_output().unwrap();
         assert_eq!(output.status.signal(), Some(signal as i32), "{output:?}");
     }
@@ -216,7 +222,7 @@ fn a_crash_of_a_confined_process_is_seen_as_one() {
 fn wait_to_crash() {
     jailed(&[]);
     log::info(format_args!("ready"));
-    sleep(Duration::from_secs(10));
+    sleep(PATIENCE);
 }
 
 fn abort_confined() {
