@@ -1,7 +1,7 @@
 //! Crowds: clients that want nothing but to be waited for, by the hundred, in front of every launcher that has a limit.
 //!
-//! Fifteen hundred connect at once. A third of them stays silent, a third sends a byte a second and would go on for ever,
-//! a third announces 10 MB and sends next to nothing of it. What has to hold: the memory of all the processes together
+//! Fifteen hundred connect at once. A third of them stays silent, a third announces 10 MB and sends a byte of it a
+//! second, a third announces as much and sends next to nothing of it. What has to hold: the memory of all the processes together
 //! stays small, every one of these clients is cut off at its deadline, and honest clients who come in the middle of it are
 //! served: at once where the launcher counts by address, else as soon as those before them in the line have been cut off.
 #![forbid(unsafe_code)]

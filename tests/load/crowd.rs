@@ -14,6 +14,7 @@ use nix::sys::socket::{
 };
 
 use crate::harness::master::request;
+use crate::harness::patience::PATIENCE;
 
 /// How often the clients that send a byte a second are looked after.
 const TICK: Duration = Duration::from_millis(100);
@@ -22,12 +23,9 @@ const TICK: Duration = Duration::from_millis(100);
 const GROUP: usize = 15;
 const BETWEEN_GROUPS: Duration = Duration::from_millis(20);
 
-/// A message of 10 MB as it begins, up to its first kibibyte.
+/// A message of 10 MB as it begins, and how much of it is sent at once by who sends no more.
 const ANNOUNCED: &str = "10000100:10000000:";
 const SENT_OF_IT: usize = 1024;
-
-/// Longer than any client here waits.
-const PATIENCE: Duration = Duration::from_secs(90);
 
 /// What a client does with its connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
