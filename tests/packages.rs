@@ -160,6 +160,136 @@ fn where_nothing_may_be_installed_apt_get_is_not_started() {
     assert_eq!(scratch.read("calls"), "");
 }
 
+/// Takes the place of apt-cache(8), on a system with this rustc and these packages of other versions.
+fn has_packages_of_rust(scratch: &Scratch, rustc: &str, names: &str) {
+    let policy = format!("rustc:\n  Installed: (none)\n  Candidate: {rustc}\n");
+    scratch.program(
+        "apt-cache",
+        &format!("#!/bin/sh\ncase $1 in policy) printf '{policy}' ;; pkgnames) printf '{names}' ;; esac\n"),
+    );
+}
+
+#[test]
+fn a_rust_that_is_too_old_is_named_and_not_installed() {
+    if is_missing("a_rust_that_is_too_old_is_named_and_not_installed") {
+        return;
+    }
+    let numbered = "cargo-1.74\\ncargo-1.91\\ncargo-1.85\\ncargo-1.85-doc\\n";
+    for (rustc, names, package) in [
+        ("1.63.0+dfsg1-2", "", None),
+        ("1.84.1+dfsg1-1", "cargo-1.84\\n", None),
+        ("1.85.0+dfsg3-1", numbered, Some("cargo")),
+        ("1.100.0+dfsg1-1", "", Some("cargo")),
+        ("1.75.0+dfsg0ubuntu1-0ubuntu7", numbered, Some("cargo-1.85")),
+    ] {
+        let scratch = Scratch::new(&format!("rust-{rustc}"));
+        has_packages_of_rust(&scratch, rustc, names);
+        scratch.program("cargo", "#!/bin/sh\necho cargo 1.63.0\n");
+        let text = "rust_directories=; want_cargo; install_wanted";
+        let mut command = scratch.with_peers(text);
+        let status = command.env("HOME", &scratch.0).status().unwrap();
+        let (said, calls) = (scratch.read("said"), scratch.read("calls"));
+        assert_eq!(status.success(), package.is_some(), "{rustc}: {said}");
+        let installs = calls
+            .lines()
+            .find(|line| line.starts_with("apt-get install"));
+        let Some(package) = package else {
+            assert_eq!(installs, None);
+            let found = format!("rustc {rustc}. Nothing has been installed.\n");
+            assert!(
+                said.contains(&found) && said.contains("https://rustup.rs"),
+                "{said}"
+            );
+            continue;
+        };
+        let is_wanted = installs.unwrap().split(' ').any(|word| word == package);
+        assert!(is_wanted, "{rustc}: {calls}");
+    }
+}
+
+#[test]
+fn the_cargo_that_is_new_enough_is_found() {
+    let scratch = Scratch::new("find-cargo");
+    let cargo = |directory: &str, version: &str| {
+        fs::create_dir_all(scratch.0.join(directory)).unwrap();
+        let name = format!("{directory}/cargo");
+        scratch.program(
+            &name,
+            &format!("#!/bin/sh\necho 'cargo {version} (x 2025-01-01)'\n"),
+        );
+    };
+    let find = || {
+        let text = "set -eu; . scripts/peers; rust_directories=\"$0/rust-*/bin\"; need_cargo; cargo --version";
+        let output = Command::new("bash")
+            .args(["-c", text])
+            .arg(&scratch.0)
+            .current_dir(ROOT)
+            .env("PATH", scratch.path())
+            .env("HOME", scratch.0.join("home"))
+            .output()
+            .unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.success(), String::from_utf8(said).unwrap())
+    };
+    cargo(".", "1.84.1");
+    let (found, said) = find();
+    assert!(
+        !found && said.starts_with("cargo 1.84.1 (x 2025-01-01) is too old.\n"),
+        "{said}"
+    );
+    // From the last choice to the first.
+    for (directory, version) in [
+        ("rust-1.9/bin", "1.86.0"),
+        ("rust-1.85/bin", "1.85.1"),
+        ("home/.cargo/bin", "1.87.0"),
+        (".", "1.85.0"),
+    ] {
+        cargo(directory, version);
+        let expected = format!("cargo {version} (x 2025-01-01)\n");
+        assert_eq!(find(), (true, expected));
+    }
+}
+
+/// A program that asks for a library nobody has.
+#[test]
+fn an_unpacked_program_that_cannot_be_started_is_not_used() {
+    let scratch = Scratch::new("unpack");
+    let peers = scratch.0.join("target/peers/nullmailer");
+    fs::create_dir_all(&peers).unwrap();
+    let compile = |arguments: &[&str]| {
+        let mut cc = Command::new("cc");
+        let status = cc.args(arguments).current_dir(&peers).status();
+        assert!(status.unwrap().success());
+    };
+    fs::write(peers.join("empty.c"), "int f(void) { return 0; }").unwrap();
+    fs::write(
+        peers.join("main.c"),
+        "int f(void); int main(void) { return f(); }",
+    )
+    .unwrap();
+    compile(&["-shared", "-o", "libempty.so", "empty.c"]);
+    compile(&["-o", "client", "main.c", "./libempty.so"]);
+    let unpack = || {
+        let output = Command::new("bash")
+            .args([
+                "-c",
+                "set -eu; . \"$0/scripts/peers\" 2>/dev/null; cd \"$1\"; unpack nullmailer client",
+                ROOT,
+            ])
+            .arg(&scratch.0)
+            .current_dir(ROOT)
+            .env("PATH", scratch.path())
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    // The library is looked for where the program is started.
+    assert_eq!(unpack(), "");
+    fs::copy(peers.join("libempty.so"), scratch.0.join("libempty.so")).unwrap();
+    assert_eq!(unpack(), format!("{}/client\n", peers.display()));
+}
+
 #[test]
 fn an_interrupted_installation_leaves_no_policy_behind() {
     if is_missing("an_interrupted_installation_leaves_no_policy_behind") {
