@@ -383,6 +383,12 @@ fn a_program_that_is_built_is_installed_without_cargo_and_without_a_package() {
     assert!(scratch.0.join("root/usr/local/sbin/qmqpd").exists());
     assert_eq!(scratch.read("calls"), "");
 
+    // A page for people is no part of the program.
+    fs::write(tree.join("src/README.md"), "newer").unwrap();
+    let again = install(&scratch, &tree);
+    assert!(again.status.success(), "{again:?}");
+    assert_eq!(scratch.read("calls"), "");
+
     // One that is older than its source is not what the tree has.
     let hour_ago = std::time::SystemTime::now() - Duration::from_secs(3600);
     File::options()
