@@ -90,6 +90,44 @@ fn every_reply_is_explained() {
     }
 }
 
+/// The types of tables that the program reads itself: where it is told which they are, before all others, which are
+/// postmap's.
+fn types_of_tables() -> Vec<String> {
+    let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/src/lookup");
+    let files = fs::read_dir(directory).unwrap();
+    let mut files = files.map(|entry| entry.unwrap().path());
+    let arms = files.find_map(|path| {
+        let text = fs::read_to_string(path).ok()?;
+        let (_, arms) = text.split_once("match kind {\n        \"")?;
+        let (arms, _) = arms.split_once("_ => Rc::new(Postmap::open(")?;
+        Some(format!("        \"{arms}"))
+    });
+    let arms = arms.unwrap();
+    let types = arms.lines().filter_map(|line| {
+        let (name, _) = line.strip_prefix("        \"")?.split_once("\" => ")?;
+        Some(name.to_owned())
+    });
+    types.collect()
+}
+
+#[test]
+fn every_type_of_table_that_is_read_here_is_named() {
+    let text = text();
+    let (_, text) = text.split_once("Read here are ").unwrap();
+    let (text, _) = text.split_once("is read by Postfix's").unwrap();
+    let named: Vec<&str> = text.split(|c: char| !c.is_alphanumeric()).collect();
+    let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+    let (_, readme) = readme.split_once("\nLookup tables (`type:name`)").unwrap();
+    let (readme, _) = readme.split_once("\n\n").unwrap();
+    let types = types_of_tables();
+    assert!(types.len() > 7, "only {types:?}: is the scan broken?");
+    for name in types {
+        assert!(named.contains(&name.as_str()), "not in the manual: {name}");
+        let found = readme.contains(&format!("`{name}"));
+        assert!(found, "not in README.md: {name}");
+    }
+}
+
 #[test]
 fn every_option_is_explained() {
     let text = text();
