@@ -183,6 +183,12 @@ fn the_package_has_files_that_exist_and_one_version() {
         newest.starts_with(&format!("qmqpd ({version}-")),
         "{newest}"
     );
+    // Cargo sees to the other lock file with each build.
+    let locked = format!("\nname = \"qmqpd\"\nversion = \"{version}\"\n");
+    assert!(
+        read("tests/fuzz/Cargo.lock").contains(&locked),
+        "tests/fuzz/Cargo.lock"
+    );
     let page = read("src/qmqpd.8");
     let title = page.lines().next().unwrap();
     assert!(title.contains(&format!("\"qmqpd {version}\"")), "{title}");

@@ -66,7 +66,7 @@ pub fn run(name: &str, target: fn(&[u8]), sample: fn(&mut Random) -> Vec<u8>) {
     assert!(manifest.contains(&program), "no fuzzer runs {name}");
     let corpus = package.join("corpus").join(name);
     let mut files = 0;
-    for entry in fs::read_dir(&corpus).unwrap() {
+    for entry in fs::read_dir(&corpus).into_iter().flatten() {
         let path = entry.unwrap().path();
         attempt(target, &fs::read(&path).unwrap(), &path.display());
         files += 1;
