@@ -102,6 +102,31 @@ impl Kind for Long {
     }
 }
 
+/// A number of things. Less than none is none.
+pub enum Count {}
+
+impl Kind for Count {
+    type Value = u32;
+    const NAME: &'static str = "number";
+
+    fn parse(config: &Config, param: &Param, value: Vec<u8>) -> Result<u32, Error> {
+        Int::parse(config, param, value).map(|number| number.max(0).unsigned_abs())
+    }
+}
+
+/// A limit of bytes. 0 or less is no limit.
+pub enum Limit {}
+
+impl Kind for Limit {
+    type Value = Option<u64>;
+    const NAME: &'static str = "number";
+
+    fn parse(config: &Config, param: &Param, value: Vec<u8>) -> Result<Option<u64>, Error> {
+        let number = Long::parse(config, param, value)?;
+        Ok((number > 0).then_some(number.unsigned_abs()))
+    }
+}
+
 fn whole_number(param: &Param, value: &[u8]) -> Result<i64, Error> {
     match leading_number(value) {
         Some((Some(number), b"")) => Ok(number),

@@ -9,7 +9,7 @@
 use super::hostname::{Hostname, Origin, Relayhost, mydomain, myhostname};
 use super::keywords::{Facility, Protocols, QueueMethod, ReceiveOverrides, Style, Utf8Classes};
 use super::kinds::{
-    Bool, Bytes, Int, Kind, Level, Long, MaillogFile, Path, Text, Time, VerpFilter,
+    Bool, Bytes, Count, Int, Kind, Level, Limit, Long, MaillogFile, Path, Text, Time, VerpFilter,
 };
 use super::mynetworks::mynetworks;
 use super::params::{DefaultValue, Param, parameters};
@@ -193,19 +193,19 @@ parameters! {
     /// How many processes a service may have.
     default_process_limit: Int = "100", min 1;
     /// How many connections a process serves before it ends.
-    max_use: Int = "100", min 1 => acts;
+    max_use: Count = "100", min 1 => acts;
     /// Whether queue files are kept after delivery.
     dont_remove: Int = "0";
     /// The longest sender, recipient and text record, in bytes.
-    line_length_limit: Int = "2048", min 512 => acts;
+    line_length_limit: Count = "2048", min 512 => acts;
     /// How many levels of subdirectories hash_queue_names have.
-    hash_queue_depth: Int = "1", min 1 => acts;
+    hash_queue_depth: Count = "1", min 1 => acts;
     /// How often to try to fork.
     fork_attempts: Int = "5", min 1;
     /// How often to try to lock a mailbox.
     deliver_lock_attempts: Int = "20", min 1;
     /// How much detail debug_peer_list adds to the log.
-    debug_peer_level: Int = "2", min 1 => acts;
+    debug_peer_level: Count = "2", min 1 => acts;
     /// The fault that a test injects.
     fault_injection_code: Int = "0";
     /// The memory for making a Berkeley DB table, in bytes.
@@ -213,7 +213,7 @@ parameters! {
     /// The memory for reading a Berkeley DB table, in bytes.
     berkeley_db_read_buffer_size: Int = "131072", min 1;
     /// The longest header, in bytes.
-    header_size_limit: Int = "102400", min 1 => acts;
+    header_size_limit: Count = "102400", min 1 => acts;
     /// How many words of a header are looked at for addresses.
     header_address_token_limit: Int = "10240", min 1;
     /// How deep MIME parts may be nested.
@@ -229,7 +229,7 @@ parameters! {
     /// The longest query to a socketmap server, in bytes.
     socketmap_max_query_size: Int = "10000", min 1;
     /// The longest message, in bytes; 0 or less is no limit.
-    message_size_limit: Long = "10240000" => acts;
+    message_size_limit: Limit = "10240000" => acts;
     /// The first size of an LMDB table, in bytes.
     lmdb_map_size: Long = "16777216", min 1;
 
@@ -333,13 +333,13 @@ parameters! {
     /// Whether CR and LF within a line become blanks.
     cleanup_replace_stray_cr_lf: Bool = "yes" => acts;
     /// How many recipients are compared to find duplicates.
-    duplicate_filter_limit: Int = "1000", min 1 => acts;
+    duplicate_filter_limit: Count = "1000", min 1 => acts;
     /// Who receives mail for the empty address.
     empty_address_recipient: Text = "MAILER-DAEMON", min 1 => acts;
     /// How many Received: headers a message may have.
-    hopcount_limit: Int = "50", min 1 => acts;
+    hopcount_limit: Count = "50", min 1 => acts;
     /// How many bytes must be free for mail to be accepted.
-    queue_minfree: Long = "0" => acts;
+    queue_minfree: Limit = "0" => acts;
     /// The header of a message that shows no recipients.
     undisclosed_recipients_header: Text = "" => acts;
     /// When the sender is told that mail is late; 0 is never.

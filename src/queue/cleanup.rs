@@ -59,7 +59,7 @@ pub struct Settings {
 
 impl Settings {
     pub fn from_config(config: &Config) -> Result<Settings, config::Error> {
-        let line_length_limit = usize::try_from(config.line_length_limit()?).unwrap_or(0);
+        let line_length_limit = config.line_length_limit()? as usize;
         Ok(Settings {
             socket: Path::new("public").join(config.cleanup_service_name()?),
             ipc_timeout: config.ipc_timeout()?,

@@ -44,18 +44,16 @@ pub struct Settings {
 
 impl Settings {
     pub fn from_config(config: &Config) -> Result<Settings, config::Error> {
-        let message_size_limit = u64::try_from(config.message_size_limit()?)
-            .ok()
-            .filter(|&n| n > 0);
+        let message_size_limit = config.message_size_limit()?;
         Ok(Settings {
             limits: Limits {
                 message: message_size_limit,
                 // The queue counts the envelope towards its limit too: three records for a recipient that is not there yet.
                 envelope: message_size_limit,
-                address: u64::from(config.line_length_limit()?.unsigned_abs()),
+                address: config.line_length_limit()?.into(),
             },
             soft_bounce: config.soft_bounce()?,
-            debug_peer_level: config.debug_peer_level()?.unsigned_abs(),
+            debug_peer_level: config.debug_peer_level()?,
             verp_delimiter_filter: config.verp_delimiter_filter()?,
             qmqpd_timeout: config.qmqpd_timeout()?,
             qmqpd_error_delay: config.qmqpd_error_delay()?,

@@ -2,6 +2,7 @@
 
 use super::super::hostname::ORIGIN_LIMIT;
 use super::super::keywords::{Protocols, ReceiveOverrides};
+use super::super::kinds::{Count, Kind};
 use super::*;
 
 #[rustfmt::skip]
@@ -102,16 +103,25 @@ fn times_are_numbers_with_a_unit() {
 
 #[test]
 fn numbers_may_have_a_sign_and_no_bound() {
-    assert_eq!(
-        config("message_size_limit = -1\n").message_size_limit(),
-        Ok(-1)
-    );
+    for (value, limit) in [
+        ("1", Some(1)),
+        ("0", None),
+        ("-1", None),
+        ("-9223372036854775808", None),
+        ("9223372036854775807", Some(i64::MAX as u64)),
+    ] {
+        let config = config(&format!("message_size_limit = {value}\n"));
+        assert_eq!(config.message_size_limit(), Ok(limit), "{value}");
+    }
     assert_eq!(
         config("line_length_limit = +600\n").line_length_limit(),
         Ok(600)
     );
-    let least = config("message_size_limit = -9223372036854775808\n");
-    assert_eq!(least.message_size_limit(), Ok(i64::MIN));
+    let no_bound = &TABLE[position(b"dont_remove").unwrap()];
+    for (value, count) in [("-2147483648", 0), ("-1", 0), ("2147483647", 2_147_483_647)] {
+        let parsed = Count::parse(&config(""), no_bound, value.into());
+        assert_eq!(parsed, Ok(count), "{value}");
+    }
 }
 
 #[test]

@@ -33,7 +33,7 @@ pub struct Settings {
     pub hash_queue_names: Vec<String>,
     pub hash_queue_depth: usize,
     /// In bytes, of the file system.
-    pub queue_minfree: u64,
+    pub queue_minfree: Option<u64>,
     /// Of the whole file, in bytes.
     pub message_size_limit: Option<u64>,
 }
@@ -153,13 +153,12 @@ pub fn create(settings: &Settings) -> Result<(Incoming, Id, (i64, u32)), Error> 
 fn check_directory(incoming: &OwnedFd, settings: &Settings) -> Result<(), Error> {
     let status = fstat(incoming).map_err(at("fstat", INCOMING))?;
     rights::judge_own(INCOMING, &status).map_err(|fault| settings.refuse(&fault))?;
-    if settings.queue_minfree > 0 {
+    if let Some(queue_minfree) = settings.queue_minfree {
         let disk = fstatvfs(incoming).map_err(at("statvfs", INCOMING))?;
         let free = disk.blocks_available().saturating_mul(disk.fragment_size());
-        if free < settings.queue_minfree {
+        if free < queue_minfree {
             let error = io::Error::other(format!(
-                "insufficient system storage: {free} bytes free, queue_minfree is {}",
-                settings.queue_minfree
+                "insufficient system storage: {free} bytes free, queue_minfree is {queue_minfree}"
             ));
             return Err(Error {
                 step: "statvfs",

@@ -76,23 +76,21 @@ impl Settings {
                 queue_directory: config.queue_directory()?,
                 enable_long_queue_ids: config.enable_long_queue_ids()?,
                 hash_queue_names: words(&config.hash_queue_names()?),
-                hash_queue_depth: number(config.hash_queue_depth()?),
-                queue_minfree: u64::try_from(config.queue_minfree()?).unwrap_or(0),
-                message_size_limit: u64::try_from(config.message_size_limit()?)
-                    .ok()
-                    .filter(|&limit| limit > 0),
+                hash_queue_depth: config.hash_queue_depth()? as usize,
+                queue_minfree: config.queue_minfree()?,
+                message_size_limit: config.message_size_limit()?,
             },
             addresses: recipients::Settings {
                 myorigin: config.myorigin()?,
                 empty_address_recipient: config.empty_address_recipient()?,
                 enable_original_recipient: config.enable_original_recipient()?,
-                duplicate_filter_limit: number(config.duplicate_filter_limit()?),
+                duplicate_filter_limit: config.duplicate_filter_limit()? as usize,
             },
             content: header::Settings {
                 message_drop_headers: words(&config.message_drop_headers()?),
-                header_size_limit: number(config.header_size_limit()?),
-                hopcount_limit: number(config.hopcount_limit()?),
-                line_length_limit: number(config.line_length_limit()?).clamp(1, DATA_LIMIT),
+                header_size_limit: config.header_size_limit()? as usize,
+                hopcount_limit: config.hopcount_limit()? as usize,
+                line_length_limit: (config.line_length_limit()? as usize).clamp(1, DATA_LIMIT),
                 cleanup_replace_stray_cr_lf: config.cleanup_replace_stray_cr_lf()?,
                 undisclosed_recipients_header: config.undisclosed_recipients_header()?,
             },
@@ -110,10 +108,6 @@ fn words(list: &str) -> Vec<String> {
     config::lines::items(list.as_bytes())
         .map(|word| String::from_utf8_lossy(word).into_owned())
         .collect()
-}
-
-fn number(value: i32) -> usize {
-    usize::try_from(value).unwrap_or(0)
 }
 
 /// A message that has a file.

@@ -138,7 +138,7 @@ impl Resident {
     fn run(
         &mut self,
         server: &Server<'_>,
-        max_use: i32,
+        max_use: u32,
         max_idle: Duration,
     ) -> Result<Option<Connection>, Fatal> {
         let mut served = 0;
