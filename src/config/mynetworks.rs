@@ -3,24 +3,18 @@
 //! Asks the kernel for its interfaces, so it must run before the process is confined. Authority: postconf(5),
 //! mynetworks_style and inet_interfaces.
 
-use std::fmt::Write as _;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, ToSocketAddrs};
 
+use ipnetwork::IpNetwork;
 use nix::ifaddrs::{InterfaceAddress, getifaddrs};
 use nix::net::if_::InterfaceFlags;
+use nix::sys::socket::SockaddrStorage;
 
 use super::error::Error;
 use super::keywords::Style;
 use super::params::Param;
 use super::{Config, Protocols, lines};
 use crate::log::errno_text;
-
-/// An address of this machine, and how many of its first bits are its network's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Own {
-    address: IpAddr,
-    prefix: u32,
-}
 
 /// mynetworks where nobody has set it; each network is followed by a space, the last one too.
 pub(super) fn mynetworks(config: &Config, _: &Param) -> Result<Vec<u8>, Error> {
@@ -33,19 +27,22 @@ pub(super) fn mynetworks(config: &Config, _: &Param) -> Result<Vec<u8>, Error> {
     Ok(networks(style, &chosen).into_bytes())
 }
 
-/// The addresses of the interfaces that are up, IPv4 first.
-fn local_addresses(protocols: Protocols, warn: &mut dyn FnMut(String)) -> Result<Vec<Own>, Error> {
+/// The addresses of the interfaces that are up, each with the length of its network's prefix; IPv4 first.
+fn local_addresses(
+    protocols: Protocols,
+    warn: &mut dyn FnMut(String),
+) -> Result<Vec<IpNetwork>, Error> {
     let all =
         getifaddrs().map_err(|errno| Error::new(format!("getifaddrs: {}", errno_text(errno))))?;
-    let mut found: Vec<Own> = all
+    let mut found: Vec<IpNetwork> = all
         .filter(|interface| interface.flags.contains(InterfaceFlags::IFF_UP))
         .filter_map(|interface| own_address(&interface))
-        .filter(|own| has_family(protocols, own.address))
+        .filter(|own| has_family(protocols, own.ip()))
         .collect();
-    found.sort_by_key(|own| own.address.is_ipv6());
+    found.sort_by_key(IpNetwork::is_ipv6);
     found.retain(|own| {
-        if own.prefix == 0 {
-            let family = if own.address.is_ipv4() {
+        if own.prefix() == 0 {
+            let family = if own.is_ipv4() {
                 libc::AF_INET
             } else {
                 libc::AF_INET6
@@ -54,23 +51,19 @@ fn local_addresses(protocols: Protocols, warn: &mut dyn FnMut(String)) -> Result
                 "ignoring interface with null netmask, address family {family}"
             ));
         }
-        own.prefix > 0
+        own.prefix() > 0
     });
     Ok(found)
 }
 
-fn own_address(interface: &InterfaceAddress) -> Option<Own> {
+/// The address of an interface in the Internet, and the length of its network's prefix.
+fn own_address(interface: &InterfaceAddress) -> Option<IpNetwork> {
+    let ip = |address: &SockaddrStorage| -> Option<IpAddr> {
+        let ipv4 = address.as_sockaddr_in().map(|ipv4| ipv4.ip().into());
+        ipv4.or_else(|| Some(address.as_sockaddr_in6()?.ip().into()))
+    };
     let (address, mask) = (interface.address.as_ref()?, interface.netmask.as_ref()?);
-    if let (Some(address), Some(mask)) = (address.as_sockaddr_in(), mask.as_sockaddr_in()) {
-        let prefix = mask.ip().to_bits().count_ones();
-        let address = IpAddr::V4(address.ip());
-        return Some(Own { address, prefix });
-    }
-    let (address, mask) = (address.as_sockaddr_in6()?, mask.as_sockaddr_in6()?);
-    Some(Own {
-        address: IpAddr::V6(address.ip()),
-        prefix: mask.ip().to_bits().count_ones(),
-    })
+    IpNetwork::with_netmask(ip(address)?, ip(mask)?).ok()
 }
 
 fn has_family(protocols: Protocols, address: IpAddr) -> bool {
@@ -81,11 +74,15 @@ fn has_family(protocols: Protocols, address: IpAddr) -> bool {
 }
 
 /// Those of the `local` addresses that inet_interfaces names.
-fn choose(interfaces: &str, protocols: Protocols, local: Vec<Own>) -> Result<Vec<Own>, Error> {
+fn choose(
+    interfaces: &str,
+    protocols: Protocols,
+    local: Vec<IpNetwork>,
+) -> Result<Vec<IpNetwork>, Error> {
     let mut chosen = local;
     match interfaces {
         "all" => {}
-        "loopback-only" => chosen.retain(|own| own.address.is_loopback()),
+        "loopback-only" => chosen.retain(|own| own.ip().is_loopback()),
         _ => return named(interfaces, protocols, &chosen),
     }
     if chosen.is_empty() {
@@ -95,12 +92,16 @@ fn choose(interfaces: &str, protocols: Protocols, local: Vec<Own>) -> Result<Vec
     Ok(chosen)
 }
 
-fn named(interfaces: &str, protocols: Protocols, local: &[Own]) -> Result<Vec<Own>, Error> {
+fn named(
+    interfaces: &str,
+    protocols: Protocols,
+    local: &[IpNetwork],
+) -> Result<Vec<IpNetwork>, Error> {
     let mut chosen = Vec::new();
     for name in lines::items(interfaces.as_bytes()) {
         let name = String::from_utf8_lossy(name);
         for address in resolve(&name, protocols)? {
-            let own = local.iter().find(|own| own.address == address);
+            let own = local.iter().find(|own| own.ip() == address);
             let own = own.ok_or_else(|| {
                 Error::new(format!(
                     "parameter inet_interfaces: no local interface found for {address}"
@@ -136,55 +137,33 @@ fn resolve(name: &str, protocols: Protocols) -> Result<Vec<IpAddr>, Error> {
     Ok(addresses)
 }
 
-fn networks(style: Style, own: &[Own]) -> String {
-    let mut list = String::new();
-    let mut seen = Vec::new();
+/// Each network once.
+fn networks(style: Style, own: &[IpNetwork]) -> String {
+    let mut networks = Vec::new();
     for own in own {
-        let network = network(style, *own);
-        if seen.contains(&network) {
-            continue;
-        }
-        seen.push(network);
-        let Own { address, prefix } = network;
-        let written = match address {
-            IpAddr::V4(address) => write!(list, "{address}/{prefix} "),
-            IpAddr::V6(address) => write!(list, "[{address}]/{prefix} "),
+        let around = around(style, *own);
+        let network = match around.network() {
+            IpAddr::V4(address) => format!("{address}/{} ", around.prefix()),
+            IpAddr::V6(address) => format!("[{address}]/{} ", around.prefix()),
         };
-        written.expect("a String takes everything");
+        if !networks.contains(&network) {
+            networks.push(network);
+        }
     }
-    list
+    networks.concat()
 }
 
-/// The network around an address, as an address without host bits.
-fn network(style: Style, own: Own) -> Own {
-    match own.address {
-        IpAddr::V4(address) => {
-            let prefix = match style {
-                Style::Host => 32,
-                Style::Subnet => own.prefix,
-                Style::Class => class(address),
-            };
-            let mask = u32::MAX.checked_shl(32 - prefix).unwrap_or(0);
-            Own {
-                address: Ipv4Addr::from_bits(address.to_bits() & mask).into(),
-                prefix,
-            }
-        }
-        IpAddr::V6(address) => {
-            let prefix = match style {
-                Style::Host => 128,
-                Style::Subnet | Style::Class => own.prefix,
-            };
-            let mask = u128::MAX.checked_shl(128 - prefix).unwrap_or(0);
-            Own {
-                address: Ipv6Addr::from_bits(address.to_bits() & mask).into(),
-                prefix,
-            }
-        }
+/// An address of this machine, with the length of the prefix that `style` gives to it.
+fn around(style: Style, own: IpNetwork) -> IpNetwork {
+    match (style, own.ip()) {
+        (Style::Host, address) => address.into(),
+        (Style::Class, IpAddr::V4(address)) => IpNetwork::new(address.into(), class(address))
+            .expect("the prefix of a class has 24 bits at most"),
+        (Style::Class, IpAddr::V6(_)) | (Style::Subnet, _) => own,
     }
 }
 
-fn class(address: Ipv4Addr) -> u32 {
+fn class(address: Ipv4Addr) -> u8 {
     match address.octets() {
         [0..=127, ..] => 8,
         [128..=191, ..] => 16,
@@ -202,19 +181,16 @@ mod tests {
         ipv6: true,
     };
 
-    fn machine() -> Vec<Own> {
-        let own = |address: &str, prefix| Own {
-            address: address.parse().unwrap(),
-            prefix,
-        };
-        vec![
-            own("127.0.0.1", 8),
-            own("192.0.2.10", 24),
-            own("198.51.100.7", 32),
-            own("2001:db8:1::9", 128),
-            own("2001:db8::5", 64),
-            own("::1", 128),
-        ]
+    fn machine() -> Vec<IpNetwork> {
+        let own = [
+            "127.0.0.1/8",
+            "192.0.2.10/24",
+            "198.51.100.7/32",
+            "2001:db8:1::9/128",
+            "2001:db8::5/64",
+            "::1/128",
+        ];
+        own.map(|own| own.parse().unwrap()).into()
     }
 
     fn value(style: Style, interfaces: &str) -> Result<String, String> {
@@ -287,11 +263,8 @@ mod tests {
 
     #[test]
     fn two_addresses_in_one_network_make_one_entry() {
-        let own = |address: &str| Own {
-            address: address.parse().unwrap(),
-            prefix: 24,
-        };
-        let list = networks(Style::Subnet, &[own("192.0.2.1"), own("192.0.2.2")]);
+        let own = ["192.0.2.1/24", "192.0.2.2/24"].map(|own| own.parse().unwrap());
+        let list = networks(Style::Subnet, &own);
         assert_eq!(list, "192.0.2.0/24 ");
     }
 }
