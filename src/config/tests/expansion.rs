@@ -171,15 +171,19 @@ fn values_may_refer_to_values_a_hundred_deep() {
         complaints("content_filter", &main_cf).first().cloned()
     };
     assert_eq!(nested(99), None);
-    let deep = |at| Some(format!("unreasonable macro call nesting: \"{at}\""));
+    let deep = |at: &str| Some(format!("unreasonable macro call nesting: \"{at}\""));
     assert_eq!(nested(100), deep("end"));
     assert_eq!(nested(101), deep("a101"));
     assert_eq!(nested(500), deep("a101"));
 
-    let choices = |n: usize| expanded(&format!("{}x{}", "${f?{".repeat(n), "}}".repeat(n)));
-    assert_eq!(choices(100).as_deref(), Ok("x"));
-    assert_eq!(choices(101).err(), deep("x"));
-    assert_eq!(choices(102).err(), deep("f?{x}"));
+    for choice in ["f?", "x:"] {
+        let start = format!("${{{choice}{{");
+        let choices = |n: usize| expanded(&format!("{}x{}", start.repeat(n), "}}".repeat(n)));
+        assert_eq!(choices(100).as_deref(), Ok("x"), "{choice}");
+        assert_eq!(choices(101).err(), deep("x"), "{choice}");
+        let inner = format!("{choice}{{x}}");
+        assert_eq!(choices(102).err(), deep(&inner), "{choice}");
+    }
 }
 
 #[test]
