@@ -51,7 +51,7 @@ pub fn misuse(error: &options::Error) -> u8 {
 
 /// Says what this is to somebody who has started it on a terminal, where it would wait for a request for ever.
 pub fn refuse_terminal() -> u8 {
-    log::fatal(format_args!("do not run this command by hand"));
+    log::fatal!("do not run this command by hand");
     tell(BY_HAND);
     EX_FATAL
 }

@@ -6,11 +6,13 @@
 #![forbid(unsafe_code)]
 
 mod level;
+mod macros;
 #[cfg(test)]
 mod tests;
 mod way;
 
 pub use level::Level;
+pub(crate) use macros::{debug, error, fatal, info, warning};
 
 use std::fmt::{self, Display, Write as _};
 use std::io::{self, Write};

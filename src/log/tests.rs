@@ -82,3 +82,14 @@ fn system_errors_are_in_the_words_of_strerror() {
     );
     assert_eq!(error_text(&io::Error::other("own words")), "own words");
 }
+
+#[test]
+fn a_debug_line_below_its_level_costs_nothing() {
+    let mut asked = 0;
+    let mut ask = || {
+        asked += 1;
+        asked
+    };
+    debug!(u32::MAX, "{}", ask());
+    assert_eq!(asked, 0);
+}

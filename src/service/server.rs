@@ -111,11 +111,11 @@ impl<'a> Server<'a> {
             let owner = self.mail_owner()?;
             jail::drop_privileges(&owner, root).map_err(Fatal::from_display)?;
             let root = root.unwrap_or(Path::new("(none)")).display();
-            log::debug(2, format_args!("chroot {root} user {}", owner.name));
+            log::debug!(2, "chroot {root} user {}", owner.name);
             return Ok(());
         }
         if inherit::is_in_group_of_root().map_err(Fatal::from_display)? {
-            log::warning(format_args!("{}", jail::GROUP_OF_ROOT));
+            log::warning!("{}", jail::GROUP_OF_ROOT);
         }
         match root {
             Some(root) => Err(Fatal::Text(format!(

@@ -87,7 +87,7 @@ impl Session<'_> {
         };
         let normal = log::verbosity();
         log::set_verbosity(normal.saturating_add(self.debug_level()));
-        log::info(format_args!("connect from {namaddr}"));
+        log::info!("connect from {namaddr}");
         let outcome = self.serve(client, &namaddr);
         if outcome == Outcome::Served {
             log::info(format_args!("disconnect from {namaddr}"));

@@ -171,7 +171,7 @@ impl Resident {
                 // The client keeps its mail, and finds the connection closed.
                 Err(error) => {
                     self.say_taken();
-                    log::error(format_args!("fork: {}", log::error_text(&error)))?;
+                    log::error!("fork: {}", log::error_text(&error))?;
                 }
             }
             if self.channel.tell(State::Available).is_err() {

@@ -1,0 +1,37 @@
+//! Log lines with the arguments of `format!`: `log::warning!("{path}: {reason}")`.
+//!
+//! Each macro has the name of the function behind it, which says what the level means.
+
+/// As [`info`](super::info()).
+macro_rules! log_info {
+    ($($text:tt)+) => { $crate::log::info(format_args!($($text)+)) };
+}
+
+/// As [`debug`](super::debug()), with the level before the text. Below that level the arguments are not evaluated.
+macro_rules! log_debug {
+    ($level:expr, $($text:tt)+) => {
+        if $crate::log::verbosity() >= $level {
+            $crate::log::info(format_args!($($text)+));
+        }
+    };
+}
+
+/// As [`warning`](super::warning()).
+macro_rules! log_warning {
+    ($($text:tt)+) => { $crate::log::warning(format_args!($($text)+)) };
+}
+
+/// As [`error`](super::error()), with its result.
+macro_rules! log_error {
+    ($($text:tt)+) => { $crate::log::error(format_args!($($text)+)) };
+}
+
+/// As [`fatal`](super::fatal()).
+macro_rules! log_fatal {
+    ($($text:tt)+) => { $crate::log::fatal(format_args!($($text)+)) };
+}
+
+pub(crate) use {
+    log_debug as debug, log_error as error, log_fatal as fatal, log_info as info,
+    log_warning as warning,
+};
