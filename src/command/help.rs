@@ -5,6 +5,7 @@ use std::io::Write;
 use crate::exit::{EX_FATAL, EX_OK, EX_USAGE};
 use crate::log;
 use crate::options;
+use crate::sys::ignore;
 
 pub const HELP: &str = "\
 usage: qmqpd [-cSvV] [-n service] [-o parameter=value]
@@ -66,5 +67,5 @@ pub fn print(text: &str) -> u8 {
 
 /// Standard error is for people. If it is gone there is nobody to tell.
 pub fn tell(text: &str) {
-    drop(std::io::stderr().write_all(text.as_bytes()));
+    ignore(std::io::stderr().write_all(text.as_bytes()));
 }

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use crate::sys::alarm::{self, Bounded};
-use crate::sys::socket;
+use crate::sys::{ignore, socket};
 use crate::wire::netstring::Error;
 use crate::wire::qmqp::{Fault, Phase};
 
@@ -53,7 +53,7 @@ impl Stream for Bounded {
     }
 
     fn shutdown_write(&mut self) {
-        socket::shutdown_write(self.fd.as_fd()).unwrap_or_default();
+        ignore(socket::shutdown_write(self.fd.as_fd()));
     }
 }
 

@@ -6,7 +6,7 @@ use crate::config::{self, Config, Owner};
 use crate::exit::Fatal;
 use crate::log;
 use crate::lookup::{self, MatchList, RunAs, Tables};
-use crate::sys::inherit;
+use crate::sys::{ignore, inherit};
 
 /// The access lists, opened while that was still allowed.
 #[derive(Debug)]
@@ -89,7 +89,7 @@ pub fn enter_queue_directory(queue_directory: &Path) -> Result<(), Fatal> {
 /// Postfix's daemons are at home. A directory that cannot be reached is reported by [`enter_queue_directory`], when the
 /// process goes there for good.
 pub fn try_queue_directory(config: &Config) -> Result<(), config::Error> {
-    drop(enter_queue_directory(&config.queue_directory()?));
+    ignore(enter_queue_directory(&config.queue_directory()?));
     Ok(())
 }
 

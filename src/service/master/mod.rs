@@ -24,7 +24,7 @@ use crate::log;
 use crate::options::{Options, Transport};
 use crate::session::Outcome;
 use crate::sys::child::{self, Fork};
-use crate::sys::inherit;
+use crate::sys::{ignore, inherit};
 
 use super::server::{Launch, Server, log_warnings};
 
@@ -186,7 +186,7 @@ impl Resident {
 
     /// Nobody to tell, if this fails; what is accepted is served. Said when the child is on its way: no client waits for it.
     fn say_taken(&self) {
-        self.channel.tell(State::Taken).unwrap_or_default();
+        ignore(self.channel.tell(State::Taken));
     }
 
     /// Waits for a connection, for the end of the channel to master, or for the end of patience.
