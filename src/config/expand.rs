@@ -250,13 +250,13 @@ fn braced(text: &[u8]) -> Result<(&[u8], &[u8]), Error> {
     })
 }
 
-/// Splits text that starts with `open` after the `close` that belongs to it. Brackets of another kind are text.
-fn balanced(text: &[u8], open: u8, close: u8) -> Option<(&[u8], &[u8])> {
+/// Splits text that starts with `opening` after the `closing` that belongs to it. Brackets of another kind are text.
+fn balanced(text: &[u8], opening: u8, closing: u8) -> Option<(&[u8], &[u8])> {
     let mut depth = 0_usize;
     for (at, &b) in text.iter().enumerate() {
-        if b == open {
+        if b == opening {
             depth += 1;
-        } else if b == close {
+        } else if b == closing {
             depth -= 1;
             if depth == 0 {
                 return Some((text.get(1..at)?, text.get(at + 1..)?));
