@@ -53,7 +53,7 @@ pub fn run(options: &Options, process: &str) -> u8 {
             report.config_error(None, "", &error, Some(advice));
         }
     }
-    report.finish()
+    report.conclude()
 }
 
 fn check(report: &mut Report, config: &Config, options: &Options) {

@@ -12,7 +12,7 @@ use crate::lookup::{Listing, MatchList, Unavailable};
 use crate::options::Options;
 use crate::peer::{Ask, LOOKUP_LIMIT, Peer};
 use crate::queue::Method;
-use crate::session::{Lists, Settings, program_owner, try_queue_directory};
+use crate::session::{Lists, SessionSettings, program_owner, try_queue_directory};
 
 use super::help::print;
 use super::report::place;
@@ -82,7 +82,7 @@ struct Explained {
 
 fn explain(subject: &Subject, config: &Config) -> Result<Explained, Fatal> {
     // What is evaluated for every client can be wrong for every client.
-    let settings = Settings::from_config(config)?;
+    let settings = SessionSettings::from_config(config)?;
     Method::from_config(config)?;
     try_queue_directory(config)?;
     let lists = Lists::open(config)?;
@@ -175,7 +175,7 @@ fn verdict(
 }
 
 /// What the client hears, and what would change it.
-fn refusal(config: &Config, settings: &Settings, peer: &Peer) -> String {
+fn refusal(config: &Config, settings: &SessionSettings, peer: &Peer) -> String {
     let status = if settings.soft_bounce { 'Z' } else { 'D' };
     let mut text = format!(
         "The client is refused: {status}Error: {} is not authorized to use this service\n",

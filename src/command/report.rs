@@ -84,7 +84,7 @@ impl Report {
     }
 
     /// Counts what was found; 78 if there were errors.
-    pub fn finish(&mut self) -> u8 {
+    pub fn conclude(&mut self) -> u8 {
         let count = |n: u32, what: &str| match n {
             0 => format!("no {what}s"),
             1 => format!("1 {what}"),

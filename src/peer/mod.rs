@@ -136,9 +136,9 @@ impl Peer {
         environment: Environment<'_>,
     ) -> Result<Peer, Error> {
         match client_on(fd, ask, environment) {
-            Client::Local => Ok(Peer::local()),
-            Client::Gone => Ok(Peer::unknown()),
-            Client::Misnamed(said) => {
+            Endpoint::Local => Ok(Peer::local()),
+            Endpoint::Gone => Ok(Peer::unknown()),
+            Endpoint::Misnamed(said) => {
                 log::warning(format_args!(
                     "the environment's {} is no address: \"{}\"",
                     said.variable,
@@ -146,8 +146,8 @@ impl Peer {
                 ));
                 Ok(Peer::unknown())
             }
-            Client::Refused(error) => Err(error),
-            Client::Remote { address, port } => Peer::remote(address, port, ask),
+            Endpoint::Refused(error) => Err(error),
+            Endpoint::Remote { address, port } => Peer::remote(address, port, ask),
         }
     }
 
@@ -232,9 +232,9 @@ impl Peer {
 /// the client is going to be refused, or is unknown.
 pub fn address_of(fd: BorrowedFd<'_>, ask: &Ask) -> Option<String> {
     match client_on(fd, ask, &|name| std::env::var_os(name)) {
-        Client::Local => Some(Peer::local().addr),
-        Client::Gone | Client::Refused(_) | Client::Misnamed(_) => None,
-        Client::Remote { address, .. } => Some(text_of(unmapped(address, &ask.protocols))),
+        Endpoint::Local => Some(Peer::local().addr),
+        Endpoint::Gone | Endpoint::Refused(_) | Endpoint::Misnamed(_) => None,
+        Endpoint::Remote { address, .. } => Some(text_of(unmapped(address, &ask.protocols))),
     }
 }
 
@@ -249,7 +249,7 @@ fn unmapped(address: IpAddr, protocols: &Protocols) -> IpAddr {
 /// Looks up a variable of the environment.
 type Environment<'a> = &'a dyn Fn(&str) -> Option<OsString>;
 
-enum Client {
+enum Endpoint {
     /// No Internet connection, and no launcher has said that there is one further away.
     Local,
     /// An Internet connection that is no longer one.
@@ -265,7 +265,7 @@ enum Client {
     },
 }
 
-fn client_on(fd: BorrowedFd<'_>, ask: &Ask, environment: Environment<'_>) -> Client {
+fn client_on(fd: BorrowedFd<'_>, ask: &Ask, environment: Environment<'_>) -> Endpoint {
     match getpeername::<SockaddrStorage>(fd.as_raw_fd()) {
         Ok(peer) => {
             if let Some(sin) = peer.as_sockaddr_in() {
@@ -278,10 +278,10 @@ fn client_on(fd: BorrowedFd<'_>, ask: &Ask, environment: Environment<'_>) -> Cli
         }
         Err(Errno::ENOTSOCK) => client_named(ask, LAUNCHERS, environment),
         Err(Errno::ENOTCONN) if getsockopt(&fd, sockopt::AcceptConn) == Ok(true) => {
-            Client::Refused(Error::Listening)
+            Endpoint::Refused(Error::Listening)
         }
-        Err(Errno::ENOTCONN) => Client::Gone,
-        Err(errno) => Client::Refused(Error::Untold(errno)),
+        Err(Errno::ENOTCONN) => Endpoint::Gone,
+        Err(errno) => Endpoint::Refused(Error::Untold(errno)),
     }
 }
 
@@ -292,8 +292,8 @@ fn client_on_network(
     port: u16,
     ask: &Ask,
     environment: Environment<'_>,
-) -> Client {
-    let on_socket = Client::Remote {
+) -> Endpoint {
+    let on_socket = Endpoint::Remote {
         address,
         port: Some(port),
     };
@@ -302,9 +302,9 @@ fn client_on_network(
         return on_socket;
     }
     match client_named(ask, LAUNCHERS, environment) {
-        Client::Remote { address, .. } if address.to_canonical() == peer => on_socket,
-        Client::Local | Client::Gone | Client::Misnamed(_) => on_socket,
-        client @ (Client::Remote { .. } | Client::Refused(_)) => client,
+        Endpoint::Remote { address, .. } if address.to_canonical() == peer => on_socket,
+        Endpoint::Local | Endpoint::Gone | Endpoint::Misnamed(_) => on_socket,
+        client @ (Endpoint::Remote { .. } | Endpoint::Refused(_)) => client,
     }
 }
 
@@ -316,14 +316,14 @@ fn client_on_other_socket(
     peer: &SockaddrStorage,
     ask: &Ask,
     environment: Environment<'_>,
-) -> Client {
+) -> Endpoint {
     if peer.family() != Some(AddressFamily::Unix) {
-        return Client::Refused(Error::Foreign);
+        return Endpoint::Refused(Error::Foreign);
     }
     match getsockname::<UnixAddr>(fd.as_raw_fd()) {
         Ok(own) if own.path_len() == 0 => client_named(ask, LAUNCHERS, environment),
         Ok(_) => client_named(ask, NAMED_SOCKET_LAUNCHERS, environment),
-        Err(errno) => Client::Refused(Error::Untold(errno)),
+        Err(errno) => Endpoint::Refused(Error::Untold(errno)),
     }
 }
 
@@ -332,7 +332,7 @@ struct Launcher {
     address: &'static str,
     port: &'static str,
     /// Reads the value of `address`; the port is for launchers that give one with every address of the Internet.
-    read: fn(&str, Option<u16>) -> Place,
+    parse: fn(&str, Option<u16>) -> Place,
 }
 
 /// Where a launcher says that the client is.
@@ -374,22 +374,22 @@ const LAUNCHERS: &[Launcher] = &[
     Launcher {
         address: "TCPREMOTEIP",
         port: "TCPREMOTEPORT",
-        read: place_of,
+        parse: place_of,
     },
     Launcher {
         address: "REMOTE_ADDR",
         port: "REMOTE_PORT",
-        read: place_of_systemd,
+        parse: place_of_systemd,
     },
     Launcher {
         address: "SOCAT_PEERADDR",
         port: "SOCAT_PEERPORT",
-        read: place_of_socat,
+        parse: place_of_socat,
     },
     Launcher {
         address: "NCAT_REMOTE_ADDR",
         port: "NCAT_REMOTE_PORT",
-        read: place_of_ncat,
+        parse: place_of_ncat,
     },
     STUNNEL,
 ];
@@ -397,7 +397,7 @@ const LAUNCHERS: &[Launcher] = &[
 const STUNNEL: Launcher = Launcher {
     address: "REMOTE_HOST",
     port: "REMOTE_PORT",
-    read: place_of,
+    parse: place_of,
 };
 
 /// On a UNIX-domain socket with a name only stunnel knows of a client farther away.
@@ -406,8 +406,8 @@ const NAMED_SOCKET_LAUNCHERS: &[Launcher] = &[STUNNEL];
 /// The client that the launcher names. A value that is no address leaves the client unknown: it came from somewhere,
 /// and must not pass for localhost. A process inherits the variables of all launchers before it, in an order that says
 /// nothing about which one is the nearest: where they differ there is no telling.
-fn client_named(ask: &Ask, launchers: &[Launcher], environment: Environment<'_>) -> Client {
-    let mut client = Client::Local;
+fn client_named(ask: &Ask, launchers: &[Launcher], environment: Environment<'_>) -> Endpoint {
+    let mut client = Endpoint::Local;
     if !ask.environment {
         return client;
     }
@@ -419,7 +419,7 @@ fn client_named(ask: &Ask, launchers: &[Launcher], environment: Environment<'_>)
         let port = environment(launcher.port).and_then(|port| port.to_str()?.parse().ok());
         let place = value
             .to_str()
-            .map_or(Place::Unreadable, |value| (launcher.read)(value, port));
+            .map_or(Place::Unreadable, |value| (launcher.parse)(value, port));
         let said = Said {
             variable: launcher.address,
             value,
@@ -429,13 +429,13 @@ fn client_named(ask: &Ask, launchers: &[Launcher], environment: Environment<'_>)
             Some(_) if place == Place::Unreadable && said.variable == STUNNEL.address => {}
             Some((before, _)) if before.is(place) => {}
             Some((_, before)) => {
-                return Client::Refused(Error::Disputed(Box::new([before, said])));
+                return Endpoint::Refused(Error::Disputed(Box::new([before, said])));
             }
             None => {
                 client = match place {
-                    Place::Address(address) => Client::Remote { address, port },
-                    Place::Here => Client::Local,
-                    Place::Unreadable => Client::Misnamed(said.clone()),
+                    Place::Address(address) => Endpoint::Remote { address, port },
+                    Place::Here => Endpoint::Local,
+                    Place::Unreadable => Endpoint::Misnamed(said.clone()),
                 };
                 first = Some((place, said));
             }

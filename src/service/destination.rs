@@ -30,7 +30,7 @@ pub fn early() -> Destination {
 }
 
 /// Opens the log for good, while its socket can be reached.
-pub fn open(config: &Config, process: &str) -> Result<(), config::Error> {
+pub fn open_log(config: &Config, process: &str) -> Result<(), config::Error> {
     let destination = destination(config)?;
     // What is wrong with the parameters that follow is said there already.
     log::configure(&early_tag(process), destination.clone(), false);

@@ -8,9 +8,9 @@ use crate::session::Outcome;
 use super::server::{Launch, Server, log_warnings};
 
 /// Serves the client on descriptors 0 and 1.
-pub fn serve(options: &Options, config: &Config) -> Result<Outcome, Fatal> {
-    let server = Server::open(config, Launch::Stdin)?;
+pub fn serve_stdin(options: &Options, config: &Config) -> Result<Outcome, Fatal> {
+    let server = Server::prepare(config, Launch::Stdin)?;
     server.enter(options)?;
     log_warnings(config);
-    server.serve(options)
+    server.serve_client(options)
 }

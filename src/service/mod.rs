@@ -71,8 +71,8 @@ fn start() -> Result<u8, Fatal> {
     };
     let config = load(&options, &process)?;
     let outcome = match inherited {
-        None => inetd::serve(&options, &config),
-        Some(inherited) => master::serve(&options, &config, inherited),
+        None => inetd::serve_stdin(&options, &config),
+        Some(inherited) => master::run_daemon(&options, &config, inherited),
     }
     .inspect_err(|_| log_warnings(&config))?;
     Ok(match outcome {
@@ -91,7 +91,7 @@ fn load(options: &Options, process: &str) -> Result<Config, Fatal> {
     let config = options.load_config(process)?;
     // Unlike Postfix, whose warnings of main.cf go to the log that was open before it: a container may not have that
     // (`tests/spec/differences.md`, 46). Where main.cf does not say which log it wants, they stay there.
-    let opened = destination::open(&config, process);
+    let opened = destination::open_log(&config, process);
     log_warnings(&config);
     opened?;
     Ok(config)

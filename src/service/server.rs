@@ -12,7 +12,7 @@ use crate::options::Options;
 use crate::peer::{self, Ask, LOOKUP_LIMIT, Peer};
 use crate::queue::Method;
 use crate::session::{
-    Client, Lists, Outcome, Session, Settings, enter_queue_directory, try_queue_directory,
+    Client, Lists, Outcome, Session, SessionSettings, enter_queue_directory, try_queue_directory,
 };
 use crate::sys::{alarm, inherit, time};
 
@@ -29,7 +29,7 @@ pub enum Launch {
 pub struct Server<'a> {
     config: &'a Config,
     launch: Launch,
-    settings: Settings,
+    settings: SessionSettings,
     method: Method,
     lists: Lists,
     ask: Ask,
@@ -41,11 +41,11 @@ pub struct Server<'a> {
 
 impl<'a> Server<'a> {
     /// Evaluates the parameters, and opens the access lists with the rights that the process was started with.
-    pub fn open(config: &'a Config, launch: Launch) -> Result<Self, Fatal> {
+    pub fn prepare(config: &'a Config, launch: Launch) -> Result<Self, Fatal> {
         let server = Server {
             config,
             launch,
-            settings: Settings::from_config(config)?,
+            settings: SessionSettings::from_config(config)?,
             method: Method::from_config(config)?,
             daemon_timeout: config.daemon_timeout()?,
             sandbox: config.qmqpd_sandbox()?,
@@ -143,7 +143,7 @@ impl<'a> Server<'a> {
     }
 
     /// Serves the client on descriptors 0 and 1, for as long as daemon_timeout allows.
-    pub fn serve(&self, options: &Options) -> Result<Outcome, Fatal> {
+    pub fn serve_client(&self, options: &Options) -> Result<Outcome, Fatal> {
         if let Some(argument) = &options.stray {
             return Err(Fatal::Text(format!(
                 "unexpected command-line argument: {argument}"

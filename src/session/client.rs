@@ -111,7 +111,7 @@ impl<S: Stream> Client<S> {
     /// client the reply. Unlike Postfix, what still comes is read and dropped: after an early reply until the client
     /// has finished, within [`DRAIN_BYTES`], [`DRAIN_TIME`] and [`DRAIN_SILENCE`]; after an acceptance, and where no
     /// wait would end, only what has arrived already (`tests/spec/differences.md`, 7).
-    pub fn finish(mut self, reply: &Reply) {
+    pub fn drain(mut self, reply: &Reply) {
         let input = &mut self.input;
         let arrived_only = reply.is_accepted() || alarm::is_forbidden();
         let size = if arrived_only {

@@ -32,7 +32,7 @@ use reply::Reply;
 
 /// What main.cf says about every transaction.
 #[derive(Debug)]
-pub struct Settings {
+pub struct SessionSettings {
     pub qmqpd_timeout: Duration,
     pub qmqpd_error_delay: Duration,
     pub qmqpd_client_port_logging: bool,
@@ -42,10 +42,10 @@ pub struct Settings {
     verp_delimiter_filter: Vec<u8>,
 }
 
-impl Settings {
-    pub fn from_config(config: &Config) -> Result<Settings, config::Error> {
+impl SessionSettings {
+    pub fn from_config(config: &Config) -> Result<SessionSettings, config::Error> {
         let message_size_limit = config.message_size_limit()?;
-        Ok(Settings {
+        Ok(SessionSettings {
             limits: Limits {
                 message: message_size_limit,
                 // The queue counts the envelope towards its limit too: three records for a recipient that is not there yet.
@@ -64,7 +64,7 @@ impl Settings {
 
 /// Everything that a transaction needs besides the client's bytes.
 pub struct Session<'a> {
-    pub settings: &'a Settings,
+    pub settings: &'a SessionSettings,
     pub lists: &'a Lists,
     pub method: &'a dyn Open,
     pub peer: &'a Peer,
@@ -88,7 +88,7 @@ impl Session<'_> {
         let normal = log::verbosity();
         log::set_verbosity(normal.saturating_add(self.debug_level()));
         log::info!("connect from {namaddr}");
-        let outcome = self.serve(client, &namaddr);
+        let outcome = self.converse(client, &namaddr);
         if outcome == Outcome::Served {
             log::info(format_args!("disconnect from {namaddr}"));
         }
@@ -96,7 +96,8 @@ impl Session<'_> {
         outcome
     }
 
-    fn serve<S: Stream>(&self, mut client: Client<S>, namaddr: &str) -> Outcome {
+    /// The transaction and the answer to it.
+    fn converse<S: Stream>(&self, mut client: Client<S>, namaddr: &str) -> Outcome {
         let origin = Origin {
             peer: self.peer,
             namaddr,
@@ -127,7 +128,7 @@ impl Session<'_> {
                 after_reply();
             }
             log_all(&answer.after);
-            client.finish(&reply);
+            client.drain(&reply);
         } else {
             log_all(&answer.after);
         }
@@ -209,7 +210,7 @@ impl Session<'_> {
 pub fn apologize(mut client: Client) {
     let reply = Reply::try_later(CONFIGURATION_ERROR);
     if client.send(&reply).is_ok() {
-        client.finish(&reply);
+        client.drain(&reply);
     }
 }
 

@@ -173,7 +173,7 @@ impl<R: Read> Reader<R> {
         }
         self.start += filled;
         while let Some(rest @ [_, ..]) = block.get_mut(filled..) {
-            filled += read(&mut self.source, rest)?;
+            filled += read_some(&mut self.source, rest)?;
         }
         self.left = self.left.saturating_sub(block.len() as u64);
         Ok(block)
@@ -207,13 +207,13 @@ impl<R: Read> Reader<R> {
 
     fn fill(&mut self) -> Result<(), Error> {
         self.start = 0;
-        self.end = read(&mut self.source, &mut self.buffer)?;
+        self.end = read_some(&mut self.source, &mut self.buffer)?;
         Ok(())
     }
 }
 
 /// Reads at least one byte.
-fn read<R: Read>(source: &mut R, buffer: &mut [u8]) -> Result<usize, Error> {
+fn read_some<R: Read>(source: &mut R, buffer: &mut [u8]) -> Result<usize, Error> {
     loop {
         match source.read(buffer) {
             Ok(0) => return Err(Error::Disconnect),

@@ -23,7 +23,8 @@ pub enum Listener {
 /// An accepted connection.
 #[derive(Debug)]
 pub enum Connection {
-    Client(OwnedFd),
+    /// The client's own.
+    Direct(OwnedFd),
     /// One on which the client's connection is still to be handed over.
     Pass(OwnedFd),
 }
@@ -41,8 +42,8 @@ impl Listener {
     /// Accepts a connection that is waiting; none if another process was quicker, or the client has gone again.
     pub fn accept(&self) -> io::Result<Option<Connection>> {
         let accepted = match self {
-            Listener::Inet(socket) => socket.accept().map(|(s, _)| Connection::Client(s.into())),
-            Listener::Unix(socket) => socket.accept().map(|(s, _)| Connection::Client(s.into())),
+            Listener::Inet(socket) => socket.accept().map(|(s, _)| Connection::Direct(s.into())),
+            Listener::Unix(socket) => socket.accept().map(|(s, _)| Connection::Direct(s.into())),
             Listener::Pass(socket) => socket.accept().map(|(s, _)| Connection::Pass(s.into())),
         };
         let connection = match accepted {
@@ -50,7 +51,7 @@ impl Listener {
             Err(error) if is_passing(&error) => return Ok(None),
             Err(error) => return Err(error),
         };
-        if let (Listener::Inet(_), Connection::Client(fd)) = (self, &connection) {
+        if let (Listener::Inet(_), Connection::Direct(fd)) = (self, &connection) {
             // For a client whose machine vanishes. Without it the deadlines still end the session.
             setsockopt(fd, sockopt::KeepAlive, &true).unwrap_or_default();
         }
@@ -71,7 +72,7 @@ impl Connection {
     /// The client's own connection. Where it is passed, that waits for whoever passes it; what goes wrong is logged.
     pub fn into_client(self) -> io::Result<OwnedFd> {
         match self {
-            Connection::Client(fd) => Ok(fd),
+            Connection::Direct(fd) => Ok(fd),
             Connection::Pass(fd) => pass::receive(fd),
         }
     }

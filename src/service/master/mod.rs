@@ -76,10 +76,14 @@ impl Inherited {
 
 /// Serves connections until master has no more use for this process. A child ends here when its one client has been
 /// served, and returns only an error, for its client to hear.
-pub fn serve(options: &Options, config: &Config, inherited: Inherited) -> Result<Outcome, Fatal> {
+pub fn run_daemon(
+    options: &Options,
+    config: &Config,
+    inherited: Inherited,
+) -> Result<Outcome, Fatal> {
     let generation = std::env::var_os("GENERATION");
     let channel = Channel::new(inherited.channel, generation)?;
-    let server = Server::open(config, Launch::Master)?;
+    let server = Server::prepare(config, Launch::Master)?;
     let max_use = config.max_use()?;
     let max_idle = config.max_idle()?;
     let lock = if options.single_process {
@@ -126,7 +130,7 @@ enum Event {
 
 /// What comes of a listener that was ready.
 enum Accepted {
-    Client(Connection),
+    Connection(Connection),
     Nobody,
     /// A table is not what it was: a new process shall take the connection.
     Outdated,
@@ -153,7 +157,7 @@ impl Resident {
                 Event::Idle => return Ok(leave("idle timeout")),
             };
             let connection = match self.accept(ready, server)? {
-                Accepted::Client(connection) => connection,
+                Accepted::Connection(connection) => connection,
                 Accepted::Nobody => continue,
                 Accepted::Outdated => return Ok(None),
             };
@@ -233,7 +237,7 @@ impl Resident {
         let accepted = self.listeners.get(ready).map(Listener::accept);
         self.lock.release()?;
         match accepted {
-            Some(Ok(Some(connection))) => Ok(Accepted::Client(connection)),
+            Some(Ok(Some(connection))) => Ok(Accepted::Connection(connection)),
             Some(Ok(None)) | None => Ok(Accepted::Nobody),
             Some(Err(error)) => {
                 log::error(format_args!(
@@ -264,7 +268,7 @@ fn serve_child(
     dup2_stdin(&client).map_err(|errno| system("dup2", &errno.into()))?;
     dup2_stdout(&client).map_err(|errno| system("dup2", &errno.into()))?;
     drop(client);
-    server.serve(options)
+    server.serve_client(options)
 }
 
 /// Waits for the child to be done with its client. It has logged its failures itself, except for a death by a signal.

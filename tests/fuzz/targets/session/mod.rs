@@ -8,7 +8,7 @@ mod world;
 use crate::jail;
 use crate::lookup::{MatchList, parent_style};
 use crate::queue::Verdict;
-use crate::session::{Client, Lists, Outcome, Session, Settings};
+use crate::session::{Client, Lists, Outcome, Session, SessionSettings};
 use crate::wire::netstring::encode;
 use crate::wire::qmqp::Limits;
 use crate::wire::verp;
@@ -50,7 +50,7 @@ fn run(world: &World) -> Outcome {
     let mut tables = tables(true);
     let parents = parent_style("", LIST, &mut tables).unwrap();
     let session = Session {
-        settings: &Settings::from_config(&config(main_cf.as_bytes()).unwrap()).unwrap(),
+        settings: &SessionSettings::from_config(&config(main_cf.as_bytes()).unwrap()).unwrap(),
         lists: &Lists {
             qmqpd_authorized_clients: MatchList::open(LIST, list, parents, &mut tables).unwrap(),
             debug_peer_list: None,
