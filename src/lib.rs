@@ -49,6 +49,11 @@ mod log;
 #[allow(unsafe_code, reason = "the one room that calls the C library")]
 mod sys;
 
+// How a unit test says that it cannot run. No part of the program.
+#[cfg(test)]
+#[path = "../tests/harness/skip.rs"]
+mod skip;
+
 /// Runs the program that the command line asks for, and returns its exit status.
 pub fn run() -> u8 {
     service::run()
