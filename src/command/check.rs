@@ -150,7 +150,7 @@ fn check_lists(report: &mut Report, config: &Config) {
         lists.debug_peer_list.as_ref(),
     ];
     let run_as = || program_owner(config);
-    let problems = |list: &MatchList| list.problems(&run_as);
+    let problems = |list: &MatchList| list.problems(&lists.tables, &run_as);
     for problem in all.into_iter().flatten().flat_map(problems) {
         // That it could not be opened is why it does not answer.
         if kept.iter().any(|(_, text)| problem.text.ends_with(text)) {

@@ -87,7 +87,7 @@ fn explain(subject: &Subject, config: &Config) -> Result<Explained, Fatal> {
     try_queue_directory(config)?;
     let lists = Lists::open(config)?;
     let peer = client(subject, config)?;
-    lists.start(Some(&peer.addr), &|| program_owner(config));
+    lists.begin(Some(&peer.addr), &|| program_owner(config));
     let mut text = format!("client {}\n", peer.namaddr());
     if let Some(list) = &lists.debug_peer_list {
         verdict(list, "debug_peer_list", config, &peer, &mut text)?;

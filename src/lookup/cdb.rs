@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime};
 
 use super::Note;
 use super::database::Database;
-use super::table::{Keys, Problem, Reason, Table};
+use super::table::{ClientKeys, Keys, Problem, Reason, Table};
 use crate::log::error_text;
 
 /// The hash tables of the directory.
@@ -113,7 +113,7 @@ impl<F: Pages> Table for Cdb<F> {
         Keys::Fixed
     }
 
-    fn find(&self, key: &str) -> Result<Option<Vec<u8>>, Problem> {
+    fn find(&self, key: &str, _: &ClientKeys<'_>) -> Result<Option<Vec<u8>>, Problem> {
         self.find_in_form(key).map_err(|error| {
             let (path, error) = (&self.path, error_text(&error));
             Problem::from(format!("error reading {path}.cdb: {error}"))
@@ -304,11 +304,17 @@ mod tests {
     #[test]
     fn both_forms_are_read_and_the_first_that_finds_something_stays() {
         let plain = open(make(&[entry("a", "x"), entry("b\0", "y\0")]));
-        assert_eq!(plain.find("a"), Ok(Some(b"x".to_vec())));
-        assert_eq!(plain.find("b"), Ok(None));
+        assert_eq!(
+            plain.find("a", &ClientKeys::default()),
+            Ok(Some(b"x".to_vec()))
+        );
+        assert_eq!(plain.find("b", &ClientKeys::default()), Ok(None));
         let with_nul = open(make(&[entry("a", "x"), entry("b\0", "y\0")]));
-        assert_eq!(with_nul.find("b"), Ok(Some(b"y".to_vec())));
-        assert_eq!(with_nul.find("a"), Ok(None));
+        assert_eq!(
+            with_nul.find("b", &ClientKeys::default()),
+            Ok(Some(b"y".to_vec()))
+        );
+        assert_eq!(with_nul.find("a", &ClientKeys::default()), Ok(None));
     }
 
     #[test]
@@ -316,7 +322,10 @@ mod tests {
         let entries: Vec<_> = (0..20_000).map(|i| entry(&format!("k{i}"), "v")).collect();
         let table = open(make(&entries));
         for i in (0..20_000).step_by(97) {
-            assert_eq!(table.find(&format!("k{i}")), Ok(Some(b"v".to_vec())));
+            assert_eq!(
+                table.find(&format!("k{i}"), &ClientKeys::default()),
+                Ok(Some(b"v".to_vec()))
+            );
             table.form.set(Form::Unknown);
             let reads = table.file.reads.take();
             assert!(
@@ -346,7 +355,9 @@ mod tests {
     fn a_damaged_file_is_an_error() {
         for bytes in [&b""[..], &[0xff; 2048], &[1; 4096]] {
             let table = open(bytes.to_vec());
-            let problem = table.find("a").expect_err("damaged");
+            let problem = table
+                .find("a", &ClientKeys::default())
+                .expect_err("damaged");
             assert_eq!(problem.0, ["error reading F.cdb: Protocol error"]);
         }
     }
@@ -355,9 +366,9 @@ mod tests {
         #[test]
         fn any_bytes_are_a_table_or_an_error(start: Vec<u8>, key in "[a-c]{0,2}") {
             let mut bytes = start.repeat(1 + 4096 / (start.len() + 1));
-            drop(open(bytes.clone()).find(&key));
+            drop(open(bytes.clone()).find(&key, &ClientKeys::default()));
             bytes.splice(0..0, [8, 0, 0, 0, 255, 255, 0, 0].repeat(256));
-            drop(open(bytes).find(&key));
+            drop(open(bytes).find(&key, &ClientKeys::default()));
         }
 
         #[test]
@@ -366,7 +377,7 @@ mod tests {
             let mut bytes = make(&entries);
             let at = at % bytes.len();
             bytes[at] = byte;
-            drop(open(bytes).find(&key));
+            drop(open(bytes).find(&key, &ClientKeys::default()));
         }
 
         #[test]
@@ -375,7 +386,7 @@ mod tests {
         ) {
             let all: Vec<_> = entries.iter().map(|(k, v)| entry(k, v)).collect();
             let expected = entries.iter().find(|(k, _)| *k == key).map(|(_, v)| v.clone().into_bytes());
-            prop_assert_eq!(open(make(&all)).find(&key), Ok(expected));
+            prop_assert_eq!(open(make(&all)).find(&key, &ClientKeys::default()), Ok(expected));
         }
     }
 }

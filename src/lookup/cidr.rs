@@ -106,7 +106,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::lookup::table::{Problem, Reason, Table};
+    use crate::lookup::table::{ClientKeys, Problem, Reason, Table};
     use crate::lookup::text::{self, Contents, Source, TextTable};
 
     fn parse(file: &[u8]) -> (Vec<String>, Result<Rules<Networks>, String>) {
@@ -224,11 +224,13 @@ mod tests {
         ] {
             let table = named(text).expect(text);
             assert_eq!(
-                table.find("1.1.1.1").map(|v| v.is_some()),
+                table
+                    .find("1.1.1.1", &ClientKeys::default())
+                    .map(|v| v.is_some()),
                 Ok(found),
                 "{text}"
             );
-            assert_eq!(table.find("one.example"), Ok(None));
+            assert_eq!(table.find("one.example", &ClientKeys::default()), Ok(None));
         }
         for (text, reason) in [
             ("/nosuch", "open /nosuch: No such file or directory"),
@@ -252,7 +254,7 @@ mod tests {
         let table = named("/tmp").expect("opened");
         let unavailable = "cidr:/tmp is unavailable. cidr map /tmp: read error: Is a directory";
         assert_eq!(
-            table.find("::1"),
+            table.find("::1", &ClientKeys::default()),
             Err(Problem::from(unavailable.to_owned()))
         );
         let reason = "cidr map /tmp: read error: Is a directory";

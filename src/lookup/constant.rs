@@ -1,7 +1,7 @@
 //! `static:value`, which has every key, and `fail:any`, which answers no question.
 
 use super::braces;
-use super::table::{Keys, Problem, Reason, Table};
+use super::table::{ClientKeys, Keys, Problem, Reason, Table};
 
 /// A table in which every key has the same value.
 #[derive(Debug)]
@@ -35,7 +35,7 @@ impl Table for Static {
         Keys::Any
     }
 
-    fn find(&self, _: &str) -> Result<Option<Vec<u8>>, Problem> {
+    fn find(&self, _: &str, _: &ClientKeys<'_>) -> Result<Option<Vec<u8>>, Problem> {
         Ok(Some(self.value.clone()))
     }
 }
@@ -63,7 +63,7 @@ impl Table for Fail {
         Keys::Any
     }
 
-    fn find(&self, _: &str) -> Result<Option<Vec<u8>>, Problem> {
+    fn find(&self, _: &str, _: &ClientKeys<'_>) -> Result<Option<Vec<u8>>, Problem> {
         Err(Problem::default())
     }
 }
@@ -82,7 +82,11 @@ mod tests {
             ("}", "}"),
         ] {
             let table = Static::open("static:x", text).expect(text);
-            assert_eq!(table.find("any"), Ok(Some(value.into())), "{text}");
+            assert_eq!(
+                table.find("any", &ClientKeys::default()),
+                Ok(Some(value.into())),
+                "{text}"
+            );
         }
     }
 

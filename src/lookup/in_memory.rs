@@ -8,7 +8,7 @@ use super::cidr::Networks;
 use super::match_list::MatchList;
 use super::regexp::{self, Expressions};
 use super::rules::Rules;
-use super::table::{ParentStyle, Problem, Table};
+use super::table::{ClientKeys, ParentStyle, Problem, Table};
 use super::tables::Tables;
 use super::text::{Contents, Source, TextTable};
 use super::texthash::Entries;
@@ -47,7 +47,8 @@ impl InMemory {
 
     /// The value of `key`, or what the table says where it cannot tell.
     pub fn find(&self, key: &str) -> Result<Option<Vec<u8>>, Vec<String>> {
-        self.0.find(key).map_err(|Problem(warnings)| warnings)
+        let found = self.0.find(key, &ClientKeys::default());
+        found.map_err(|Problem(warnings)| warnings)
     }
 }
 

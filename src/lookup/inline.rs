@@ -4,7 +4,7 @@
 //! section 4.2.
 
 use super::braces::{self, end_of_key, next_item, trim};
-use super::table::{Keys, Problem, Reason, Table};
+use super::table::{ClientKeys, Keys, Problem, Reason, Table};
 use crate::config::lines::is_space;
 
 /// Keys with their values, in the order in which they are written.
@@ -37,7 +37,7 @@ impl Table for Inline {
         Keys::Fixed
     }
 
-    fn find(&self, key: &str) -> Result<Option<Vec<u8>>, Problem> {
+    fn find(&self, key: &str, _: &ClientKeys<'_>) -> Result<Option<Vec<u8>>, Problem> {
         // Of several entries with one key the last one counts.
         let entry = self.entries.iter().rfind(|(own, _)| own == key);
         Ok(entry.map(|(_, value)| value.clone().into_bytes()))
@@ -93,7 +93,10 @@ mod tests {
     }
 
     fn find(text: &str, key: &str) -> Option<String> {
-        let value = open(text).expect(text).find(key).expect("no problem");
+        let value = open(text)
+            .expect(text)
+            .find(key, &ClientKeys::default())
+            .expect("no problem");
         value.map(|value| String::from_utf8(value).expect("UTF-8"))
     }
 

@@ -9,7 +9,8 @@
 
 use super::braces::is_separator;
 use super::items::{Item, Items, What};
-use super::table::{self, Client, Keys, ParentStyle, Problem, RunAs, Table, parents_of};
+use super::postmap::RunAs;
+use super::table::{ClientKeys, FLAGS, Keys, ParentStyle, Problem, Table, parents_of};
 use super::tables::Tables;
 use super::{Error, Note, Unavailable, pattern};
 use crate::config::valid_hostname;
@@ -17,9 +18,6 @@ use crate::log;
 
 /// The parameter that says for which lists a domain includes its subdomains.
 const PARENTS: &str = "parent_domain_matches_subdomains";
-
-/// How Postfix shows the flags of a table that it has opened for a list.
-const TABLE_FLAGS: &str = "(0,lock|utf8_request)";
 
 /// A list of patterns for clients.
 #[derive(Debug)]
@@ -123,15 +121,16 @@ impl MatchList {
         (notes, opened)
     }
 
-    /// Starts what has to be started before privileges are dropped, as far as the evaluation can come to it for a client
-    /// at `addr`. What is not known of the client is nothing to rely on.
-    pub fn start(&self, addr: Option<&str>, run_as: RunAs<'_>) {
+    /// The tables that the evaluation can come to for a client at `addr`, and how it asks them for the parents of a name.
+    /// What is not known of the client is nothing to rely on.
+    pub fn reached(&self, addr: Option<&str>) -> Vec<(&str, ParentStyle)> {
         let addr = addr.map(str::to_ascii_lowercase);
         let addr = addr.as_deref().filter(|addr| pattern::is_numeric(addr));
+        let mut reached = Vec::new();
         for item in &self.items {
             let is_last = match &item.what {
                 What::Table(table) => {
-                    table.start(self.parents, run_as);
+                    reached.push((table.name(), self.parents));
                     table.keys() == Keys::Any
                 }
                 What::Literal(literal) => {
@@ -139,40 +138,10 @@ impl MatchList {
                 }
             };
             if is_last {
-                return;
+                break;
             }
         }
-    }
-
-    /// Gets the tables ready for one client after another, before rights are given up.
-    pub fn take_snapshots(&self) {
-        for item in &self.items {
-            if let What::Table(table) = &item.what {
-                table.take_snapshot();
-            }
-        }
-    }
-
-    /// Ends what [`MatchList::start`] has started: the list is not going to be asked any more.
-    pub fn finish(&self) {
-        for item in &self.items {
-            if let What::Table(table) = &item.what {
-                table.finish();
-            }
-        }
-    }
-
-    /// Whether there is a table that a program has to be started for, for each client.
-    pub fn runs_programs(&self) -> bool {
-        self.items.iter().any(|item| match &item.what {
-            What::Table(table) => table.runs_a_program(),
-            What::Literal(_) => false,
-        })
-    }
-
-    pub fn has_tables(&self) -> bool {
-        let mut items = self.items.iter();
-        items.any(|item| matches!(item.what, What::Table(_)))
+        reached
     }
 
     /// Whether a client is listed. `name` is its confirmed name, or `unknown`, or nothing where it is open; `addr` is its
@@ -195,20 +164,17 @@ impl MatchList {
         // else (`tests/spec/differences.md`, 15).
         let folded_name = name.map(str::to_ascii_lowercase);
         let folded_addr = addr.to_ascii_lowercase();
-        let client = Client {
+        let client = ClientKeys {
             name: folded_name.as_deref(),
             addr: Some(folded_addr.as_str()).filter(|addr| pattern::is_numeric(addr)),
         };
         let mut open: Option<&Item> = None;
         for item in &self.items {
-            if let What::Table(table) = &item.what {
-                table.announce(&client);
-            }
             let has_name = match client.name {
-                Some(name) => self.match_name(item, name)?,
+                Some(name) => self.match_name(item, name, &client)?,
                 None => false,
             };
-            if has_name || self.match_addr(item, &folded_addr)? {
+            if has_name || self.match_addr(item, &folded_addr, &client)? {
                 return Ok(Decision::new(open, Some(item)));
             }
             if client.name.is_some() || !may_have_a_name(item) {
@@ -231,11 +197,11 @@ impl MatchList {
 
     /// What is wrong with the items, each taken by itself: patterns that are malformed, tables that do not answer.
     /// Serving notices that only where a client comes to be held against them.
-    pub fn problems(&self, run_as: RunAs<'_>) -> Vec<ItemProblem> {
+    pub fn problems(&self, tables: &Tables, run_as: RunAs<'_>) -> Vec<ItemProblem> {
         let problem = |item: &Item| {
             let text = match &item.what {
                 What::Literal(pattern) => pattern::check(pattern).err()?.to_string(),
-                What::Table(table) => self.problem_of(&**table, run_as)?,
+                What::Table(table) => self.problem_of(&**table, tables, run_as)?,
             };
             Some(ItemProblem {
                 place: item.place.as_ref().map(ToString::to_string),
@@ -245,16 +211,15 @@ impl MatchList {
         self.items.iter().filter_map(problem).collect()
     }
 
-    fn problem_of(&self, table: &dyn Table, run_as: RunAs<'_>) -> Option<String> {
+    fn problem_of(&self, table: &dyn Table, tables: &Tables, run_as: RunAs<'_>) -> Option<String> {
         let name = "localhost";
-        let client = Client {
+        let client = ClientKeys {
             name: Some(name),
             addr: None,
         };
-        table.start(self.parents, run_as);
-        table.announce(&client);
-        let found = table::find(table, name, self.utf8);
-        table.finish();
+        tables.begin([(table.name(), self.parents)], run_as);
+        let found = self.has(table, name, &client);
+        tables.end();
         let Problem(texts) = found.err()?;
         if texts.is_empty() {
             return Some(format!("{}: table lookup problem", table.name()));
@@ -262,28 +227,27 @@ impl MatchList {
         Some(texts.join("; "))
     }
 
-    /// A table that has changed since the list was opened, as messages show it. A process that serves many clients asks
-    /// before each, and lets a new process open the list.
-    pub fn changed_table(&self) -> Option<String> {
-        self.items.iter().find_map(|item| match &item.what {
-            What::Table(table) if table.has_changed() => {
-                Some(format!("{}{TABLE_FLAGS}", table.name()))
-            }
-            What::Table(_) | What::Literal(_) => None,
-        })
-    }
-
-    fn match_name(&self, item: &Item, name: &str) -> Result<bool, Unavailable> {
+    fn match_name(
+        &self,
+        item: &Item,
+        name: &str,
+        client: &ClientKeys<'_>,
+    ) -> Result<bool, Unavailable> {
         self.trace("match_hostname", name, item);
         match &item.what {
             What::Literal(pattern) => Ok(name == pattern || self.is_below(name, pattern)),
             What::Table(table) => self
-                .find_name(&**table, name)
+                .find_name(&**table, name, client)
                 .map_err(|problem| self.unavailable(&**table, problem)),
         }
     }
 
-    fn match_addr(&self, item: &Item, addr: &str) -> Result<bool, Unavailable> {
+    fn match_addr(
+        &self,
+        item: &Item,
+        addr: &str,
+        client: &ClientKeys<'_>,
+    ) -> Result<bool, Unavailable> {
         self.trace("match_hostaddr", addr, item);
         if !pattern::is_numeric(addr) {
             return Ok(false);
@@ -292,7 +256,8 @@ impl MatchList {
             What::Literal(pattern) => pattern::matches(pattern, addr).map_err(|bad| Unavailable {
                 warnings: vec![format!("{}: {bad}", self.list)],
             }),
-            What::Table(table) => table::find(&**table, addr, self.utf8)
+            What::Table(table) => self
+                .has(&**table, addr, client)
                 .map_err(|problem| self.unavailable(&**table, problem)),
         }
     }
@@ -308,9 +273,14 @@ impl MatchList {
         }
     }
 
-    /// Whether a table has `name`, or a domain that includes it. Any value will do, even an empty one.
-    fn find_name(&self, table: &dyn Table, name: &str) -> Result<bool, Problem> {
-        if table::find(table, name, self.utf8)? {
+    /// Whether a table has `name`, or a domain that includes it.
+    fn find_name(
+        &self,
+        table: &dyn Table,
+        name: &str,
+        client: &ClientKeys<'_>,
+    ) -> Result<bool, Problem> {
+        if self.has(table, name, client)? {
             return Ok(true);
         }
         match table.keys() {
@@ -318,11 +288,27 @@ impl MatchList {
             Keys::Fixed => {}
         }
         for parent in parents_of(name, self.parents) {
-            if table::find(table, parent, self.utf8)? {
+            if self.has(table, parent, client)? {
                 return Ok(true);
             }
         }
         Ok(false)
+    }
+
+    /// Whether a table has a key. Any value will do, even an empty one; but with smtputf8_enable one that is no UTF-8 is an
+    /// error, whoever it is for.
+    fn has(&self, table: &dyn Table, key: &str, client: &ClientKeys<'_>) -> Result<bool, Problem> {
+        let Some(value) = table.find(key, client)? else {
+            return Ok(false);
+        };
+        if self.utf8 && std::str::from_utf8(&value).is_err() {
+            return Err(Problem::from(format!(
+                "{}: key \"{key}\": non-UTF-8 value \"{}\": malformed UTF-8 or invalid codepoint",
+                table.name(),
+                log::Shown(&value)
+            )));
+        }
+        Ok(true)
     }
 
     fn unavailable(&self, table: &dyn Table, Problem(mut warnings): Problem) -> Unavailable {
@@ -348,7 +334,7 @@ impl MatchList {
                 let flags = if table.starts_with("non-existent:") {
                     ""
                 } else {
-                    TABLE_FLAGS
+                    FLAGS
                 };
                 log::debug(1, format_args!("{step}: {list}: {what} ~? {table}{flags}"));
             }
@@ -358,11 +344,15 @@ impl MatchList {
     /// Whether a plain string is listed. There is no name, no address and no parent here.
     fn match_string(&self, string: &str) -> Result<bool, Error> {
         let folded = string.to_ascii_lowercase();
+        let keys = ClientKeys {
+            name: Some(&folded),
+            addr: None,
+        };
         for item in &self.items {
             self.trace("match_string", &folded, item);
             let found = match &item.what {
                 What::Literal(pattern) => folded == *pattern,
-                What::Table(table) => match table::find(&**table, &folded, self.utf8) {
+                What::Table(table) => match self.has(&**table, &folded, &keys) {
                     Ok(found) => found,
                     Err(Problem(warnings)) => {
                         for warning in warnings {

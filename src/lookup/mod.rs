@@ -41,7 +41,7 @@ use crate::config::{self, Config};
 use crate::log;
 
 pub use match_list::{Listing, MatchList, parent_style};
-pub use table::RunAs;
+pub use postmap::RunAs;
 pub use tables::Tables;
 
 /// What main.cf says about lookup tables.

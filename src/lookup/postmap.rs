@@ -26,9 +26,9 @@ use std::time::Duration;
 use super::Settings;
 use super::database::Database;
 use super::table::{
-    Client, Keys, ParentStyle, Problem, Reason, RunAs, Table, parents_of, unavailable,
+    ClientKeys, Keys, ParentStyle, Problem, Reason, Table, parents_of, unavailable,
 };
-use crate::config::{Owner, read_file};
+use crate::config::{self, Owner, read_file};
 use crate::log::{self, Shown, error_text};
 use crate::sys::program::{Output, Program, Rights};
 
@@ -97,6 +97,10 @@ const TYPES: &[(&str, Keys)] = &[
 /// Types whose keys are patterns, of those that are read here.
 const NATIVE_PATTERNS: &[&str] = &["cidr", "fail", "regexp"];
 
+/// Gives the account of a program that is told a client's name; none where the program runs as the user of this process.
+/// Called only where there is such a program.
+pub type RunAs<'a> = &'a dyn Fn() -> Result<Option<Owner>, config::Error>;
+
 /// A table that postmap(1) reads.
 #[derive(Debug)]
 pub(super) struct Postmap {
@@ -111,8 +115,6 @@ pub(super) struct Postmap {
     styles: RefCell<Vec<ParentStyle>>,
     /// The running program, until it has been asked; or why there is none.
     program: RefCell<Option<Result<Running, String>>>,
-    /// Everything that the table may be asked for, once the client is known.
-    announced: RefCell<Vec<String>>,
     found: OnceCell<Result<Vec<String>, Vec<String>>>,
 }
 
@@ -157,12 +159,59 @@ impl Postmap {
             snapshot: OnceCell::new(),
             styles: RefCell::default(),
             program: RefCell::default(),
-            announced: RefCell::default(),
             found: OnceCell::new(),
         })
     }
 
-    fn ask(&self) -> Result<Vec<String>, Vec<String>> {
+    /// Starts the program that is going to be asked, unless all keys are known. `parents` is how a list will ask for
+    /// names.
+    pub(super) fn start(&self, parents: ParentStyle, run_as: RunAs<'_>) {
+        if self.snapshot.get().is_some() {
+            return;
+        }
+        let mut styles = self.styles.borrow_mut();
+        if !styles.contains(&parents) {
+            styles.push(parents);
+        }
+        let mut program = self.program.borrow_mut();
+        if program.is_none() {
+            *program = Some(self.start_query(run_as));
+        }
+    }
+
+    /// Ends the program, where it has not been asked.
+    pub(super) fn dismiss(&self) {
+        if let Some(Ok(Running::Query(program) | Running::Dump(program))) = self.program.take() {
+            program.dismiss();
+        }
+    }
+
+    /// Reads all keys now, if the table is one that can be read as a whole.
+    pub(super) fn take_snapshot(&self) {
+        if self.file.is_some() {
+            self.snapshot.get_or_init(|| self.read_all());
+        }
+    }
+
+    /// Whether a program has to be started for each client that the table is asked about.
+    pub(super) fn runs_a_program(&self) -> bool {
+        self.file.is_none()
+    }
+
+    /// Everything that the lists may ask the table about a client.
+    fn keys_for(&self, client: &ClientKeys<'_>) -> Vec<String> {
+        let mut keys: Vec<String> = client.name.into_iter().map(str::to_owned).collect();
+        if let (Some(name), Keys::Fixed) = (client.name, self.keys) {
+            for style in self.styles.borrow().iter() {
+                keys.extend(parents_of(name, *style).map(str::to_owned));
+            }
+        }
+        keys.extend(client.addr.map(str::to_owned));
+        keys.retain(|key| !key.is_empty() && !key.contains('\n'));
+        keys
+    }
+
+    fn ask(&self, client: &ClientKeys<'_>) -> Result<Vec<String>, Vec<String>> {
         let refuse = |reason: &str| Err(unavailable(&self.name, reason).0);
         let running = match self.program.take() {
             Some(Ok(running)) => running,
@@ -173,7 +222,7 @@ impl Postmap {
                 );
             }
         };
-        let keys = self.announced.borrow();
+        let keys = self.keys_for(client);
         match running {
             Running::Query(program) => {
                 let input: String = keys.iter().map(|key| format!("{key}\n")).collect();
@@ -357,60 +406,17 @@ impl Table for Postmap {
         self.keys
     }
 
-    fn runs_a_program(&self) -> bool {
-        self.file.is_none()
-    }
-
-    fn start(&self, parents: ParentStyle, run_as: RunAs<'_>) {
-        if self.snapshot.get().is_some() {
-            return;
-        }
-        let mut styles = self.styles.borrow_mut();
-        if !styles.contains(&parents) {
-            styles.push(parents);
-        }
-        let mut program = self.program.borrow_mut();
-        if program.is_some() {
-            return;
-        }
-        *program = Some(self.start_query(run_as));
-    }
-
-    fn announce(&self, client: &Client<'_>) {
-        let mut keys: Vec<String> = client.name.into_iter().map(str::to_owned).collect();
-        if let (Some(name), Keys::Fixed) = (client.name, self.keys) {
-            for style in self.styles.borrow().iter() {
-                keys.extend(parents_of(name, *style).map(str::to_owned));
-            }
-        }
-        keys.extend(client.addr.map(str::to_owned));
-        keys.retain(|key| !key.is_empty() && !key.contains('\n'));
-        *self.announced.borrow_mut() = keys;
-    }
-
-    fn take_snapshot(&self) {
-        if self.file.is_some() {
-            self.snapshot.get_or_init(|| self.read_all());
-        }
-    }
-
     fn has_changed(&self) -> bool {
         self.file.as_ref().is_some_and(Database::has_changed)
     }
 
-    fn finish(&self) {
-        if let Some(Ok(Running::Query(program) | Running::Dump(program))) = self.program.take() {
-            program.dismiss();
-        }
-    }
-
-    fn find(&self, key: &str) -> Result<Option<Vec<u8>>, Problem> {
+    fn find(&self, key: &str, client: &ClientKeys<'_>) -> Result<Option<Vec<u8>>, Problem> {
         match self.snapshot.get() {
             Some(Ok(keys)) => return Ok(keys.contains(key.as_bytes()).then(Vec::new)),
             Some(Err(complaints)) => return Err(Problem(complaints.clone())),
             None => {}
         }
-        match self.found.get_or_init(|| self.ask()) {
+        match self.found.get_or_init(|| self.ask(client)) {
             Ok(found) => Ok(found.iter().any(|own| own == key).then(Vec::new)),
             Err(complaints) => Err(Problem(complaints.clone())),
         }

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::Settings;
-use super::table::{Keys, Problem, Table, unavailable};
+use super::table::{ClientKeys, Keys, Problem, Table, unavailable};
 use crate::log::{self, Shown, error_text};
 use crate::sys::alarm::Bounded;
 use crate::sys::socket::connect_stream;
@@ -273,7 +273,7 @@ impl Table for Proxy {
         }
     }
 
-    fn find(&self, key: &str) -> Result<Option<Vec<u8>>, Problem> {
+    fn find(&self, key: &str, _: &ClientKeys<'_>) -> Result<Option<Vec<u8>>, Problem> {
         self.load()?;
         let answer = self.ask(Request::Lookup, Some(key));
         let Answer { status, value } = answer.map_err(Problem)?;

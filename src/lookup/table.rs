@@ -5,12 +5,8 @@
 
 use std::fmt::{self, Debug, Display};
 
-use crate::config::{self, Owner};
-use crate::log;
-
-/// Gives the account of a program that is told a client's name; none where the program runs as the user of this process.
-/// Called only where there is such a program.
-pub type RunAs<'a> = &'a dyn Fn() -> Result<Option<Owner>, config::Error>;
+/// How Postfix shows the flags of a table that it has opened for a list.
+pub(super) const FLAGS: &str = "(0,lock|utf8_request)";
 
 /// What a domain in a list stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,9 +30,9 @@ pub(super) enum Keys {
     Any,
 }
 
-/// Who is looked up, in lower case.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Client<'a> {
+/// The client that is looked up, in lower case.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct ClientKeys<'a> {
     /// Nothing where it is open: the table is not going to be asked for it.
     pub(super) name: Option<&'a str>,
     /// Nothing where it is no address.
@@ -60,51 +56,19 @@ pub(super) trait Table: Debug {
     /// Known for certain only after the first lookup: a table may be somebody else's to ask.
     fn keys(&self) -> Keys;
 
-    /// The value of `key`, which is in lower case; `None` when the table does not have it.
-    fn find(&self, key: &str) -> Result<Option<Vec<u8>>, Problem>;
-
-    /// Whether what was opened is no longer what would be opened now. Only tables that Postfix watches say so.
-    fn has_changed(&self) -> bool {
-        false
-    }
-
-    /// Does what cannot be done any more after privileges are dropped, and is not done for a table that no evaluation
-    /// can reach. `parents` is how names will be asked for.
-    fn start(&self, _parents: ParentStyle, _run_as: RunAs<'_>) {}
-
-    /// Reads all of it now, where that is what it takes to serve one client after another.
-    fn take_snapshot(&self) {}
-
-    /// Says who `find` is going to be asked about. It matters to a table that is asked everything at once.
-    fn announce(&self, _client: &Client<'_>) {}
-
-    /// Ends what [`Table::start`] has started.
-    fn finish(&self) {}
+    /// The value of `key`, which is in lower case; `None` when the table does not have it. The other keys that the same
+    /// client may be looked up by are for a table that is asked everything at once.
+    fn find(&self, key: &str, client: &ClientKeys<'_>) -> Result<Option<Vec<u8>>, Problem>;
 
     /// Reads now what is read when the table is first asked, so that what is wrong with it is known.
     fn load(&self) -> Result<(), Problem> {
         Ok(())
     }
 
-    /// Whether a program has to be started for each client that the table is asked about.
-    fn runs_a_program(&self) -> bool {
+    /// Whether what was opened is no longer what would be opened now. Only tables that Postfix watches say so.
+    fn has_changed(&self) -> bool {
         false
     }
-}
-
-/// Looks a key up. With smtputf8_enable a value that is no UTF-8 is an error, whoever it is for.
-pub(super) fn find(table: &dyn Table, key: &str, utf8: bool) -> Result<bool, Problem> {
-    let Some(value) = table.find(key)? else {
-        return Ok(false);
-    };
-    if utf8 && std::str::from_utf8(&value).is_err() {
-        return Err(Problem::from(format!(
-            "{}: key \"{key}\": non-UTF-8 value \"{}\": malformed UTF-8 or invalid codepoint",
-            table.name(),
-            log::Shown(&value)
-        )));
-    }
-    Ok(true)
 }
 
 /// Why a table cannot be opened, in Postfix's words.

@@ -4,17 +4,17 @@
 //! table that cannot be opened takes its place in the list all the same, and refuses to answer: the list must not go on
 //! as if it were empty. Authority: `tests/spec/client-access.md`, section 4.
 
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 
 use super::cdb::Cdb;
 use super::cidr::Networks;
 use super::constant::{Fail, Static};
 use super::inline::Inline;
-use super::postmap::Postmap;
+use super::postmap::{Postmap, RunAs};
 use super::proxy::Proxy;
 use super::regexp::Expressions;
 use super::rules::Rules;
-use super::table::{Keys, Problem, Reason, Table, unavailable};
+use super::table::{ClientKeys, FLAGS, Keys, ParentStyle, Problem, Reason, Table, unavailable};
 use super::text::{Source, TextTable};
 use super::texthash::Entries;
 use super::{Note, Settings};
@@ -23,7 +23,9 @@ use super::{Note, Settings};
 #[derive(Debug)]
 pub struct Tables {
     pub(super) settings: Settings,
-    opened: Vec<Rc<dyn Table>>,
+    pub(super) opened: Vec<Rc<dyn Table>>,
+    /// Those of the opened ones that a program reads.
+    programs: Vec<Weak<Postmap>>,
 }
 
 impl Tables {
@@ -31,7 +33,57 @@ impl Tables {
         Tables {
             settings,
             opened: Vec::new(),
+            programs: Vec::new(),
         }
+    }
+
+    /// Closes the tables that no list has any more.
+    pub fn close_unused(&mut self) {
+        self.opened.retain(|table| Rc::strong_count(table) > 1);
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.opened.is_empty()
+    }
+
+    fn programs(&self) -> impl Iterator<Item = Rc<Postmap>> {
+        self.programs.iter().filter_map(Weak::upgrade)
+    }
+
+    /// Starts what has to be started before privileges are dropped, for the tables that the lists can come to. With each
+    /// of these tables stands how its list asks for the parents of a name.
+    pub fn begin<'a>(
+        &self,
+        reached: impl IntoIterator<Item = (&'a str, ParentStyle)>,
+        run_as: RunAs<'_>,
+    ) {
+        for (name, parents) in reached {
+            if let Some(table) = self.programs().find(|table| table.name() == name) {
+                table.start(parents, run_as);
+            }
+        }
+    }
+
+    /// Ends what [`Tables::begin`] has started: no table is going to be asked any more.
+    pub fn end(&self) {
+        self.programs().for_each(|table| table.dismiss());
+    }
+
+    /// Gets the tables ready for one client after another, before rights are given up.
+    pub fn take_snapshots(&self) {
+        self.programs().for_each(|table| table.take_snapshot());
+    }
+
+    /// Whether there is a table that a program has to be started for, for each client.
+    pub fn run_programs(&self) -> bool {
+        self.programs().any(|table| table.runs_a_program())
+    }
+
+    /// A table that has changed since it was opened, as messages show it. A process that serves many clients asks before
+    /// each, and lets a new process open the lists.
+    pub fn changed_table(&self) -> Option<String> {
+        let changed = self.opened.iter().find(|table| table.has_changed())?;
+        Some(format!("{}{FLAGS}", changed.name()))
     }
 
     /// The table `type:name`. Where it cannot be opened, that is noted, and what comes back cannot answer.
@@ -39,7 +91,7 @@ impl Tables {
         if let Some(table) = self.opened.iter().find(|table| table.name() == name) {
             return Rc::clone(table);
         }
-        let table = match open(name, &self.settings, notes) {
+        let table = match self.open_type(name, notes) {
             Ok(table) => table,
             Err(Reason(reason)) => return self.unopened(name, reason, notes),
         };
@@ -73,38 +125,43 @@ impl Tables {
         let found = self.opened.iter().find(|table| table.name() == name);
         found.map(Rc::clone)
     }
-}
 
-/// Opens `type:name` for reading, or says why it cannot be.
-fn open(table: &str, settings: &Settings, notes: &mut Vec<Note>) -> Result<Rc<dyn Table>, Reason> {
-    let (kind, name) = match table.split_once(':') {
-        Some((kind, name)) if !kind.is_empty() && !name.is_empty() => (kind, name),
-        Some(_) | None => {
-            return Err(Reason(format!(
-                "open dictionary: expecting \"type:name\" form instead of \"{table}\""
-            )));
-        }
-    };
-    Ok(match kind {
-        "inline" => Rc::new(Inline::open(table, name)?),
-        "static" => Rc::new(Static::open(table, name)?),
-        "fail" => Rc::new(Fail::open(table)),
-        "texthash" => {
-            let entries = Entries::new(settings.smtputf8_enable);
-            Rc::new(TextTable::new(table, Source::settled(name)?, entries))
-        }
-        "cidr" => {
-            let rules = Rules::<Networks>::new();
-            Rc::new(TextTable::new(table, Source::rules(kind, name)?, rules))
-        }
-        "cdb" => Rc::new(Cdb::open(table, name, notes)?),
-        "proxy" => Rc::new(Proxy::open(table, name, settings)),
-        "regexp" => {
-            let rules = Rules::<Expressions>::new();
-            Rc::new(TextTable::new(table, Source::rules(kind, name)?, rules))
-        }
-        _ => Rc::new(Postmap::open(table, (kind, name), settings)?),
-    })
+    /// Opens `type:name` for reading, or says why it cannot be.
+    fn open_type(&mut self, table: &str, notes: &mut Vec<Note>) -> Result<Rc<dyn Table>, Reason> {
+        let settings = &self.settings;
+        let (kind, name) = match table.split_once(':') {
+            Some((kind, name)) if !kind.is_empty() && !name.is_empty() => (kind, name),
+            Some(_) | None => {
+                return Err(Reason(format!(
+                    "open dictionary: expecting \"type:name\" form instead of \"{table}\""
+                )));
+            }
+        };
+        Ok(match kind {
+            "inline" => Rc::new(Inline::open(table, name)?),
+            "static" => Rc::new(Static::open(table, name)?),
+            "fail" => Rc::new(Fail::open(table)),
+            "texthash" => {
+                let entries = Entries::new(settings.smtputf8_enable);
+                Rc::new(TextTable::new(table, Source::settled(name)?, entries))
+            }
+            "cidr" => {
+                let rules = Rules::<Networks>::new();
+                Rc::new(TextTable::new(table, Source::rules(kind, name)?, rules))
+            }
+            "cdb" => Rc::new(Cdb::open(table, name, notes)?),
+            "proxy" => Rc::new(Proxy::open(table, name, settings)),
+            "regexp" => {
+                let rules = Rules::<Expressions>::new();
+                Rc::new(TextTable::new(table, Source::rules(kind, name)?, rules))
+            }
+            _ => {
+                let table = Rc::new(Postmap::open(table, (kind, name), settings)?);
+                self.programs.push(Rc::downgrade(&table));
+                table
+            }
+        })
+    }
 }
 
 /// A table that could not be opened.
@@ -123,7 +180,7 @@ impl Table for Unopened {
         Keys::Any
     }
 
-    fn find(&self, _: &str) -> Result<Option<Vec<u8>>, Problem> {
+    fn find(&self, _: &str, _: &ClientKeys<'_>) -> Result<Option<Vec<u8>>, Problem> {
         Err(unavailable(&self.name, &self.reason))
     }
 }

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use super::items::{Item, What};
 use super::match_list::ItemProblem;
 use super::table::ParentStyle::{self, DotOnly, ParentAlso};
-use super::table::{Keys, Problem, Table};
+use super::table::{ClientKeys, Keys, Problem, Table};
 use super::*;
 
 const LIST: &str = "qmqpd_authorized_clients";
@@ -407,7 +407,7 @@ impl Table for Asked {
         self.keys
     }
 
-    fn find(&self, key: &str) -> Result<Option<Vec<u8>>, Problem> {
+    fn find(&self, key: &str, _: &ClientKeys<'_>) -> Result<Option<Vec<u8>>, Problem> {
         self.asked.borrow_mut().push(key.to_owned());
         Ok((key == self.has).then(Vec::new))
     }
@@ -431,7 +431,7 @@ fn list_of(table: &Rc<Asked>, parents: ParentStyle) -> MatchList {
 }
 
 #[test]
-fn a_list_names_a_table_that_has_changed() {
+fn a_table_that_has_changed_is_named() {
     for (has, named) in [
         ("changed", Some("test:asked(0,lock|utf8_request)")),
         ("", None),
@@ -441,8 +441,9 @@ fn a_list_names_a_table_that_has_changed() {
             has,
             asked: std::cell::RefCell::default(),
         });
-        let changed = list_of(&table, ParentAlso).changed_table();
-        assert_eq!(changed.as_deref(), named);
+        let mut tables = tables();
+        tables.opened.push(table);
+        assert_eq!(tables.changed_table().as_deref(), named);
     }
 }
 
@@ -542,7 +543,7 @@ fn each_item_is_checked_by_itself_where_nobody_is_held_against_it() {
     let files = Files::new("problems", &[("list", "a.example\n10.0.0.1/8 [::1]\n")]);
     let patterns = files.at("127.0.0.1 [::1]/129 @/list xyz/8 foo:bar");
     let (_, list) = read(&patterns, ParentAlso);
-    let problems = list.expect("list").problems(&|| Ok(None));
+    let problems = list.expect("list").problems(&tables(), &|| Ok(None));
     let text = |text: &str| format!("{LIST}: {text}");
     let expected = [
         (None, text("bad mask length in \"::1/129\"")),

@@ -10,7 +10,7 @@ use std::fs::File;
 use std::io::{self, Read, Seek};
 
 use super::braces::{self, next_item};
-use super::table::{Keys, Problem, Reason, Table, unavailable};
+use super::table::{ClientKeys, Keys, Problem, Reason, Table, unavailable};
 use crate::config::lines::{logical_lines, misplaced};
 use crate::config::{open_file, read_settled};
 use crate::log::{self, error_text};
@@ -210,7 +210,7 @@ impl<C: Contents> Table for TextTable<C> {
         C::KEYS
     }
 
-    fn find(&self, key: &str) -> Result<Option<Vec<u8>>, Problem> {
+    fn find(&self, key: &str, _: &ClientKeys<'_>) -> Result<Option<Vec<u8>>, Problem> {
         self.outcome()
             .map_err(|reason| unavailable(&self.name, reason))?;
         let value = self.contents.borrow().value(key);

@@ -62,14 +62,14 @@ impl<'a> Server<'a> {
             owner: OnceCell::new(),
         };
         match launch {
-            Launch::Stdin if server.lists.have_tables() => {
+            Launch::Stdin if !server.lists.tables.is_empty() => {
                 let addr = peer::address_of(inherit::client_input(), &server.ask);
                 server
                     .lists
-                    .start(addr.as_deref(), &|| server.program_owner());
+                    .begin(addr.as_deref(), &|| server.program_owner());
             }
             Launch::Stdin => {}
-            Launch::Master => server.lists.take_snapshots(),
+            Launch::Master => server.lists.tables.take_snapshots(),
         }
         Ok(server)
     }
@@ -81,7 +81,7 @@ impl<'a> Server<'a> {
 
     /// A table that has changed on disk since the lists were opened.
     pub fn changed_table(&self) -> Option<String> {
-        self.lists.changed_table()
+        self.lists.tables.changed_table()
     }
 
     /// Gives up, in a process that does not serve clients itself, the system calls that its children do not need either.
@@ -96,7 +96,7 @@ impl<'a> Server<'a> {
 
     /// Whether a child of the resident process starts a program to read a lookup table. A chroot has none.
     fn asks_programs(&self, options: &Options) -> bool {
-        self.launch == Launch::Master && !options.chroot && self.lists.run_programs()
+        self.launch == Launch::Master && !options.chroot && self.lists.tables.run_programs()
     }
 
     /// Goes to queue_directory and gives up root: the owner of the mail takes over, whether or not `-u` asks for it.
@@ -153,7 +153,7 @@ impl<'a> Server<'a> {
         let arrival = time::now();
         if self.asks_programs(options) {
             let addr = peer::address_of(inherit::client_input(), &self.ask);
-            self.lists.start(addr.as_deref(), &|| self.program_owner());
+            self.lists.begin(addr.as_deref(), &|| self.program_owner());
         }
         let peer = Peer::of(inherit::client_input(), &self.ask).map_err(Fatal::from_display)?;
         let Some(descriptors) = inherit::client() else {

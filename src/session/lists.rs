@@ -13,6 +13,8 @@ use crate::sys::{ignore, inherit};
 pub struct Lists {
     pub qmqpd_authorized_clients: MatchList,
     pub debug_peer_list: Option<MatchList>,
+    /// Those in the lists, and the programs that read some of them.
+    pub tables: Tables,
 }
 
 impl Lists {
@@ -25,52 +27,28 @@ impl Lists {
             Ok::<_, Fatal>(MatchList::open(list, patterns, style, &mut tables)?)
         };
         let debug_peer_list = config.debug_peer_list()?;
+        let debug_peer_list = (!debug_peer_list.is_empty())
+            .then(|| open("debug_peer_list", &debug_peer_list))
+            .transpose()?;
+        let qmqpd_authorized_clients = open(
+            "qmqpd_authorized_clients",
+            &config.qmqpd_authorized_clients()?,
+        )?;
+        // parent_domain_matches_subdomains can have tables too.
+        tables.close_unused();
         Ok(Lists {
-            debug_peer_list: if debug_peer_list.is_empty() {
-                None
-            } else {
-                Some(open("debug_peer_list", &debug_peer_list)?)
-            },
-            qmqpd_authorized_clients: open(
-                "qmqpd_authorized_clients",
-                &config.qmqpd_authorized_clients()?,
-            )?,
+            qmqpd_authorized_clients,
+            debug_peer_list,
+            tables,
         })
     }
 
-    fn all(&self) -> impl Iterator<Item = &MatchList> {
-        let debug_peer_list = self.debug_peer_list.iter();
-        debug_peer_list.chain([&self.qmqpd_authorized_clients])
-    }
-
-    /// Whether there are lookup tables in the lists.
-    pub fn have_tables(&self) -> bool {
-        self.all().any(MatchList::has_tables)
-    }
-
-    /// As [`MatchList::runs_programs`].
-    pub fn run_programs(&self) -> bool {
-        self.all().any(MatchList::runs_programs)
-    }
-
-    /// As [`MatchList::start`].
-    pub fn start(&self, addr: Option<&str>, run_as: RunAs<'_>) {
-        self.all().for_each(|list| list.start(addr, run_as));
-    }
-
-    /// As [`MatchList::take_snapshots`].
-    pub fn take_snapshots(&self) {
-        self.all().for_each(MatchList::take_snapshots);
-    }
-
-    /// As [`MatchList::finish`].
-    pub fn finish(&self) {
-        self.all().for_each(MatchList::finish);
-    }
-
-    /// A table of theirs that has changed on disk since they were opened.
-    pub fn changed_table(&self) -> Option<String> {
-        self.all().find_map(MatchList::changed_table)
+    /// As [`Tables::begin`], for the tables that the lists can come to for a client at `addr`.
+    pub fn begin(&self, addr: Option<&str>, run_as: RunAs<'_>) {
+        let lists = self.debug_peer_list.iter();
+        let lists = lists.chain([&self.qmqpd_authorized_clients]);
+        self.tables
+            .begin(lists.flat_map(|list| list.reached(addr)), run_as);
     }
 }
 

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::lookup::table::{Reason, Table};
+use crate::lookup::table::{ClientKeys, Reason, Table};
 use crate::lookup::text::{self, Contents, Source, TextTable};
 
 fn parse(file: &[u8]) -> (Vec<String>, Result<Rules<Expressions>, String>) {
@@ -143,7 +143,9 @@ fn rules_may_stand_in_the_name() {
     ] {
         let table = named(text).expect(text);
         assert_eq!(
-            table.find("a").map(|value| value.is_some()),
+            table
+                .find("a", &ClientKeys::default())
+                .map(|value| value.is_some()),
             Ok(true),
             "{text}"
         );

@@ -54,6 +54,7 @@ fn run(world: &World) -> Outcome {
         lists: &Lists {
             qmqpd_authorized_clients: MatchList::open(LIST, list, parents, &mut tables).unwrap(),
             debug_peer_list: None,
+            tables,
         },
         method: world,
         peer: &client(),
