@@ -442,6 +442,26 @@ fn a_pattern_table_that_only_root_can_read_is_unavailable_and_check_says_what_to
     }
 }
 
+#[test]
+fn a_table_of_networks_that_is_a_directory_is_named_in_the_log() {
+    let test = "a_table_of_networks_that_is_a_directory_is_named_in_the_log";
+    if master::is_missing(test) {
+        return;
+    }
+    let instance = instance("cidr:DIR/data, 127.0.0.1", &[]);
+    let data = instance.dir.join("data");
+    let (reply, log) = as_root(&instance, &[], &[]);
+    assert_eq!(reply, CANNOT_TELL, "{log}");
+    let table = format!("cidr:{}", data.display());
+    let why = format!("cidr map {}: read error: Is a directory", data.display());
+    for warning in [
+        format!("warning: {table} is unavailable. {why}\n"),
+        format!("warning: qmqpd_authorized_clients: {table}: table lookup problem\n"),
+    ] {
+        assert_eq!(log.matches(&warning).count(), 1, "{warning}{log}");
+    }
+}
+
 /// A program in the place of postmap(1).
 fn fake_postmap(instance: &Instance, script: &str) {
     instance.write_program("postmap", &format!("#!/bin/sh\n{script}\n"));

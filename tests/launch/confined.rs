@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use crate::harness::instance::mail_owner;
@@ -26,7 +27,10 @@ fn link(session: &Session, name: &str) -> PathBuf {
 
 /// Starts a session, sends one byte, looks at the process, and sends the rest.
 fn look(how: &How, conf: &[&str], question: impl FnOnce(&Machine, &Session)) -> Vec<String> {
-    let machine = Machine::new(conf);
+    look_on(Machine::new(conf), how, question)
+}
+
+fn look_on(machine: Machine, how: &How, question: impl FnOnce(&Machine, &Session)) -> Vec<String> {
     let cleanup = machine.cleanup(&[]);
     let mut session = machine.start(how);
     session.send(&REQUEST[..1]);
@@ -62,6 +66,28 @@ fn has_nothing_left(machine: &Machine, session: &Session) {
     ];
     let expected = expected.map(|(number, kind)| (number, kind.to_owned()));
     assert_eq!(descriptors(session), BTreeMap::from(expected));
+}
+
+/// The client's address does not settle it, so the program is started; then the client's name does.
+#[test]
+fn a_table_program_that_is_not_asked_has_ended() {
+    if is_not_root("a_table_program_that_is_not_asked_has_ended") {
+        return;
+    }
+    let machine = Machine::new(&[
+        "qmqpd_authorized_clients = localhost, pcre:x",
+        "command_directory = DIR",
+    ]);
+    let data = machine.instance.dir.join("data");
+    fs::set_permissions(&data, fs::Permissions::from_mode(0o777)).unwrap();
+    let script = "#!/bin/sh\necho $* >${0%/*}/data/started\ncat >${0%/*}/data/asked\n";
+    machine.instance.write_program("postmap", script);
+    look_on(machine, &How::default(), |machine, session| {
+        let said = |file: &str| fs::read_to_string(data.join(file)).unwrap();
+        assert_eq!(said("started"), "-q - pcre:x\n");
+        assert_eq!(said("asked"), "");
+        has_nothing_left(machine, session);
+    });
 }
 
 /// The groups that the system has for the owner of the mail.
