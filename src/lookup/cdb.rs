@@ -72,7 +72,7 @@ pub(super) struct Cdb<F = Database> {
 }
 
 impl Cdb {
-    pub(super) fn open(name: &str, path: &str, notes: &mut Vec<Note>) -> Result<Cdb, Reason> {
+    pub(super) fn new(name: &str, path: &str, notes: &mut Vec<Note>) -> Result<Cdb, Reason> {
         let file = Database::at(format!("{path}.cdb"))?;
         notes.extend(older_than_source(&file, path).map(Note::Warning));
         let size = file.size;
@@ -158,7 +158,7 @@ impl<F: Pages> Cdb<F> {
         while left > 0 {
             let count = SLOTS_AT_ONCE.min(left).min(slots - slot);
             let at = u64::from(table) + u64::from(slot) * PAIR;
-            for pair in self.read(at, count.saturating_mul(8))?.chunks_exact(8) {
+            for pair in self.bytes(at, count.saturating_mul(8))?.chunks_exact(8) {
                 let (own, record) = numbers(pair).ok_or_else(damaged)?;
                 if record == 0 {
                     return Ok(None);
@@ -182,22 +182,22 @@ impl<F: Pages> Cdb<F> {
             return Ok(None);
         }
         let at = u64::from(at) + PAIR;
-        if self.read(at, key_length)? != key {
+        if self.bytes(at, key_length)? != key {
             return Ok(None);
         }
         if value_length > VALUE_LIMIT {
             return Err(damaged());
         }
-        let value = self.read(at + u64::from(key_length), value_length)?;
+        let value = self.bytes(at + u64::from(key_length), value_length)?;
         Ok(Some(value))
     }
 
     fn pair(&self, at: u64) -> io::Result<(u32, u32)> {
-        numbers(&self.read(at, 8)?).ok_or_else(damaged)
+        numbers(&self.bytes(at, 8)?).ok_or_else(damaged)
     }
 
     /// Reads what must be there; nothing is set aside for what lies beyond the end of the file.
-    fn read(&self, at: u64, length: u32) -> io::Result<Vec<u8>> {
+    fn bytes(&self, at: u64, length: u32) -> io::Result<Vec<u8>> {
         let end = at.checked_add(length.into());
         if end.is_none_or(|end| end > self.size) {
             return Err(damaged());
@@ -255,7 +255,7 @@ mod tests {
         }
     }
 
-    fn open(bytes: Vec<u8>) -> Cdb<Memory> {
+    fn cdb(bytes: Vec<u8>) -> Cdb<Memory> {
         let size = bytes.len() as u64;
         let file = Memory {
             bytes,
@@ -303,13 +303,13 @@ mod tests {
 
     #[test]
     fn both_forms_are_read_and_the_first_that_finds_something_stays() {
-        let plain = open(make(&[entry("a", "x"), entry("b\0", "y\0")]));
+        let plain = cdb(make(&[entry("a", "x"), entry("b\0", "y\0")]));
         assert_eq!(
             plain.find("a", &ClientKeys::default()),
             Ok(Some(b"x".to_vec()))
         );
         assert_eq!(plain.find("b", &ClientKeys::default()), Ok(None));
-        let with_nul = open(make(&[entry("a", "x"), entry("b\0", "y\0")]));
+        let with_nul = cdb(make(&[entry("a", "x"), entry("b\0", "y\0")]));
         assert_eq!(
             with_nul.find("b", &ClientKeys::default()),
             Ok(Some(b"y".to_vec()))
@@ -320,7 +320,7 @@ mod tests {
     #[test]
     fn a_lookup_among_many_keys_takes_few_reads() {
         let entries: Vec<_> = (0..20_000).map(|i| entry(&format!("k{i}"), "v")).collect();
-        let table = open(make(&entries));
+        let table = cdb(make(&entries));
         for i in (0..20_000).step_by(97) {
             assert_eq!(
                 table.find(&format!("k{i}"), &ClientKeys::default()),
@@ -341,12 +341,12 @@ mod tests {
         let database = path.with_extension("cdb");
         fs::write(&database, make(&[])).expect("file");
         let path = path.to_str().expect("UTF-8");
-        let table = Cdb::open("cdb:F", path, &mut Vec::new()).expect("table");
+        let table = Cdb::new("cdb:F", path, &mut Vec::new()).expect("table");
         assert!(!table.has_changed());
         let file = File::options().append(true).open(&database).expect("file");
         file.set_modified(SystemTime::UNIX_EPOCH).expect("time");
         assert!(table.has_changed());
-        let table = Cdb::open("cdb:F", path, &mut Vec::new()).expect("table");
+        let table = Cdb::new("cdb:F", path, &mut Vec::new()).expect("table");
         fs::remove_file(&database).expect("removed");
         assert!(table.has_changed());
     }
@@ -354,7 +354,7 @@ mod tests {
     #[test]
     fn a_damaged_file_is_an_error() {
         for bytes in [&b""[..], &[0xff; 2048], &[1; 4096]] {
-            let table = open(bytes.to_vec());
+            let table = cdb(bytes.to_vec());
             let problem = table
                 .find("a", &ClientKeys::default())
                 .expect_err("damaged");
@@ -366,9 +366,9 @@ mod tests {
         #[test]
         fn any_bytes_are_a_table_or_an_error(start: Vec<u8>, key in "[a-c]{0,2}") {
             let mut bytes = start.repeat(1 + 4096 / (start.len() + 1));
-            drop(open(bytes.clone()).find(&key, &ClientKeys::default()));
+            drop(cdb(bytes.clone()).find(&key, &ClientKeys::default()));
             bytes.splice(0..0, [8, 0, 0, 0, 255, 255, 0, 0].repeat(256));
-            drop(open(bytes).find(&key, &ClientKeys::default()));
+            drop(cdb(bytes).find(&key, &ClientKeys::default()));
         }
 
         #[test]
@@ -377,7 +377,7 @@ mod tests {
             let mut bytes = make(&entries);
             let at = at % bytes.len();
             bytes[at] = byte;
-            drop(open(bytes).find(&key, &ClientKeys::default()));
+            drop(cdb(bytes).find(&key, &ClientKeys::default()));
         }
 
         #[test]
@@ -386,7 +386,7 @@ mod tests {
         ) {
             let all: Vec<_> = entries.iter().map(|(k, v)| entry(k, v)).collect();
             let expected = entries.iter().find(|(k, _)| *k == key).map(|(_, v)| v.clone().into_bytes());
-            prop_assert_eq!(open(make(&all)).find(&key, &ClientKeys::default()), Ok(expected));
+            prop_assert_eq!(cdb(make(&all)).find(&key, &ClientKeys::default()), Ok(expected));
         }
     }
 }

@@ -97,7 +97,7 @@ fn network(text: &[u8]) -> Result<Networks, String> {
         return Err("no address pattern".to_owned());
     }
     let pattern = Shown(rest).to_string();
-    let network = Network::read(&pattern).map_err(|bad| bad.to_string())?;
+    let network = Network::parse(&pattern).map_err(|bad| bad.to_string())?;
     Ok(Networks { negated, network })
 }
 

@@ -12,7 +12,7 @@ pub(super) struct Static {
 
 impl Static {
     /// `text` is the value, in braces if it has blanks.
-    pub(super) fn open(name: &str, text: &str) -> Result<Static, Reason> {
+    pub(super) fn parse(name: &str, text: &str) -> Result<Static, Reason> {
         let value = if text.starts_with('{') {
             braces::inside(text)
                 .map_err(|error| Reason(format!("bad static:name syntax: {error}")))?
@@ -47,7 +47,7 @@ pub(super) struct Fail {
 }
 
 impl Fail {
-    pub(super) fn open(name: &str) -> Fail {
+    pub(super) fn new(name: &str) -> Fail {
         Fail {
             name: name.to_owned(),
         }
@@ -81,7 +81,7 @@ mod tests {
             ("{ }", ""),
             ("}", "}"),
         ] {
-            let table = Static::open("static:x", text).expect(text);
+            let table = Static::parse("static:x", text).expect(text);
             assert_eq!(
                 table.find("any", &ClientKeys::default()),
                 Ok(Some(value.into())),
@@ -99,7 +99,7 @@ mod tests {
                 "bad static:name syntax: syntax error after '}' in \"{a}b\"",
             ),
         ] {
-            let refused = Static::open("static:x", text).expect_err(text);
+            let refused = Static::parse("static:x", text).expect_err(text);
             assert_eq!(refused.to_string(), reason);
         }
     }

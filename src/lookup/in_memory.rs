@@ -52,13 +52,13 @@ impl InMemory {
     }
 }
 
-/// A list, as [`MatchList::open`] has it, with nothing logged. A process may log few errors before it has to end.
+/// A list, as [`MatchList::from_patterns`] has it, with nothing logged. A process may log few errors before it has to end.
 pub fn match_list(
     patterns: &str,
     parents: ParentStyle,
     tables: &mut Tables,
 ) -> Result<MatchList, Error> {
-    MatchList::read("qmqpd_authorized_clients", patterns, parents, tables).1
+    MatchList::parse("qmqpd_authorized_clients", patterns, parents, tables).1
 }
 
 /// Takes a line of a regexp table apart.

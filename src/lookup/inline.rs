@@ -15,7 +15,7 @@ pub(super) struct Inline {
 }
 
 impl Inline {
-    pub(super) fn open(name: &str, text: &str) -> Result<Inline, Reason> {
+    pub(super) fn parse(name: &str, text: &str) -> Result<Inline, Reason> {
         match entries(text) {
             Ok(entries) => Ok(Inline {
                 name: name.to_owned(),
@@ -88,12 +88,12 @@ mod tests {
 
     use super::*;
 
-    fn open(text: &str) -> Result<Inline, Reason> {
-        Inline::open(&format!("inline:{text}"), text)
+    fn inline(text: &str) -> Result<Inline, Reason> {
+        Inline::parse(&format!("inline:{text}"), text)
     }
 
     fn find(text: &str, key: &str) -> Option<String> {
-        let value = open(text)
+        let value = inline(text)
             .expect(text)
             .find(key, &ClientKeys::default())
             .expect("no problem");
@@ -141,14 +141,14 @@ mod tests {
         ] {
             let expected =
                 format!("{problem}: \"inline:{text}\"; need \"inline:{{name=value...}}\"");
-            assert_eq!(open(text).expect_err(text).to_string(), expected);
+            assert_eq!(inline(text).expect_err(text).to_string(), expected);
         }
     }
 
     proptest! {
         #[test]
         fn any_text_is_a_table_or_refused(text in "[{}=,\"\\\\ a-c\u{e9}]{0,20}|\\PC{0,20}") {
-            if let Ok(table) = open(&text) {
+            if let Ok(table) = inline(&text) {
                 prop_assert!(!table.entries.is_empty());
             }
         }

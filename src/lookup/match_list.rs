@@ -53,7 +53,7 @@ impl<'a> Decision<'a> {
     fn new(open: Option<&'a Item>, item: Option<&'a Item>) -> Decision<'a> {
         let is_listed = item.is_some_and(|item| !item.negated);
         let listing = match open {
-            Some(first) if first.negated == is_listed => return Decision::open(first),
+            Some(first) if first.negated == is_listed => return Decision::undecided(first),
             Some(_) | None if is_listed => Listing::Listed,
             Some(_) | None => Listing::NotListed,
         };
@@ -61,7 +61,7 @@ impl<'a> Decision<'a> {
     }
 
     /// Where it depends on the name, which `first` could match.
-    fn open(first: &'a Item) -> Decision<'a> {
+    fn undecided(first: &'a Item) -> Decision<'a> {
         Decision {
             listing: Listing::Open,
             item: Some(first),
@@ -82,13 +82,13 @@ impl MatchList {
     ///
     /// What is wrong with a part of it is logged; that part cannot answer, later. An error is the text of the `fatal`
     /// message, and has not been logged, except for [`Error::TooManyErrors`], which has.
-    pub fn open(
+    pub fn from_patterns(
         list: &'static str,
         patterns: &str,
         parents: ParentStyle,
         tables: &mut Tables,
     ) -> Result<MatchList, Error> {
-        let (notes, opened) = MatchList::read(list, patterns, parents, tables);
+        let (notes, opened) = MatchList::parse(list, patterns, parents, tables);
         for note in notes {
             match note {
                 Note::Warning(text) => log::warning(format_args!("{text}")),
@@ -102,7 +102,7 @@ impl MatchList {
     }
 
     /// Opens a list; what is to be logged about it comes first.
-    pub(super) fn read(
+    pub(super) fn parse(
         list: &'static str,
         patterns: &str,
         parents: ParentStyle,
@@ -184,7 +184,9 @@ impl MatchList {
             match open {
                 None => open = Some(item),
                 // Two ways that lead to different answers.
-                Some(first) if first.negated != item.negated => return Ok(Decision::open(first)),
+                Some(first) if first.negated != item.negated => {
+                    return Ok(Decision::undecided(first));
+                }
                 Some(_) => {}
             }
         }
@@ -385,7 +387,7 @@ fn may_have_a_name(item: &Item) -> bool {
 }
 
 /// How `list` means its domains, from the value of parent_domain_matches_subdomains. That is a list of strings, with
-/// negation, files and tables as in any other; its errors are as those of [`MatchList::open`].
+/// negation, files and tables as in any other; its errors are as those of [`MatchList::from_patterns`].
 pub fn parent_style(
     parent_domain_matches_subdomains: &str,
     list: &str,
@@ -399,7 +401,7 @@ pub fn parent_style(
             .split(|&b| is_separator(char::from(b)))
             .any(|item| item.eq_ignore_ascii_case(list.as_bytes()))
     } else {
-        MatchList::open(
+        MatchList::from_patterns(
             PARENTS,
             parent_domain_matches_subdomains,
             ParentStyle::DotOnly,

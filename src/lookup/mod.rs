@@ -46,7 +46,7 @@ pub use tables::Tables;
 
 /// What main.cf says about lookup tables.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub struct TableSettings {
     /// Whether what is no UTF-8 in a table is an error.
     pub smtputf8_enable: bool,
     /// Whether the process ends when a table cannot be opened, even if nobody needs it.
@@ -63,9 +63,9 @@ pub struct Settings {
     pub meta_directory: PathBuf,
 }
 
-impl Settings {
-    pub fn from_config(config: &Config) -> Result<Settings, config::Error> {
-        Ok(Settings {
+impl TableSettings {
+    pub fn from_config(config: &Config) -> Result<TableSettings, config::Error> {
+        Ok(TableSettings {
             smtputf8_enable: config.smtputf8_enable()?,
             daemon_table_open_error_is_fatal: config.daemon_table_open_error_is_fatal()?,
             proxymap_service_name: config.proxymap_service_name()?,

@@ -8,13 +8,13 @@ use super::Listing;
 use super::items::{Item, What};
 use super::table::Keys;
 use super::table::ParentStyle::{self, DotOnly, ParentAlso};
-use super::tests::{Files, read};
+use super::tests::{Files, parse};
 
 const ADDR: &str = "192.0.2.7";
 
 /// P permitted, D refused, Z neither for now; and the item that is to blame.
 fn outcome(patterns: &str, parents: ParentStyle) -> (char, String) {
-    let list = read(patterns, parents).1.expect("list");
+    let list = parse(patterns, parents).1.expect("list");
     match list.decide(None, ADDR) {
         Ok(decision) => {
             let letter = match decision.listing {
@@ -101,7 +101,7 @@ fn an_answer_is_given_where_the_name_makes_no_difference() {
 #[test]
 fn a_table_of_networks_has_no_names_whoever_reads_it() {
     let patterns = "proxy:cidr:/x proxy:texthash:/cidr: cidr:{{192.0.2.9 x}}";
-    let list = read(patterns, ParentAlso).1;
+    let list = parse(patterns, ParentAlso).1;
     let items = list.expect("list").items;
     let has_names = |item: &Item| match &item.what {
         What::Table(table) => table.keys() != Keys::Networks,

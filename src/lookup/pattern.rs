@@ -53,7 +53,7 @@ pub(super) fn matches(pattern: &str, addr: &str) -> Result<bool, BadPattern> {
     if !is_candidate(pattern, addr) {
         return Ok(false);
     }
-    let network = Network::read(pattern)?;
+    let network = Network::parse(pattern)?;
     Ok(addr.parse().is_ok_and(|addr| network.contains(addr)))
 }
 
@@ -63,7 +63,7 @@ pub(super) fn check(pattern: &str) -> Result<(), BadPattern> {
         .iter()
         .any(|addr| is_candidate(pattern, addr))
     {
-        Network::read(pattern)?;
+        Network::parse(pattern)?;
     }
     Ok(())
 }
@@ -84,7 +84,7 @@ pub(super) struct Network(IpNetwork);
 
 impl Network {
     /// Reads a pattern.
-    pub(super) fn read(pattern: &str) -> Result<Network, BadPattern> {
+    pub(super) fn parse(pattern: &str) -> Result<Network, BadPattern> {
         let (address, mask) = split(pattern)?;
         let Some(mask) = mask else {
             return match parse_address(pattern, address) {

@@ -23,7 +23,7 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use super::Settings;
+use super::TableSettings;
 use super::database::Database;
 use super::table::{
     ClientKeys, Keys, ParentStyle, Problem, Reason, Table, parents_of, unavailable,
@@ -106,7 +106,7 @@ pub type RunAs<'a> = &'a dyn Fn() -> Result<Option<Owner>, config::Error>;
 pub(super) struct Postmap {
     name: String,
     keys: Keys,
-    settings: Settings,
+    settings: TableSettings,
     /// Of an indexed type: the file, as it was when the table was opened.
     file: Option<Database>,
     /// All keys of the table, where they have been read beforehand; or what kept them from being read.
@@ -129,10 +129,10 @@ enum Running {
 
 impl Postmap {
     /// Looks at what can be seen without running anything: whether the type exists, and an indexed file is there.
-    pub(super) fn open(
+    pub(super) fn new(
         table: &str,
         (kind, name): (&str, &str),
-        settings: &Settings,
+        settings: &TableSettings,
     ) -> Result<Postmap, Reason> {
         let known = TYPES.iter().any(|(own, _)| *own == kind);
         if !known && !is_plugin(kind, settings) {
@@ -227,7 +227,7 @@ impl Postmap {
             Running::Query(program) => {
                 let input: String = keys.iter().map(|key| format!("{key}\n")).collect();
                 let output = self.finished(program, input.as_bytes(), LIMIT, OUTPUT_LIMIT)?;
-                self.read(&output, &keys)
+                self.answer(&output, &keys)
             }
             Running::Dump(program) => {
                 let all = self.keys_of_dump(program, LIMIT)?;
@@ -293,7 +293,7 @@ impl Postmap {
     }
 
     fn run(&self, arguments: &[&str], rights: Rights<'_>, fuse: Duration) -> io::Result<Program> {
-        let Settings {
+        let TableSettings {
             postmap,
             config_directory,
             ..
@@ -335,7 +335,7 @@ impl Postmap {
     }
 
     /// The keys that were found, or what keeps anybody from knowing.
-    fn read(&self, output: &Output, keys: &[String]) -> Result<Vec<String>, Vec<String>> {
+    fn answer(&self, output: &Output, keys: &[String]) -> Result<Vec<String>, Vec<String>> {
         let complaints = self.complaints(&output.stderr);
         let is_answer = !output.cut && !says_failure(&output.stderr);
         match output.status.code() {
@@ -473,7 +473,7 @@ fn keys_of(kind: &str, name: &str) -> Keys {
 }
 
 /// Whether dynamicmaps.cf has the type: a line begins with it.
-fn is_plugin(kind: &str, settings: &Settings) -> bool {
+fn is_plugin(kind: &str, settings: &TableSettings) -> bool {
     let directory = &settings.meta_directory;
     let main = directory.join("dynamicmaps.cf");
     let parts = fs::read_dir(directory.join("dynamicmaps.cf.d"))

@@ -11,7 +11,7 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use super::Settings;
+use super::TableSettings;
 use super::table::{ClientKeys, Keys, Problem, Table, unavailable};
 use crate::log::{self, Shown, error_text};
 use crate::sys::alarm::Bounded;
@@ -100,7 +100,7 @@ struct Answer {
 }
 
 impl Proxy {
-    pub(super) fn open(name: &str, table: &str, settings: &Settings) -> Proxy {
+    pub(super) fn new(name: &str, table: &str, settings: &TableSettings) -> Proxy {
         Proxy {
             name: name.to_owned(),
             table: table.to_owned(),

@@ -30,7 +30,7 @@ pub(super) trait Condition: Debug + Sized {
 pub(super) struct Rules<C> {
     rules: Vec<Rule<C>>,
     /// The positions of the conditions that no endif has closed yet, and their lines.
-    open: Vec<(usize, usize)>,
+    unclosed: Vec<(usize, usize)>,
 }
 
 /// A line.
@@ -51,7 +51,7 @@ impl<C> Rules<C> {
     pub(super) fn new() -> Rules<C> {
         Rules {
             rules: Vec::new(),
-            open: Vec::new(),
+            unclosed: Vec::new(),
         }
     }
 
@@ -62,7 +62,7 @@ impl<C> Rules<C> {
 
     /// `if`, on the line of this number.
     pub(super) fn begin_if(&mut self, condition: C, line: usize) {
-        self.open.push((self.rules.len(), line));
+        self.unclosed.push((self.rules.len(), line));
         let end = usize::MAX;
         self.rules.push(Rule::If { condition, end });
     }
@@ -70,7 +70,7 @@ impl<C> Rules<C> {
     /// `endif`. False where there is no `if` for it.
     pub(super) fn end_if(&mut self) -> bool {
         let next = self.rules.len();
-        let opened = self.open.pop();
+        let opened = self.unclosed.pop();
         if let Some(Rule::If { end, .. }) = opened.and_then(|(at, _)| self.rules.get_mut(at)) {
             *end = next;
         }
@@ -89,7 +89,7 @@ impl<C: Condition> Contents for Rules<C> {
     }
 
     fn end(&mut self, reader: &mut Reader<'_>) {
-        while let Some((_, line)) = self.open.pop() {
+        while let Some((_, line)) = self.unclosed.pop() {
             reader.line = line;
             reader.warn("IF has no matching ENDIF");
         }

@@ -17,19 +17,19 @@ use super::rules::Rules;
 use super::table::{ClientKeys, FLAGS, Keys, ParentStyle, Problem, Reason, Table, unavailable};
 use super::text::{Source, TextTable};
 use super::texthash::Entries;
-use super::{Note, Settings};
+use super::{Note, TableSettings};
 
 /// The tables of this process. One that several lists name, or one list twice, is opened once.
 #[derive(Debug)]
 pub struct Tables {
-    pub(super) settings: Settings,
+    pub(super) settings: TableSettings,
     pub(super) opened: Vec<Rc<dyn Table>>,
     /// Those of the opened ones that a program reads.
     programs: Vec<Weak<Postmap>>,
 }
 
 impl Tables {
-    pub fn new(settings: Settings) -> Tables {
+    pub fn new(settings: TableSettings) -> Tables {
         Tables {
             settings,
             opened: Vec::new(),
@@ -91,7 +91,7 @@ impl Tables {
         if let Some(table) = self.opened.iter().find(|table| table.name() == name) {
             return Rc::clone(table);
         }
-        let table = match self.open_type(name, notes) {
+        let table = match self.new_table(name, notes) {
             Ok(table) => table,
             Err(Reason(reason)) => return self.unopened(name, reason, notes),
         };
@@ -127,7 +127,7 @@ impl Tables {
     }
 
     /// Opens `type:name` for reading, or says why it cannot be.
-    fn open_type(&mut self, table: &str, notes: &mut Vec<Note>) -> Result<Rc<dyn Table>, Reason> {
+    fn new_table(&mut self, table: &str, notes: &mut Vec<Note>) -> Result<Rc<dyn Table>, Reason> {
         let settings = &self.settings;
         let (kind, name) = match table.split_once(':') {
             Some((kind, name)) if !kind.is_empty() && !name.is_empty() => (kind, name),
@@ -138,9 +138,9 @@ impl Tables {
             }
         };
         Ok(match kind {
-            "inline" => Rc::new(Inline::open(table, name)?),
-            "static" => Rc::new(Static::open(table, name)?),
-            "fail" => Rc::new(Fail::open(table)),
+            "inline" => Rc::new(Inline::parse(table, name)?),
+            "static" => Rc::new(Static::parse(table, name)?),
+            "fail" => Rc::new(Fail::new(table)),
             "texthash" => {
                 let entries = Entries::new(settings.smtputf8_enable);
                 Rc::new(TextTable::new(table, Source::settled(name)?, entries))
@@ -149,14 +149,14 @@ impl Tables {
                 let rules = Rules::<Networks>::new();
                 Rc::new(TextTable::new(table, Source::rules(kind, name)?, rules))
             }
-            "cdb" => Rc::new(Cdb::open(table, name, notes)?),
-            "proxy" => Rc::new(Proxy::open(table, name, settings)),
+            "cdb" => Rc::new(Cdb::new(table, name, notes)?),
+            "proxy" => Rc::new(Proxy::new(table, name, settings)),
             "regexp" => {
                 let rules = Rules::<Expressions>::new();
                 Rc::new(TextTable::new(table, Source::rules(kind, name)?, rules))
             }
             _ => {
-                let table = Rc::new(Postmap::open(table, (kind, name), settings)?);
+                let table = Rc::new(Postmap::new(table, (kind, name), settings)?);
                 self.programs.push(Rc::downgrade(&table));
                 table
             }

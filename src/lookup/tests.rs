@@ -44,7 +44,7 @@ impl Drop for Files {
 }
 
 fn tables() -> Tables {
-    Tables::new(Settings {
+    Tables::new(TableSettings {
         smtputf8_enable: true,
         daemon_table_open_error_is_fatal: false,
         proxymap_service_name: "proxymap".to_owned(),
@@ -55,11 +55,11 @@ fn tables() -> Tables {
     })
 }
 
-pub(super) fn read(
+pub(super) fn parse(
     patterns: &str,
     parents: ParentStyle,
 ) -> (Vec<String>, Result<MatchList, Error>) {
-    let (notes, list) = MatchList::read(LIST, patterns, parents, &mut tables());
+    let (notes, list) = MatchList::parse(LIST, patterns, parents, &mut tables());
     let lines = notes.into_iter().map(|note| match note {
         Note::Warning(text) => format!("warning: {text}"),
         Note::Error(text) => format!("error: {text}"),
@@ -69,7 +69,7 @@ pub(super) fn read(
 
 /// What becomes of a client - P permitted, D refused, Z cannot tell, F fatal - and what is logged on the way.
 fn outcome(patterns: &str, parents: ParentStyle, client: (&str, &str)) -> (char, Vec<String>) {
-    let (mut lines, list) = read(patterns, parents);
+    let (mut lines, list) = parse(patterns, parents);
     let list = match list {
         Ok(list) => list,
         Err(e) => {
@@ -333,7 +333,7 @@ fn ipv6_without_brackets_is_ipv6_with_a_warning() {
 
 #[test]
 fn braces_keep_separators_together() {
-    let (_, list) = read("{a, {b c}} d,e} f{ g", ParentAlso);
+    let (_, list) = parse("{a, {b c}} d,e} f{ g", ParentAlso);
     let items: Vec<String> = list
         .expect("list")
         .items
@@ -349,7 +349,7 @@ fn the_item_that_decided_is_known_with_its_place() {
         "place",
         &[("list", "# c\n\n10.0.0.0/8\n!EXAMPLE.com 127.0.0.0/8\n")],
     );
-    let (_, list) = read(&files.at("!192.0.2.1 !@/list [::1]"), ParentAlso);
+    let (_, list) = parse(&files.at("!192.0.2.1 !@/list [::1]"), ParentAlso);
     let list = list.expect("list");
     let decided = |client: (&str, &str)| {
         let decision = list.decide(Some(client.0), client.1).expect("decision");
@@ -419,7 +419,7 @@ impl Table for Asked {
 
 /// A list of one table.
 fn list_of(table: &Rc<Asked>, parents: ParentStyle) -> MatchList {
-    let mut list = MatchList::read(LIST, "", parents, &mut tables())
+    let mut list = MatchList::parse(LIST, "", parents, &mut tables())
         .1
         .expect("list");
     list.items.push(Item {
@@ -542,7 +542,7 @@ fn a_table_problem_in_parent_domain_matches_subdomains_is_fatal_only_if_it_is_re
 fn each_item_is_checked_by_itself_where_nobody_is_held_against_it() {
     let files = Files::new("problems", &[("list", "a.example\n10.0.0.1/8 [::1]\n")]);
     let patterns = files.at("127.0.0.1 [::1]/129 @/list xyz/8 foo:bar");
-    let (_, list) = read(&patterns, ParentAlso);
+    let (_, list) = parse(&patterns, ParentAlso);
     let problems = list.expect("list").problems(&tables(), &|| Ok(None));
     let text = |text: &str| format!("{LIST}: {text}");
     let expected = [

@@ -21,10 +21,15 @@ impl Lists {
     /// Opens the lists with the rights that the process has now. The working directory is queue_directory.
     pub fn open(config: &Config) -> Result<Lists, Fatal> {
         let parents = config.parent_domain_matches_subdomains()?;
-        let mut tables = Tables::new(lookup::Settings::from_config(config)?);
+        let mut tables = Tables::new(lookup::TableSettings::from_config(config)?);
         let mut open = |list: &'static str, patterns: &str| {
             let style = lookup::parent_style(&parents, list, &mut tables)?;
-            Ok::<_, Fatal>(MatchList::open(list, patterns, style, &mut tables)?)
+            Ok::<_, Fatal>(MatchList::from_patterns(
+                list,
+                patterns,
+                style,
+                &mut tables,
+            )?)
         };
         let debug_peer_list = config.debug_peer_list()?;
         let debug_peer_list = (!debug_peer_list.is_empty())

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::config::{Config, Error, Names, Override};
 use crate::log::{self, Destination};
-use crate::lookup::{Settings, Tables};
+use crate::lookup::{TableSettings, Tables};
 use crate::peer::Peer;
 
 /// A client of the documentation's network.
@@ -39,7 +39,7 @@ pub fn config(main_cf: &[u8]) -> Result<Config, Error> {
 /// Tables none of which is a program's or a server's.
 pub fn tables(smtputf8_enable: bool) -> Tables {
     let nowhere = Path::new("/nonexistent");
-    Tables::new(Settings {
+    Tables::new(TableSettings {
         smtputf8_enable,
         daemon_table_open_error_is_fatal: false,
         proxymap_service_name: "proxymap".to_owned(),

@@ -52,7 +52,8 @@ fn run(world: &World) -> Outcome {
     let session = Session {
         settings: &SessionSettings::from_config(&config(main_cf.as_bytes()).unwrap()).unwrap(),
         lists: &Lists {
-            qmqpd_authorized_clients: MatchList::open(LIST, list, parents, &mut tables).unwrap(),
+            qmqpd_authorized_clients: MatchList::from_patterns(LIST, list, parents, &mut tables)
+                .unwrap(),
             debug_peer_list: None,
             tables,
         },
