@@ -8,9 +8,8 @@
 mod harness;
 
 use std::fs;
-use std::io::{IoSlice, Read, Write};
+use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpStream};
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -19,11 +18,10 @@ use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
-use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg};
 use nix::unistd::Pid;
 
 use harness::instance::mail_owner;
-use harness::master::{self, Master, queue_id, request, send, until};
+use harness::master::{self, Master, handed_over, queue_id, request, send, until};
 use harness::patience::{PATIENCE, output_of};
 
 const LOCALHOST: Ipv4Addr = Ipv4Addr::LOCALHOST;
@@ -118,25 +116,10 @@ fn over_unix(master: &Master, name: &str) -> Way {
     Box::new(move |request| send(UnixStream::connect(&path).unwrap(), request).unwrap())
 }
 
-/// Accepts a connection as postscreen(8) does, and hands it on.
+/// By way of a program that accepts connections and hands them on.
 fn over_pass(master: &Master, name: &str) -> Way {
     let path = master.socket(name);
-    Box::new(move |request| {
-        let listener = std::net::TcpListener::bind((LOCALHOST, 0)).unwrap();
-        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let (accepted, _) = listener.accept().unwrap();
-        let mut service = UnixStream::connect(&path).unwrap();
-        let fds = [accepted.as_raw_fd()];
-        let control = [ControlMessage::ScmRights(&fds)];
-        let byte = [IoSlice::new(b"\0")];
-        let raw = service.as_raw_fd();
-        sendmsg::<UnixAddr>(raw, &byte, &control, MsgFlags::empty(), None).unwrap();
-        service
-            .write_all(b"client_address\x00192.0.2.9\0\0")
-            .unwrap();
-        drop(accepted);
-        send(client, request).unwrap()
-    })
+    Box::new(move |request| send(handed_over(&path), request).unwrap())
 }
 
 #[test]

@@ -7,7 +7,7 @@
 use std::os::fd::AsRawFd;
 
 use super::Need;
-use super::table::{Check, TABLE, Value, Who};
+use super::table::{Check, TABLE, Who};
 use crate::sys::child::own_id;
 use crate::sys::seccomp::Instruction;
 
@@ -46,16 +46,6 @@ pub struct Rule {
     pub pid: u32,
 }
 
-impl Rule {
-    pub fn value(&self, value: Value) -> u32 {
-        match value {
-            Value::Number(number) => number,
-            Value::OwnPid => self.pid,
-            Value::Held => self.held,
-        }
-    }
-}
-
 /// The rules for what everybody needs and for `needs`, sorted by call.
 pub fn rules(needs: &[Need<'_>]) -> Vec<Rule> {
     let everybody = [(Who::Everybody, 0)];
@@ -69,11 +59,18 @@ pub fn resident_rules() -> Vec<Rule> {
 
 fn rules_of(parties: impl Iterator<Item = (Who, u32)>) -> Vec<Rule> {
     let pid = own_id();
-    let mut rules = Vec::with_capacity(TABLE.len());
+    let mut rules = Vec::with_capacity(2 * TABLE.len());
     for (who, held) in parties {
-        rules.extend(TABLE.iter().filter(|row| row.who == who).filter_map(|row| {
-            Some(Rule {
-                call: u32::try_from(row.call).ok()?,
+        let own = TABLE
+            .iter()
+            .filter(|row| row.who == who && row.why.holds_here());
+        rules.extend(own.flat_map(|row| {
+            let calls = row
+                .calls
+                .iter()
+                .filter_map(|&call| u32::try_from(call).ok());
+            calls.map(move |call| Rule {
+                call,
                 checks: row.checks,
                 held,
                 pid,
@@ -205,15 +202,23 @@ impl Backwards {
         self.jump(JUMP_GREATER_OR_EQUAL, first, then, otherwise)
     }
 
+    /// Goes on with `then` if the lower half of an argument is one of `numbers`, of which there is one at least.
+    fn among(&mut self, argument: u32, numbers: &[u32], then: Place, otherwise: Place) -> Place {
+        let mut next = otherwise;
+        for &number in numbers.iter().rev() {
+            next = self.jump(JUMP_EQUAL, number, then, next);
+        }
+        self.load(lower_half(argument))
+    }
+
     /// Goes on with `then` if all checks of a rule hold.
     fn checks(&mut self, rule: &Rule, allow: Place, otherwise: Place) -> Place {
         let mut then = allow;
         for check in rule.checks.iter().rev() {
             then = match *check {
-                Check::Is(argument, value) => {
-                    self.jump(JUMP_EQUAL, rule.value(value), then, otherwise);
-                    self.load(lower_half(argument))
-                }
+                Check::OwnPid(argument) => self.among(argument, &[rule.pid], then, otherwise),
+                Check::Held(argument) => self.among(argument, &[rule.held], then, otherwise),
+                Check::Among(argument, numbers) => self.among(argument, numbers, then, otherwise),
                 Check::Null(argument) => {
                     self.jump(JUMP_EQUAL, 0, then, otherwise);
                     let upper = self.load(lower_half(argument) + 4);

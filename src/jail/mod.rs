@@ -38,7 +38,7 @@ pub const GROUP_OF_ROOT: &str = "the process was started as an ordinary user in 
 /// What a room still does after confinement that not every serving process does.
 #[derive(Debug, Clone, Copy)]
 pub enum Need<'fd> {
-    /// Write this file to its end, go back in it, cut it, change its mode, fsync it.
+    /// Write this file to its end, write over its beginning, change its mode, fsync it.
     File(BorrowedFd<'fd>),
     /// Remove a file of this directory, and fsync the directory.
     Unlink(BorrowedFd<'fd>),

@@ -1,8 +1,8 @@
 //! Which system calls a confined process may make, and who needs them.
 //!
-//! Found out with strace on what this program does once confined, built with and without debug assertions (glibc 2.36,
-//! Rust 1.95): a log line, 100 MiB in memory, a read that an alarm ends, a sleep that is stopped and continued, a panic,
-//! the exit. Nobody was seen to need futex (one thread: no lock is ever contended), mprotect or getrandom.
+//! `tests/sandbox.rs` reads this table as well: it watches the release build in each queue method, under inetd and under
+//! master(8), and holds that a session makes each call whose row says so ([`Why::Seen`]). Nobody was seen to need futex
+//! (one thread: no lock is ever contended), mprotect or getrandom.
 
 use libc::c_long;
 
@@ -23,10 +23,44 @@ pub enum Who {
     Resident,
 }
 
+/// Why a row is in the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    /// The release build makes each of the calls, on x86_64 with the GNU C library.
+    Seen,
+    /// Another C library (musl) or another architecture makes this call for the purpose of the rows around.
+    OtherLibrary,
+    /// The C library asks the kernel where the vDSO cannot read the clock (Xen, HPET).
+    NoVdso,
+    /// malloc asks for huge pages under GLIBC_TUNABLES=glibc.malloc.hugetlb=1, where the kernel gives them out on request.
+    HugePages,
+    /// The client's connection is reset before the process asks who the client is.
+    GoneClient,
+    /// The parent ends a child that does not end in time, after half a minute and more.
+    LateChild,
+    /// The C library's resolver, and the libraries that nsswitch.conf and resolv.conf have it load: which calls, differs
+    /// from machine to machine.
+    NameService,
+    /// The standard library's debug assertions. The filter of a release build has no such row.
+    DebugAssertions,
+}
+
+impl Why {
+    /// Whether this build needs the row.
+    pub fn holds_here(self) -> bool {
+        cfg!(debug_assertions) || self != DebugAssertions
+    }
+}
+
 /// What an argument, counted from 0, has to be. Of a number the kernel looks at the lower 32 bits, and so do we.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Check {
-    Is(u32, Value),
+    /// The number of the process itself.
+    OwnPid(u32),
+    /// The descriptor or child that the need holds.
+    Held(u32),
+    /// One of these numbers.
+    Among(u32, &'static [u32]),
     /// A pointer that points nowhere.
     Null(u32),
     /// Flags without any of these.
@@ -35,43 +69,47 @@ pub enum Check {
     Positive(u32),
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Value {
-    Number(u32),
-    /// The process itself.
-    OwnPid,
-    /// The descriptor or child that the need holds.
-    Held,
-}
-
-/// One call, for one party. A call that stands here twice is allowed when either row allows it.
+/// Calls for one party. A call that stands in two rows is allowed when either row allows it.
 #[derive(Debug, Clone, Copy)]
 pub struct Row {
-    pub call: c_long,
     pub who: Who,
+    pub why: Why,
     /// All of them have to hold.
     pub checks: &'static [Check],
+    pub calls: &'static [c_long],
 }
 
-const fn row(call: c_long, who: Who, checks: &'static [Check]) -> Row {
-    Row { call, who, checks }
+/// System calls by their names in the libc package.
+macro_rules! calls {
+    ($($call:ident)*) => { &[$(libc::$call),*] };
 }
 
-use Check::{Is, Null, Positive, Without};
-use Value::{Held, Number, OwnPid};
+/// A row whose calls the release build makes.
+const fn seen(who: Who, checks: &'static [Check], calls: &'static [c_long]) -> Row {
+    kept(Why::Seen, who, checks, calls)
+}
+
+const fn kept(why: Why, who: Who, checks: &'static [Check], calls: &'static [c_long]) -> Row {
+    Row {
+        who,
+        why,
+        checks,
+        calls,
+    }
+}
+
+use Check::{Among, Held, Null, OwnPid, Positive, Without};
 use Who::{Connect, Everybody, File, Resident, Unlink, Wait};
+use Why::{DebugAssertions, GoneClient, HugePages, LateChild, NameService, NoVdso, OtherLibrary};
 
 /// PROT_EXEC, signals and F_GETFD as the numbers that arguments are compared with.
 const PROT_EXEC: u32 = 4;
 const SIGHUP: u32 = 1;
 const SIGINT: u32 = 2;
 const SIGABRT: u32 = 6;
-const SIGBUS: u32 = 7;
 const SIGKILL: u32 = 9;
-const SIGSEGV: u32 = 11;
 const SIGTERM: u32 = 15;
 const SIGXCPU: u32 = 24;
-#[cfg(debug_assertions)]
 const F_GETFD: u32 = 1;
 
 /// CLONE_NEW*: what makes a child the root of a world of its own.
@@ -79,7 +117,6 @@ const NAMESPACES: u32 = 0x7e02_0000;
 
 /// Constants of prctl(2), by number where the C libraries' headers differ in type.
 const PR_SET_PDEATHSIG: u32 = 1;
-const PR_SET_DUMPABLE: u32 = 4;
 const PR_SET_NAME: u32 = 15;
 const PR_SET_SECCOMP: u32 = 22;
 const PR_SET_NO_NEW_PRIVS: u32 = 38;
@@ -90,235 +127,164 @@ const FIONBIO: u32 = 0x5421;
 
 /// In the order of a session. Numbers differ between architectures, so [`super::filter`] sorts.
 pub const TABLE: &[Row] = &[
-    // The client and cleanup, on descriptors that are open already, and the log.
-    row(libc::SYS_read, Everybody, &[]),
-    row(libc::SYS_recvfrom, Everybody, &[]), // MSG_PEEK for the first byte, MSG_DONTWAIT in the drain
-    row(libc::SYS_write, Everybody, &[]),
-    row(libc::SYS_sendto, Everybody, &[Null(4)]), // send(2); with an address it could reach anybody
-    #[cfg(target_arch = "x86_64")]
-    row(libc::SYS_poll, Everybody, &[]), // a log that takes no line: whether it does again
-    row(libc::SYS_ppoll, Everybody, &[]),
-    row(libc::SYS_shutdown, Everybody, &[]), // the drain
-    row(libc::SYS_close, Everybody, &[]),
-    #[cfg(debug_assertions)]
-    row(libc::SYS_fcntl, Everybody, &[Is(1, Number(F_GETFD))]), // Rust's OwnedFd asks before it closes
-    // Deadlines. A stopped and continued process comes back from its sleep through restart_syscall.
-    #[cfg(target_arch = "x86_64")]
-    row(libc::SYS_alarm, Everybody, &[]),
-    row(libc::SYS_setitimer, Everybody, &[]), // alarm(3) on aarch64, and in musl
-    row(libc::SYS_rt_sigreturn, Everybody, &[]),
-    row(libc::SYS_restart_syscall, Everybody, &[]),
-    row(libc::SYS_nanosleep, Everybody, &[]), // the error delay: which of the two depends on the C library
-    row(libc::SYS_clock_nanosleep, Everybody, &[]),
-    // A message of 100 MiB in memory.
-    row(libc::SYS_brk, Everybody, &[]),
-    row(libc::SYS_mmap, Everybody, &[Without(2, PROT_EXEC)]),
-    row(libc::SYS_mremap, Everybody, &[]),
-    row(libc::SYS_munmap, Everybody, &[]),
-    row(libc::SYS_madvise, Everybody, &[]), // malloc under GLIBC_TUNABLES=glibc.malloc.hugetlb=1
-    // The time and process of a log line. The clocks come here where the vDSO cannot read the clock source (Xen, HPET).
-    row(libc::SYS_clock_gettime, Everybody, &[]),
-    row(libc::SYS_gettimeofday, Everybody, &[]),
-    #[cfg(target_arch = "x86_64")]
-    row(libc::SYS_time, Everybody, &[]),
-    row(libc::SYS_getpid, Everybody, &[]),
-    // The end: sigaltstack and munmap take down what Rust's start-up code put up.
-    row(libc::SYS_sigaltstack, Everybody, &[]),
-    row(libc::SYS_exit_group, Everybody, &[]),
-    row(libc::SYS_exit, Everybody, &[]), // musl's _exit falls back to it
-    // abort(3) after a panic.
-    row(libc::SYS_rt_sigprocmask, Everybody, &[]),
-    row(libc::SYS_gettid, Everybody, &[]),
-    row(
-        libc::SYS_tgkill,
+    // The client and cleanup, on descriptors that are open already, and the log. recvfrom is for the first byte (MSG_PEEK)
+    // and, as shutdown, for the drain.
+    seen(
         Everybody,
-        &[Is(0, OwnPid), Is(2, Number(SIGABRT))],
+        &[],
+        calls![SYS_read SYS_recvfrom SYS_write SYS_shutdown SYS_close],
     ),
-    // A crash: the handler that Rust's start-up code has set puts the default back, and lets it happen again.
-    row(libc::SYS_rt_sigaction, Everybody, &[Is(0, Number(SIGSEGV))]),
-    row(libc::SYS_rt_sigaction, Everybody, &[Is(0, Number(SIGBUS))]),
-    // A queue file, from its first record to the commit.
-    row(libc::SYS_lseek, File, &[Is(0, Held)]),
-    row(libc::SYS_pwrite64, File, &[Is(0, Held)]), // the size record, when all is known
-    row(libc::SYS_ftruncate, File, &[Is(0, Held)]),
-    row(libc::SYS_fchmod, File, &[Is(0, Held)]), // the commit
-    row(libc::SYS_fsync, File, &[Is(0, Held)]),
-    // An absolute path passes as well: the filter sees a pointer. It reaches what mail_owner may remove.
-    row(libc::SYS_unlinkat, Unlink, &[Is(0, Held)]),
-    row(libc::SYS_fsync, Unlink, &[Is(0, Held)]), // the name of a queue file is in its directory
+    // send(2); with an address it could reach anybody.
+    seen(Everybody, &[Null(4)], calls![SYS_sendto]),
+    // A log that takes no line: whether it does again.
+    #[cfg(target_arch = "x86_64")]
+    seen(Everybody, &[], calls![SYS_poll]),
+    kept(OtherLibrary, Everybody, &[], calls![SYS_ppoll]),
+    // OwnedFd asks before it closes.
+    kept(
+        DebugAssertions,
+        Everybody,
+        &[Among(1, &[F_GETFD])],
+        calls![SYS_fcntl],
+    ),
+    // Deadlines, and the error delay. A stopped and continued process comes back from its sleep through restart_syscall.
+    #[cfg(target_arch = "x86_64")]
+    seen(Everybody, &[], calls![SYS_alarm]),
+    kept(
+        OtherLibrary,
+        Everybody,
+        &[],
+        calls![SYS_setitimer SYS_nanosleep],
+    ),
+    seen(
+        Everybody,
+        &[],
+        calls![SYS_rt_sigreturn SYS_restart_syscall SYS_clock_nanosleep],
+    ),
+    // A message of 100 MiB in memory, and a line of several.
+    seen(Everybody, &[Without(2, PROT_EXEC)], calls![SYS_mmap]),
+    seen(Everybody, &[], calls![SYS_brk SYS_mremap SYS_munmap]),
+    kept(HugePages, Everybody, &[], calls![SYS_madvise]),
+    // The time of a log line.
+    kept(NoVdso, Everybody, &[], calls![SYS_clock_gettime]),
+    seen(Everybody, &[], calls![SYS_exit_group]),
+    // abort(3) after a panic.
+    seen(
+        Everybody,
+        &[],
+        calls![SYS_rt_sigprocmask SYS_getpid SYS_gettid],
+    ),
+    seen(
+        Everybody,
+        &[OwnPid(0), Among(2, &[SIGABRT])],
+        calls![SYS_tgkill],
+    ),
+    // A queue file, from its first record to the commit: the size record, when all is known, and the mode.
+    seen(File, &[Held(0)], calls![SYS_pwrite64 SYS_fchmod SYS_fsync]),
+    // The name of a queue file is in its directory. An absolute path passes as well, since the filter sees a pointer: it
+    // reaches what mail_owner may remove.
+    seen(Unlink, &[Held(0)], calls![SYS_unlinkat SYS_fsync]),
     // The handler of a signal removes the file, and then has the process die of that signal.
-    row(
-        libc::SYS_tgkill,
+    seen(
         Unlink,
-        &[Is(0, OwnPid), Is(2, Number(SIGTERM))],
+        &[OwnPid(0), Among(2, &[SIGTERM, SIGHUP, SIGINT, SIGXCPU])],
+        calls![SYS_tgkill],
     ),
-    row(
-        libc::SYS_tgkill,
-        Unlink,
-        &[Is(0, OwnPid), Is(2, Number(SIGHUP))],
-    ),
-    row(
-        libc::SYS_tgkill,
-        Unlink,
-        &[Is(0, OwnPid), Is(2, Number(SIGINT))],
-    ),
-    row(
-        libc::SYS_tgkill,
-        Unlink,
-        &[Is(0, OwnPid), Is(2, Number(SIGXCPU))],
-    ),
-    row(libc::SYS_connect, Connect, &[Is(0, Held)]),
-    row(libc::SYS_wait4, Wait, &[Is(0, Held)]),
+    seen(Connect, &[Held(0)], calls![SYS_connect]),
+    seen(Wait, &[Held(0)], calls![SYS_wait4]),
     // The resident process: lock, sockets, status channel. Whatever row there is above for one descriptor is for any
     // descriptor here, since the queue is opened later, in the child.
-    row(libc::SYS_flock, Resident, &[]),
-    row(libc::SYS_accept4, Resident, &[]),
-    row(libc::SYS_setsockopt, Resident, &[]),
+    seen(Resident, &[], calls![SYS_flock SYS_accept4 SYS_setsockopt]),
     // A child, and its end. The kernel lets mail_owner signal its own processes only; of these the filter spares groups.
     // Not clone3, whose flags are out of its sight: the C library then takes clone.
-    row(libc::SYS_clone, Resident, &[Without(0, NAMESPACES)]),
-    row(libc::SYS_wait4, Resident, &[]),
-    row(
-        libc::SYS_kill,
+    seen(Resident, &[Without(0, NAMESPACES)], calls![SYS_clone]),
+    seen(
         Resident,
-        &[Positive(0), Is(1, Number(SIGKILL))],
+        &[],
+        calls![SYS_set_robust_list SYS_getppid SYS_wait4 SYS_rt_sigaction],
     ),
-    row(
-        libc::SYS_kill,
+    kept(
+        LateChild,
         Resident,
-        &[Positive(0), Is(1, Number(SIGTERM))],
+        &[Positive(0), Among(1, &[SIGKILL, SIGTERM])],
+        calls![SYS_kill],
     ),
-    row(
-        libc::SYS_tgkill,
+    seen(
         Resident,
-        &[Positive(0), Is(2, Number(SIGABRT))],
+        &[
+            Positive(0),
+            Among(2, &[SIGABRT, SIGTERM, SIGHUP, SIGINT, SIGXCPU]),
+        ],
+        calls![SYS_tgkill],
     ),
-    row(
-        libc::SYS_tgkill,
+    // The child's own filter, and its end with its parent's.
+    seen(
         Resident,
-        &[Positive(0), Is(2, Number(SIGTERM))],
+        &[Among(
+            0,
+            &[PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP],
+        )],
+        calls![SYS_prctl],
     ),
-    row(
-        libc::SYS_tgkill,
+    kept(GoneClient, Resident, &[], calls![SYS_getsockopt]),
+    // Who the client is, the queue's and the log's sockets, and a queue file. Whose files they are is the kernel's to
+    // check.
+    seen(
         Resident,
-        &[Positive(0), Is(2, Number(SIGHUP))],
+        &[],
+        calls![
+            SYS_getpeername SYS_getsockname SYS_socket SYS_connect SYS_recvmsg SYS_openat
+            SYS_newfstatat SYS_fstatfs SYS_renameat SYS_unlinkat SYS_mkdirat SYS_pwrite64 SYS_fchmod
+            SYS_fsync SYS_geteuid
+        ],
     ),
-    row(
-        libc::SYS_tgkill,
+    #[cfg(target_arch = "x86_64")]
+    seen(Resident, &[], calls![SYS_dup2 SYS_unlink]),
+    kept(
+        OtherLibrary,
         Resident,
-        &[Positive(0), Is(2, Number(SIGINT))],
+        &[],
+        calls![SYS_dup3 SYS_renameat2 SYS_readv],
     ),
-    row(
-        libc::SYS_tgkill,
+    #[cfg(target_arch = "x86_64")]
+    kept(OtherLibrary, Resident, &[], calls![SYS_open SYS_stat]),
+    // Code from files, threads, sockets of more kinds, and the pipe for the answer of the child that asks.
+    kept(
+        NameService,
         Resident,
-        &[Positive(0), Is(2, Number(SIGXCPU))],
+        &[],
+        calls![
+            SYS_pipe2 SYS_bind SYS_sendto SYS_sendmsg SYS_sendmmsg SYS_recvmmsg SYS_fcntl SYS_fstat
+            SYS_statx SYS_statfs SYS_faccessat SYS_readlinkat SYS_getdents64 SYS_lseek SYS_pread64
+            SYS_writev SYS_mmap SYS_mprotect SYS_futex SYS_rseq SYS_getrandom SYS_eventfd2
+            SYS_epoll_create1 SYS_epoll_ctl SYS_epoll_pwait SYS_pselect6 SYS_getuid SYS_getgid
+            SYS_getegid SYS_uname SYS_sysinfo SYS_sched_yield SYS_sched_getaffinity
+        ],
     ),
-    row(libc::SYS_getppid, Resident, &[]),
-    row(
-        libc::SYS_prctl,
+    #[cfg(target_arch = "x86_64")]
+    kept(
+        NameService,
         Resident,
-        &[Is(0, Number(PR_SET_PDEATHSIG))],
+        &[],
+        calls![SYS_lstat SYS_access SYS_readlink SYS_epoll_wait SYS_select],
     ),
-    row(libc::SYS_prctl, Resident, &[Is(0, Number(PR_SET_DUMPABLE))]),
-    row(libc::SYS_prctl, Resident, &[Is(0, Number(PR_SET_NAME))]),
-    #[cfg(target_arch = "x86_64")]
-    row(libc::SYS_dup2, Resident, &[]),
-    row(libc::SYS_dup3, Resident, &[]),
-    row(libc::SYS_fcntl, Resident, &[]),
-    // The child's own filter.
-    row(
-        libc::SYS_prctl,
+    kept(
+        NameService,
         Resident,
-        &[Is(0, Number(PR_SET_NO_NEW_PRIVS))],
+        &[Among(0, &[PR_SET_NAME])],
+        calls![SYS_prctl],
     ),
-    row(libc::SYS_prctl, Resident, &[Is(0, Number(PR_SET_SECCOMP))]),
-    row(libc::SYS_rt_sigaction, Resident, &[]),
-    // Who the client is, and the queue's and the log's sockets.
-    row(libc::SYS_getpeername, Resident, &[]),
-    row(libc::SYS_getsockname, Resident, &[]),
-    row(libc::SYS_getsockopt, Resident, &[]),
-    row(libc::SYS_socket, Resident, &[]),
-    row(libc::SYS_socketpair, Resident, &[]),
-    row(libc::SYS_bind, Resident, &[]),
-    row(libc::SYS_connect, Resident, &[]),
-    row(libc::SYS_sendto, Resident, &[]),
-    row(libc::SYS_sendmsg, Resident, &[]),
-    row(libc::SYS_sendmmsg, Resident, &[]),
-    row(libc::SYS_recvmsg, Resident, &[]),
-    row(libc::SYS_recvmmsg, Resident, &[]),
-    // Files: lists, resolver files, a queue file. Whose they are is the kernel's to check.
-    #[cfg(target_arch = "x86_64")]
-    row(libc::SYS_open, Resident, &[]),
-    row(libc::SYS_openat, Resident, &[]),
-    #[cfg(target_arch = "x86_64")]
-    row(libc::SYS_stat, Resident, &[]),
-    #[cfg(target_arch = "x86_64")]
-    row(libc::SYS_lstat, Resident, &[]),
-    row(libc::SYS_newfstatat, Resident, &[]),
-    row(libc::SYS_fstat, Resident, &[]),
-    row(libc::SYS_statx, Resident, &[]),
-    row(libc::SYS_fstatfs, Resident, &[]),
-    row(libc::SYS_statfs, Resident, &[]),
-    #[cfg(target_arch = "x86_64")]
-    row(libc::SYS_access, Resident, &[]),
-    row(libc::SYS_faccessat, Resident, &[]),
-    #[cfg(target_arch = "x86_64")]
-    row(libc::SYS_readlink, Resident, &[]),
-    row(libc::SYS_readlinkat, Resident, &[]),
-    row(libc::SYS_getdents64, Resident, &[]),
-    row(libc::SYS_getcwd, Resident, &[]),
-    row(libc::SYS_lseek, Resident, &[]),
-    row(libc::SYS_pread64, Resident, &[]),
-    row(libc::SYS_pwrite64, Resident, &[]),
-    row(libc::SYS_readv, Resident, &[]),
-    row(libc::SYS_writev, Resident, &[]),
-    row(libc::SYS_ftruncate, Resident, &[]),
-    row(libc::SYS_fchmod, Resident, &[]),
-    row(libc::SYS_fsync, Resident, &[]),
-    row(libc::SYS_fdatasync, Resident, &[]),
-    row(libc::SYS_utimensat, Resident, &[]),
-    row(libc::SYS_umask, Resident, &[]),
-    #[cfg(target_arch = "x86_64")]
-    row(libc::SYS_rename, Resident, &[]),
-    #[cfg(target_arch = "x86_64")]
-    row(libc::SYS_renameat, Resident, &[]),
-    row(libc::SYS_renameat2, Resident, &[]),
-    #[cfg(target_arch = "x86_64")]
-    row(libc::SYS_unlink, Resident, &[]),
-    row(libc::SYS_unlinkat, Resident, &[]),
-    #[cfg(target_arch = "x86_64")]
-    row(libc::SYS_mkdir, Resident, &[]),
-    row(libc::SYS_mkdirat, Resident, &[]),
-    // The C library's resolver, and the libraries that name services load: code from files, threads.
-    row(libc::SYS_mmap, Resident, &[]),
-    row(libc::SYS_mprotect, Resident, &[]),
-    row(libc::SYS_futex, Resident, &[]),
-    row(libc::SYS_set_robust_list, Resident, &[]),
-    row(libc::SYS_rseq, Resident, &[]),
-    row(libc::SYS_getrandom, Resident, &[]),
-    row(libc::SYS_ioctl, Resident, &[Is(1, Number(FIONREAD))]),
-    row(libc::SYS_ioctl, Resident, &[Is(1, Number(FIONBIO))]),
-    #[cfg(target_arch = "x86_64")]
-    row(libc::SYS_pipe, Resident, &[]),
-    row(libc::SYS_pipe2, Resident, &[]),
-    row(libc::SYS_eventfd2, Resident, &[]),
-    row(libc::SYS_epoll_create1, Resident, &[]),
-    row(libc::SYS_epoll_ctl, Resident, &[]),
-    row(libc::SYS_epoll_pwait, Resident, &[]),
-    #[cfg(target_arch = "x86_64")]
-    row(libc::SYS_epoll_wait, Resident, &[]),
-    #[cfg(target_arch = "x86_64")]
-    row(libc::SYS_select, Resident, &[]),
-    row(libc::SYS_pselect6, Resident, &[]),
-    row(libc::SYS_getuid, Resident, &[]),
-    row(libc::SYS_geteuid, Resident, &[]),
-    row(libc::SYS_getgid, Resident, &[]),
-    row(libc::SYS_getegid, Resident, &[]),
+    kept(
+        NameService,
+        Resident,
+        &[Among(1, &[FIONREAD, FIONBIO])],
+        calls![SYS_ioctl],
+    ),
     // Limits of the process itself, to be read.
-    row(libc::SYS_prlimit64, Resident, &[Is(0, Number(0)), Null(2)]),
-    row(libc::SYS_uname, Resident, &[]),
-    row(libc::SYS_sysinfo, Resident, &[]),
-    row(libc::SYS_sched_yield, Resident, &[]),
-    row(libc::SYS_sched_getaffinity, Resident, &[]),
-    row(libc::SYS_clock_getres, Resident, &[]),
+    kept(
+        NameService,
+        Resident,
+        &[Among(0, &[0]), Null(2)],
+        calls![SYS_prlimit64],
+    ),
 ];

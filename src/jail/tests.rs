@@ -11,7 +11,7 @@ use super::filter::{
     JUMP, JUMP_EQUAL, JUMP_GREATER_OR_EQUAL, JUMP_SET, LOAD, OWN_ARCHITECTURE, RETURN, Rule,
     assemble, resident_rules, rules,
 };
-use super::table::{Check, TABLE, Value, Who};
+use super::table::{Check, TABLE, Who};
 use crate::sys::seccomp::{FAIL, Instruction};
 
 const ALLOW: u32 = libc::SECCOMP_RET_ALLOW;
@@ -50,10 +50,12 @@ fn interpret(program: &[Instruction], architecture: u32, call: u32, args: [u64; 
     unreachable!()
 }
 
-fn holds(check: Check, args: [u64; 6], value: impl Fn(Value) -> u32) -> bool {
+fn holds(check: Check, args: [u64; 6], held: u32, pid: u32) -> bool {
     let low = |n: u32| args[n as usize] & 0xffff_ffff;
     match check {
-        Check::Is(n, expected) => low(n) == u64::from(value(expected)),
+        Check::OwnPid(n) => low(n) == u64::from(pid),
+        Check::Held(n) => low(n) == u64::from(held),
+        Check::Among(n, numbers) => numbers.iter().any(|&number| low(n) == u64::from(number)),
         Check::Null(n) => args[n as usize] == 0,
         Check::Without(n, bits) => low(n) & u64::from(bits) == 0,
         Check::Positive(n) => (1..1 << 31).contains(&low(n)),
@@ -63,16 +65,11 @@ fn holds(check: Check, args: [u64; 6], value: impl Fn(Value) -> u32) -> bool {
 /// The same question put to the table, row by row.
 fn scan(needs: &[(Who, u32)], refusal: u32, call: u32, args: [u64; 6]) -> u32 {
     let allowed = TABLE.iter().any(|row| {
-        row.call == libc::c_long::from(call)
+        row.why.holds_here()
+            && row.calls.contains(&call.into())
             && needs.iter().any(|&(who, held)| {
-                row.who == who
-                    && row.checks.iter().all(|&check| {
-                        holds(check, args, |value| match value {
-                            Value::Number(number) => number,
-                            Value::OwnPid => std::process::id(),
-                            Value::Held => held,
-                        })
-                    })
+                let holds = |&check: &Check| holds(check, args, held, std::process::id());
+                row.who == who && row.checks.iter().all(holds)
             })
     });
     if allowed { ALLOW } else { refusal }
@@ -117,7 +114,7 @@ fn compare_program(program: &[Instruction], parties: &[(Who, u32)], refusal: u32
         .collect();
     let calls = (0..=1024).chain([(1 << 31) - 1, 1 << 31, u32::MAX]);
     for call in calls.chain((0..=1024).map(|call| X32 | call)) {
-        let listed = TABLE.iter().any(|row| row.call == libc::c_long::from(call));
+        let listed = TABLE.iter().any(|row| row.calls.contains(&call.into()));
         let lists: &[[u64; 6]] = if listed {
             &known
         } else {
@@ -197,7 +194,7 @@ fn what_must_never_be_possible_stands_nowhere_in_the_table() {
         libc::SYS_io_uring_setup,
     ];
     let confined = || TABLE.iter().filter(|row| row.who != Who::Resident);
-    assert!(confined().all(|row| !never.contains(&row.call)));
+    assert!(confined().all(|row| row.calls.iter().all(|call| !never.contains(call))));
 }
 
 #[test]
@@ -332,10 +329,10 @@ proptest! {
     ) {
         const CHECKS: [&[Check]; 5] = [
             &[],
-            &[Check::Is(0, Value::Held)],
+            &[Check::Held(0)],
             &[Check::Null(4), Check::Without(2, 4)],
-            &[Check::Is(1, Value::OwnPid), Check::Is(2, Value::Number(6))],
-            &[Check::Positive(0), Check::Is(1, Value::OwnPid)],
+            &[Check::OwnPid(1), Check::Among(2, &[6, 8])],
+            &[Check::Positive(0), Check::OwnPid(1)],
         ];
         calls.sort_unstable();
         let rules: Vec<Rule> = calls
@@ -344,9 +341,9 @@ proptest! {
             .collect();
         let program = assemble(&rules, TRAP);
         for call in 0..=1201 {
-            for args in [[0; 6], [1, 9, 6, 0, 0, 0], [2, 9, 4, 0, 1 << 32, 0], [3, 0, 4, 0, 1, 0], [1 << 31, 9, 0, 0, 0, 0]] {
+            for args in [[0; 6], [1, 9, 6, 0, 0, 0], [1, 9, 8, 0, 0, 0], [2, 9, 4, 0, 1 << 32, 0], [3, 0, 4, 0, 1, 0], [1 << 31, 9, 0, 0, 0, 0]] {
                 let allowed = rules.iter().filter(|rule| rule.call == call).any(|rule| {
-                    rule.checks.iter().all(|&check| holds(check, args, |value| rule.value(value)))
+                    rule.checks.iter().all(|&check| holds(check, args, rule.held, rule.pid))
                 });
                 let (answer, _) = interpret(&program, OWN_ARCHITECTURE, call, args);
                 prop_assert_eq!(answer, if allowed { ALLOW } else { TRAP }, "call {}", call);

@@ -5,16 +5,18 @@
 //! Whatever happens, no process is left: a dropped [`Master`] ends its whole session, each process by its number.
 
 use std::fs::{self, File};
-use std::io::{ErrorKind, Write};
-use std::net::TcpListener;
-use std::os::fd::AsFd;
+use std::io::{ErrorKind, IoSlice, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
+use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg};
 use nix::unistd::{Group, Pid};
 
 use super::instance::mail_owner;
@@ -295,6 +297,23 @@ pub fn send(mut stream: impl Write + AsFd, request: &[u8]) -> std::io::Result<St
         Ending::Reset => Err(ErrorKind::ConnectionReset.into()),
         Ending::Open | Ending::Unseen => Err(ErrorKind::TimedOut.into()),
     }
+}
+
+/// The client's end of a connection that is accepted as by postscreen(8), and handed on to the service at `path`.
+pub fn handed_over(path: &Path) -> TcpStream {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (accepted, _) = listener.accept().unwrap();
+    let mut service = UnixStream::connect(path).unwrap();
+    let fds = [accepted.as_raw_fd()];
+    let control = [ControlMessage::ScmRights(&fds)];
+    let byte = [IoSlice::new(b"\0")];
+    let raw = service.as_raw_fd();
+    sendmsg::<UnixAddr>(raw, &byte, &control, MsgFlags::empty(), None).unwrap();
+    service
+        .write_all(b"client_address\x00192.0.2.9\0\0")
+        .unwrap();
+    client
 }
 
 /// The queue id in a reply that accepts.

@@ -39,6 +39,12 @@ pub fn drain(output: &OwnedFd) -> Vec<u8> {
 /// A daemon that takes datagrams, and has as many as it takes.
 pub fn deaf_datagram(path: &Path) -> UnixDatagram {
     let daemon = UnixDatagram::bind(path).unwrap();
+    fill_datagram(path);
+    daemon
+}
+
+/// Sends a daemon as many datagrams as it takes.
+pub fn fill_datagram(path: &Path) {
     // Each sender has room of its own; what is full in the end is the daemon's.
     let fill = || {
         let sender = UnixDatagram::unbound().unwrap();
@@ -47,7 +53,6 @@ pub fn deaf_datagram(path: &Path) -> UnixDatagram {
         sender.send(b"x").is_ok()
     };
     while fill() {}
-    daemon
 }
 
 /// A daemon that takes connections, and has as many as may wait for it: itself and they.
