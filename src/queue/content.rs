@@ -2,7 +2,6 @@
 //!
 //! Authority: `tests/spec/qmqp.md`, section 12.
 
-use crate::sys::memory;
 use crate::wire::record::Type;
 
 /// Hands the content, in pieces cut anywhere, to `put` line by line; a line of more than `line_limit` bytes becomes several
@@ -48,7 +47,7 @@ pub fn records(content: &[Vec<u8>], line_limit: usize, mut put: impl FnMut(Type,
 /// for. Nothing where `rest` ends before either.
 fn next_line<'a>(rest: &mut &'a [u8], room: usize) -> Option<(Type, &'a [u8])> {
     let window = rest.get(..=room).unwrap_or(rest);
-    let (kind, end, next) = match memory::position(b'\n', window) {
+    let (kind, end, next) = match line_end(window) {
         Some(end) => (Type::Norm, end, end + 1),
         None if window.len() > room => (Type::Cont, room, room),
         None => return None,
@@ -56,6 +55,24 @@ fn next_line<'a>(rest: &mut &'a [u8], room: usize) -> Option<(Type, &'a [u8])> {
     let line = rest.get(..end)?;
     *rest = rest.get(next..)?;
     Some((kind, line))
+}
+
+/// Bytes that are compared at once: what the compiler makes of that is as fast as the C library's search where lines are as
+/// long as in mail, and half as fast where they have two thousand bytes.
+const BLOCK: usize = 32;
+
+/// Where the first LF is.
+fn line_end(bytes: &[u8]) -> Option<usize> {
+    let mut blocks = bytes.chunks_exact(BLOCK);
+    // Without a way out in the middle of a block.
+    let has_one = |block: &[u8]| {
+        block
+            .iter()
+            .fold(false, |found, &byte| found | (byte == b'\n'))
+    };
+    let whole = blocks.position(has_one).unwrap_or(bytes.len() / BLOCK) * BLOCK;
+    let rest = bytes.get(whole..).unwrap_or_default();
+    Some(whole + rest.iter().position(|&byte| byte == b'\n')?)
 }
 
 fn is_mailbox_line(line: &[u8]) -> bool {
@@ -128,6 +145,13 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_line_ends_at_its_first_lf(bytes in "[ab\n]{0,9}[ab]{0,200}[b\n]{0,9}") {
+            let bytes = bytes.as_bytes();
+            let expected = bytes.iter().position(|&byte| byte == b'\n');
+            prop_assert_eq!(line_end(bytes), expected);
+        }
+
         #[test]
         fn records_joined_are_the_content(content in "[a-z \n]{0,200}", limit in 1usize..30) {
             let mut joined = Vec::new();

@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 
 static EXPIRED: AtomicBool = AtomicBool::new(false);
 static FORBIDDEN: AtomicBool = AtomicBool::new(false);
@@ -28,13 +29,10 @@ extern "C" fn on_alarm(_: libc::c_int) {
 
 /// Installs the handler. Before this an alarm would end the process.
 pub fn init() -> nix::Result<()> {
-    // SAFETY: sigaction is plain numbers and a pointer, for which all zeros is a valid value: no flags, empty mask.
-    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
-    action.sa_sigaction = on_alarm as *const () as libc::sighandler_t;
-    // SAFETY: `action` is live and complete, its handler calls only async-signal-safe functions, and the old action is
-    // not asked for.
-    let status = unsafe { libc::sigaction(libc::SIGALRM, &action, std::ptr::null_mut()) };
-    Errno::result(status).map(drop)
+    let handler = SigHandler::Handler(on_alarm);
+    let action = SigAction::new(handler, SaFlags::empty(), SigSet::empty());
+    // SAFETY: the handler calls only async-signal-safe functions.
+    unsafe { sigaction(Signal::SIGALRM, &action) }.map(drop)
 }
 
 /// Stops an alarm that the launcher has left behind. An error means that the launcher forbids alarm(2), so that no wait

@@ -54,15 +54,22 @@ pub enum Fork {
 /// Becomes two processes. The second one has everything that the first one has, and ends as it sees fit.
 pub fn fork() -> io::Result<Fork> {
     let parent = getpid();
-    // SAFETY: the child may call what it likes only if no other thread held a lock at the fork; the program has one
-    // thread.
-    Ok(match unsafe { nix::unistd::fork() }? {
-        ForkResult::Child => {
-            OWN_ID.store(0, Relaxed);
-            Fork::Child { parent }
-        }
+    Ok(match split()? {
+        ForkResult::Child => Fork::Child { parent },
         ForkResult::Parent { child } => Fork::Parent { child },
     })
+}
+
+/// Becomes two processes, of which each knows its own number.
+fn split() -> nix::Result<ForkResult> {
+    // SAFETY: the child may call what it likes only if no other thread held a lock at the fork; the program has one
+    // thread. (In the tests, which have more, the C library takes care of its own allocator, and the children do what the
+    // tests say.)
+    let result = unsafe { nix::unistd::fork() }?;
+    if result.is_child() {
+        OWN_ID.store(0, Relaxed);
+    }
+    Ok(result)
 }
 
 /// In a child: has it end by SIGTERM when `parent` ends, in whatever way. An error also if that has happened already. To
@@ -76,8 +83,8 @@ pub fn die_with(parent: Pid) -> io::Result<()> {
     }
 }
 
-/// Ends a child at once. Nothing of the program or the C library runs any more, nor do the destructors of libraries that
-/// the parent has loaded: what is to be written has been written, by calls of its own.
+/// Ends the process at once. Nothing of the program or the C library runs any more, nor do the destructors of libraries that
+/// the parent has loaded: what is to be written has been written, by calls of its own. Async-signal-safe.
 pub fn exit(code: u8) -> ! {
     // SAFETY: _exit takes a number and does not return.
     unsafe { libc::_exit(code.into()) }
@@ -117,9 +124,7 @@ pub fn bounded_child(
     work: impl FnOnce() -> Vec<u8>,
 ) -> io::Result<Option<Vec<u8>>> {
     let (answer, question) = pipe2(OFlag::O_CLOEXEC)?;
-    // SAFETY: the child may call what it likes only if no other thread held a lock at the fork; the program has one
-    // thread. (In the tests, which have more, the C library takes care of its own allocator, and `work` is theirs.)
-    match unsafe { nix::unistd::fork() }? {
+    match split()? {
         ForkResult::Child => be_child(limit, &question, work),
         ForkResult::Parent { child } => {
             drop(question);
@@ -166,22 +171,20 @@ fn reap(child: Pid) -> io::Result<WaitStatus> {
 }
 
 /// Ends the child where its frame ends, however that comes about: a panic must not unwind into the copy of the caller.
-struct ExitOnDrop(i32);
+struct ExitOnDrop(u8);
 
 impl Drop for ExitOnDrop {
     fn drop(&mut self) {
-        // SAFETY: _exit takes a number and does not return; nothing of the parent's is flushed or freed by it.
-        unsafe { libc::_exit(self.0) }
+        exit(self.0)
     }
 }
 
 fn be_child(limit: Duration, pipe: &OwnedFd, work: impl FnOnce() -> Vec<u8>) -> ! {
-    let mut exit = ExitOnDrop(1);
-    OWN_ID.store(0, Relaxed);
+    let mut end = ExitOnDrop(1);
     // SAFETY: SIG_DFL is no function of ours, so nothing can be called at a bad moment.
     unsafe { libc::signal(libc::SIGALRM, libc::SIG_DFL) };
-    // SAFETY: this option of prctl takes a number. It can only fail for a number that is no signal.
-    unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+    // It can only fail for a number that is no signal.
+    prctl::set_pdeathsig(Signal::SIGKILL).unwrap_or_default();
     let fuse = limit.saturating_add(FUSE).as_secs();
     nix::unistd::alarm::set(u32::try_from(fuse).unwrap_or(u32::MAX).max(1));
     let answer = work();
@@ -192,8 +195,8 @@ fn be_child(limit: Duration, pipe: &OwnedFd, work: impl FnOnce() -> Vec<u8>) -> 
         };
         rest = rest.get(written..).unwrap_or_default();
     }
-    exit.0 = i32::from(!rest.is_empty());
-    drop(exit);
+    end.0 = u8::from(!rest.is_empty());
+    drop(end);
     std::process::abort()
 }
 

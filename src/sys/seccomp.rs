@@ -7,6 +7,7 @@ use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 use nix::errno::Errno;
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 
 /// One instruction of a filter, in the classic BPF of bpf(4).
 pub type Instruction = libc::sock_filter;
@@ -63,15 +64,10 @@ pub fn report_violations(log: Option<(RawFd, Vec<u8>)>) -> nix::Result<()> {
         }))
     });
     LAST_WORDS.store(words, Ordering::Release);
-
-    // SAFETY: sigaction is plain numbers and a pointer, for which all zeros is a valid value.
-    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
-    action.sa_sigaction = on_violation as *const () as libc::sighandler_t;
-    action.sa_flags = libc::SA_SIGINFO;
-    // SAFETY: `action` is live and complete, its handler has the three arguments of SA_SIGINFO and calls only
-    // async-signal-safe functions, and the old action is not asked for.
-    let status = unsafe { libc::sigaction(libc::SIGSYS, &action, ptr::null_mut()) };
-    Errno::result(status).map(drop)
+    let handler = SigHandler::SigAction(on_violation);
+    let action = SigAction::new(handler, SaFlags::SA_SIGINFO, SigSet::empty());
+    // SAFETY: the handler calls only async-signal-safe functions.
+    unsafe { sigaction(Signal::SIGSYS, &action) }.map(drop)
 }
 
 extern "C" fn on_violation(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
@@ -97,8 +93,7 @@ extern "C" fn on_violation(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut l
         unsafe { libc::write(words.log, line.bytes.as_ptr().cast(), line.length) };
     }
     super::unfinished::remove();
-    // SAFETY: _exit is async-signal-safe and takes a number.
-    unsafe { libc::_exit(1) }
+    super::child::exit(1)
 }
 
 /// A line put together without allocating.

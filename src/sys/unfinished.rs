@@ -11,13 +11,16 @@
 
 use std::ffi::CStr;
 use std::io;
-use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::atomic::{AtomicI32, AtomicU8, Ordering::SeqCst};
 
 use nix::errno::Errno;
-use nix::sys::signal::{SigSet, SigmaskHow, Signal, raise};
+use nix::sys::signal::{
+    SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, raise, sigaction,
+};
 use nix::unistd::{UnlinkatFlags, getpid, unlinkat};
+
+use super::child::exit;
 
 /// The signals that end a process from outside, or from inside where it panics (SIGABRT) or uses up its time on the
 /// processor (SIGXCPU).
@@ -33,7 +36,7 @@ const SIGNALS: [Signal; 5] = [
 const NAME_LIMIT: usize = 63;
 
 /// What a shell adds to the number of a signal for the exit status of a process that died of it.
-const DIED_OF: libc::c_int = 128;
+const DIED_OF: u8 = 128;
 
 /// The process that has to remove the file, 0 where there is none. A fork has a copy of all this, and must leave the file
 /// alone.
@@ -45,24 +48,14 @@ static NAME: [AtomicU8; NAME_LIMIT + 1] = [const { AtomicU8::new(0) }; NAME_LIMI
 /// Installs the handler. A signal that the launcher had ignored (SIGINT, by a shell that starts something in the
 /// background) stays ignored, and removes nothing.
 pub fn catch() -> io::Result<()> {
-    // SAFETY: sigaction is plain numbers and a pointer, for which all zeros is a valid value: an empty mask.
-    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
-    action.sa_sigaction = on_end as *const () as libc::sighandler_t;
-    action.sa_mask = *all().as_ref();
     // The second time the signal is the end.
-    action.sa_flags = libc::SA_RESETHAND;
+    let action = SigAction::new(SigHandler::Handler(on_end), SaFlags::SA_RESETHAND, all());
     for signal in SIGNALS {
-        let mut before = MaybeUninit::<libc::sigaction>::uninit();
-        // SAFETY: `action` is live and complete, its handler calls only async-signal-safe functions, and there is room for
-        // the old action.
-        let status = unsafe { libc::sigaction(signal as i32, &action, before.as_mut_ptr()) };
-        Errno::result(status)?;
-        // SAFETY: sigaction has succeeded, and so has filled it.
-        let before = unsafe { before.assume_init() };
-        if before.sa_sigaction == libc::SIG_IGN {
-            // SAFETY: `before` is live and complete; to ignore a signal runs no code. The old action is not asked for.
-            let status = unsafe { libc::sigaction(signal as i32, &before, std::ptr::null_mut()) };
-            Errno::result(status)?;
+        // SAFETY: the handler calls only async-signal-safe functions.
+        let before = unsafe { sigaction(signal, &action) }?;
+        if matches!(before.handler(), SigHandler::SigIgn) {
+            // SAFETY: to ignore a signal runs no code.
+            unsafe { sigaction(signal, &before) }?;
         }
     }
     Ok(())
@@ -134,8 +127,7 @@ extern "C" fn on_end(signal: libc::c_int) {
     }
     SigSet::empty().thread_set_mask().unwrap_or_default();
     // Only the first process of a container is still here: no default action ends that.
-    // SAFETY: _exit is async-signal-safe and takes a number.
-    unsafe { libc::_exit(DIED_OF + signal) }
+    exit(u8::try_from(signal).map_or(u8::MAX, |signal| DIED_OF.saturating_add(signal)))
 }
 
 #[cfg(test)]
@@ -143,11 +135,11 @@ mod tests {
     use std::fs::{self, File};
     use std::os::fd::OwnedFd;
 
-    use nix::sys::signal::{SigHandler, signal};
+    use nix::sys::signal::signal;
     use nix::sys::wait::{WaitStatus, waitpid};
 
     use super::*;
-    use crate::sys::child::{Fork, exit, fork};
+    use crate::sys::child::{Fork, fork};
 
     const NAME: &str = "unfinished";
 
