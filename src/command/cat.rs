@@ -7,7 +7,7 @@ use std::path::Path;
 
 use crate::exit::{EX_FATAL, EX_OK};
 use crate::log;
-use crate::sys::time;
+use crate::sys::time::{self, Moment};
 use crate::wire::record;
 
 use super::help::tell;
@@ -92,7 +92,7 @@ fn write_time(out: &mut impl Write, name: &str, data: &[u8]) -> io::Result<()> {
     let Some(secs) = number(secs).and_then(|secs| i64::try_from(secs).ok()) else {
         return write_line(out, &[name.as_bytes(), b": ", data]);
     };
-    let at = time::local(secs);
+    let at = Moment { secs, usecs: 0 }.local();
     let weekday = time::WEEKDAYS.get(at.weekday).unwrap_or(&"Sun");
     let month = time::MONTHS.get(at.month).unwrap_or(&"Jan");
     writeln!(

@@ -26,7 +26,7 @@ use nix::errno::Errno;
 use syslog::{LogFormat, Logger, Severity};
 
 use crate::sys::child::own_id;
-use crate::sys::time;
+use crate::sys::time::{self, Moment};
 
 use way::{Socket, Way, write_line};
 
@@ -349,8 +349,7 @@ struct Rfc3164 {
 
 impl Rfc3164 {
     fn line(&self, severity: Severity, tag: &str, message: &str) -> String {
-        let (secs, _) = time::now();
-        let now = time::local(secs);
+        let now = Moment::now().local();
         format!(
             "<{}>{} {:>2} {:02}:{:02}:{:02} {tag}[{}]: {message}",
             self.facility * 8 + severity as u32,
@@ -404,8 +403,7 @@ fn postlog_line(destination: &Destination, tag: &str, message: &str) -> String {
         Destination::Postlog { host, .. } => host,
         Destination::Syslog { .. } | Destination::Stderr | Destination::Kept => "",
     };
-    let (secs, _) = time::now();
-    let now = time::local(secs);
+    let now = Moment::now().local();
     format!(
         "{} {:02} {:02}:{:02}:{:02} {host} {tag}[{}]: {message}",
         time::MONTHS[now.month],

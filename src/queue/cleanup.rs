@@ -119,8 +119,7 @@ pub(super) fn begin_message<'a, S: Write>(
     attr::put(&mut preamble, "flags", &flags.to_string());
     attr::put_end(&mut preamble);
     let mut out = Writer::new(stream, preamble);
-    let (secs, usecs) = origin.arrival;
-    out.put(Type::Time, &[format!("{secs} {usecs}").as_bytes()]);
+    out.put(Type::Time, &[origin.arrival.to_string().as_bytes()]);
     if !settings.content_filter.is_empty() {
         out.put(Type::Filt, &[&settings.content_filter]);
     }

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 
-use super::file::{self, Incoming};
+use super::file::{self, Incoming, Named};
 use super::{Method, Origin, Queue, Unavailable, cleanup};
 
 /// A message for the cleanup at the other end of `stream`.
@@ -32,12 +32,10 @@ pub fn file<'a>(
     let Method::File(settings) = method else {
         return Err(Unavailable);
     };
-    let incoming = Incoming::made(file, directory, limit);
-    let named = (incoming, "4F1".to_owned());
-    Ok(Box::new(file::begin_message(
-        settings,
-        origin,
-        named,
-        origin.arrival,
-    )))
+    let named = Named {
+        file: Incoming::made(file, directory, limit),
+        queue_id: "4F1".to_owned(),
+        created: origin.arrival,
+    };
+    Ok(Box::new(file::begin_message(settings, origin, named)))
 }

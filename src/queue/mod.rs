@@ -22,6 +22,7 @@ use crate::config::{self, Config, QueueMethod};
 use crate::jail::Need;
 use crate::log::Shown;
 use crate::peer::Peer;
+use crate::sys::time::Moment;
 use crate::wire::address;
 use crate::wire::verp::Sender;
 
@@ -31,8 +32,8 @@ pub struct Origin<'a> {
     pub peer: &'a Peer,
     /// `NAME[ADDR]`, with the port where qmqpd_client_port_logging says so.
     pub namaddr: &'a str,
-    /// Seconds and microseconds since the epoch at which the client connected.
-    pub arrival: (i64, u32),
+    /// When the client connected.
+    pub arrival: Moment,
 }
 
 /// Where messages can be opened.

@@ -235,7 +235,7 @@ fn verdict(code: i32) -> Verdict {
 
 /// The Received: header in qmail's manner: no id, which there is none of yet, and the time in Greenwich.
 fn received(origin: &Origin<'_>, myhostname: &str) -> String {
-    let at = time::utc(origin.arrival.0);
+    let at = origin.arrival.utc();
     let month = time::MONTHS.get(at.month).unwrap_or(&"Jan");
     format!(
         "Received: from {} ({})\n  by {myhostname} with QMQP; {} {month} {} {:02}:{:02}:{:02} -0000\n",

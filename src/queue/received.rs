@@ -26,7 +26,7 @@ impl Received<'_> {
         let mut by = format!("\tby {} (", self.myhostname).into_bytes();
         by.extend_from_slice(self.mail_name);
         by.extend_from_slice(b") with QMQP");
-        let date = date(&time::local(self.origin.arrival.0));
+        let date = date(&self.origin.arrival.local());
         let last = match self.only_recipient {
             Some(recipient) => {
                 by.extend_from_slice(format!(" id {}", self.queue_id).as_bytes());

@@ -14,7 +14,8 @@ use crate::queue::Method;
 use crate::session::{
     Client, Lists, Outcome, Session, SessionSettings, enter_queue_directory, try_queue_directory,
 };
-use crate::sys::{alarm, inherit, time};
+use crate::sys::time::Moment;
+use crate::sys::{alarm, inherit};
 
 /// Who made the connection that is on descriptor 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -150,7 +151,7 @@ impl<'a> Server<'a> {
             )));
         }
         alarm::limit_process(self.daemon_timeout);
-        let arrival = time::now();
+        let arrival = Moment::now();
         if self.asks_programs(options) {
             let addr = peer::address_of(inherit::client_input(), &self.ask);
             self.lists.begin(addr.as_deref(), &|| self.program_owner());

@@ -23,6 +23,7 @@ use crate::lookup::Listing;
 use crate::peer::Peer;
 use crate::queue::{Committed, Open, Origin};
 use crate::sys::alarm;
+use crate::sys::time::Moment;
 use crate::wire::netstring::{self, Seen};
 use crate::wire::qmqp::{self, Limits, Request};
 use crate::wire::verp::{self, Sender};
@@ -68,8 +69,8 @@ pub struct Session<'a> {
     pub lists: &'a Lists,
     pub method: &'a dyn Open,
     pub peer: &'a Peer,
-    /// When the client connected, in seconds and microseconds since the epoch.
-    pub arrival: (i64, u32),
+    /// When the client connected.
+    pub arrival: Moment,
     /// Gives up all rights but the needed ones; called once, before the first byte of the client is parsed.
     pub confine: &'a dyn Fn(&[Need<'_>]) -> Result<(), jail::Error>,
 }

@@ -1,9 +1,11 @@
 //! Local time, as the C library's zone rules have it.
 //!
-//! `init` reads the zone file, and must come before a chroot or a filter of system calls; `local` then works in both.
+//! `init` reads the zone file, and must come before a chroot or a filter of system calls; [`Moment::local`]
+//! then works in both.
 
 use std::ffi::CStr;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::fmt::{self, Display};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 unsafe extern "C" {
     fn tzset();
@@ -14,6 +16,42 @@ pub const MONTHS: [&str; 12] = [
     "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
 ];
 pub const WEEKDAYS: [&str; 7] = ["Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"];
+
+/// A moment of the system's clock, since the epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Moment {
+    pub secs: i64,
+    pub usecs: u32,
+}
+
+/// Seconds and microseconds, as a queue file has them.
+impl Display for Moment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.secs, self.usecs)
+    }
+}
+
+impl Moment {
+    /// This moment; a clock set before the epoch counts as the epoch.
+    pub fn now() -> Moment {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH);
+        let since = since.unwrap_or(Duration::ZERO);
+        Moment {
+            secs: i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
+            usecs: since.subsec_micros(),
+        }
+    }
+
+    /// Breaks the moment down in the zone loaded by [`init`], touching no file.
+    pub fn local(self) -> LocalTime {
+        broken_down(self.secs, libc::localtime_r)
+    }
+
+    /// Breaks the moment down as a clock in Greenwich has it.
+    pub fn utc(self) -> LocalTime {
+        broken_down(self.secs, libc::gmtime_r)
+    }
+}
 
 /// A moment broken down in some zone.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,16 +76,6 @@ pub struct LocalTime {
 pub fn init() {
     // SAFETY: tzset reads the environment, and no other thread exists that could be changing it.
     unsafe { tzset() }
-}
-
-/// Breaks `secs` since the epoch down in the zone loaded by [`init`], touching no file.
-pub fn local(secs: i64) -> LocalTime {
-    broken_down(secs, libc::localtime_r)
-}
-
-/// Breaks `secs` since the epoch down as a clock in Greenwich has them.
-pub fn utc(secs: i64) -> LocalTime {
-    broken_down(secs, libc::gmtime_r)
 }
 
 /// localtime_r and gmtime_r have this form, and take two pointers to live values.
@@ -91,16 +119,5 @@ fn broken_down(secs: i64, convert: Convert) -> LocalTime {
         second: tm.tm_sec,
         offset_secs: tm.tm_gmtoff,
         zone,
-    }
-}
-
-/// Seconds and microseconds since the epoch; a clock set before it counts as the epoch.
-pub fn now() -> (i64, u32) {
-    match SystemTime::now().duration_since(UNIX_EPOCH) {
-        Ok(since) => (
-            i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
-            since.subsec_micros(),
-        ),
-        Err(_) => (0, 0),
     }
 }

@@ -6,6 +6,8 @@
 
 use std::borrow::Cow;
 
+use crate::sys::time::Moment;
+
 /// Digits without vowels, so that no id is a word. Inodes are written in base 51: `z` ends the time.
 const DIGITS: &[u8; 52] = b"0123456789BCDFGHJKLMNPQRSTVWXYZbcdfghjklmnpqrstvwxyz";
 const TIME_BASE: u64 = 52;
@@ -24,8 +26,9 @@ pub struct Id {
 }
 
 impl Id {
-    /// The id that enable_long_queue_ids (`long`) asks for, of the file `inode` at this time since the epoch.
-    pub fn new((secs, usecs): (i64, u32), inode: u64, long: bool) -> Id {
+    /// The id that enable_long_queue_ids (`long`) asks for, of the file `inode` at this moment.
+    pub fn new(at: Moment, inode: u64, long: bool) -> Id {
+        let Moment { secs, usecs } = at;
         let text = if long {
             let mut text = in_base(TIME_BASE, u64::try_from(secs).unwrap_or(0), SECS_WIDTH);
             text.push_str(&in_base(TIME_BASE, u64::from(usecs), USECS_WIDTH));
@@ -97,14 +100,15 @@ mod tests {
                 "4jXVpn75plzDQqwN1",
             ),
         ] {
-            assert_eq!(Id::new((secs, usecs), inode, false).text, short);
-            assert_eq!(Id::new((secs, usecs), inode, true).text, long);
+            assert_eq!(Id::new(Moment { secs, usecs }, inode, false).text, short);
+            assert_eq!(Id::new(Moment { secs, usecs }, inode, true).text, long);
         }
     }
 
     #[test]
     fn a_file_is_as_deep_as_its_queue() {
-        let at = (1_795_355_473, 257_069);
+        let (secs, usecs) = (1_795_355_473, 257_069);
+        let at = Moment { secs, usecs };
         let (short, long) = (Id::new(at, INODE, false), Id::new(at, INODE, true));
         assert_eq!(short.path(0), "3EC2D9987A7");
         assert_eq!(short.path(1), "3/3EC2D9987A7");
@@ -120,8 +124,9 @@ mod tests {
             secs in 0i64..1 << 40, usecs in 0u32..1_000_000, inode: u64
         ) {
             let is_long = |id: Id| id.text.rfind('z').is_some_and(|at| at >= 10);
-            prop_assert!(is_long(Id::new((secs, usecs), inode, true)));
-            prop_assert!(!is_long(Id::new((secs, usecs), inode, false)));
+            let at = Moment { secs, usecs };
+            prop_assert!(is_long(Id::new(at, inode, true)));
+            prop_assert!(!is_long(Id::new(at, inode, false)));
         }
     }
 }

@@ -19,7 +19,8 @@ use nix::unistd::{UnlinkatFlags, fsync, unlink, unlinkat};
 
 use crate::log;
 use crate::sys::child::own_id;
-use crate::sys::{time, unfinished};
+use crate::sys::time::Moment;
+use crate::sys::unfinished;
 
 use super::id::Id;
 use super::rights::{self, Fault};
@@ -115,10 +116,19 @@ pub struct Incoming {
     is_mail: bool,
 }
 
-/// Makes a file. Its id has the time that is returned as well.
+/// A file that has its name.
+#[derive(Debug)]
+pub struct Named {
+    pub file: Incoming,
+    pub queue_id: String,
+    /// The time that the id is made of.
+    pub created: Moment,
+}
+
+/// Makes a file.
 ///
 /// Unlike Postfix, which tries for ever: a client is waiting, and can come back (`tests/spec/differences.md`, 29).
-pub fn create(settings: &Settings) -> Result<(Incoming, Id, (i64, u32)), Error> {
+pub fn create(settings: &Settings) -> Result<Named, Error> {
     let above = stat(".").map_err(at("stat", "."))?;
     rights::judge_queue_directory(&above).map_err(|fault| settings.refuse(&fault))?;
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
@@ -131,15 +141,20 @@ pub fn create(settings: &Settings) -> Result<(Incoming, Id, (i64, u32)), Error> 
     let inode = fstat(&file.file).map_err(at("fstat", &file.path))?.st_ino;
     let depth = settings.depth(INCOMING);
     for _ in 0..TRIES {
-        let now = time::now();
-        let id = Id::new(now, inode, settings.enable_long_queue_ids);
+        let created = Moment::now();
+        let id = Id::new(created, inode, settings.enable_long_queue_ids);
         match file.rename(&id.path(depth)) {
             Ok(()) => {
                 file.enter_subdirectory(flags, settings)?;
                 unfinished::arm(&held, file.directory(), &file.name)
                     .map_err(in_step("remember"))?;
                 remove_leftovers(settings, &id);
-                return Ok((file, id, now));
+                let queue_id = id.text;
+                return Ok(Named {
+                    file,
+                    queue_id,
+                    created,
+                });
             }
             // The name is a directory, or belongs to somebody else: a later time makes another one.
             Err(Errno::EPERM | Errno::EISDIR) => {}
@@ -176,7 +191,7 @@ fn create_temporary(incoming: OwnedFd, settings: &Settings) -> Result<Incoming, 
     let mode = Mode::S_IRUSR | Mode::S_IWUSR;
     let mut tries = 0;
     loop {
-        let name = format!("{}.{}", time::now().1, own_id());
+        let name = format!("{}.{}", Moment::now().usecs, own_id());
         tries += 1;
         match openat(&incoming, name.as_str(), flags, mode) {
             Ok(fd) => {

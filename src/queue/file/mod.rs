@@ -23,7 +23,8 @@ use std::time::Duration;
 use crate::config::{self, Config};
 use crate::jail::Need;
 use crate::log;
-use crate::sys::{socket, time};
+use crate::sys::socket;
+use crate::sys::time::Moment;
 use crate::wire::address;
 use crate::wire::record::{self, DATA_LIMIT, Type, Writer};
 use crate::wire::verp::Sender;
@@ -31,7 +32,7 @@ use crate::wire::verp::Sender;
 use super::received::{self, Received};
 use super::{AfterReply, Committed, Origin, Queue, Unavailable, Verdict, content};
 
-pub(super) use incoming::Incoming;
+pub(super) use incoming::{Incoming, Named};
 
 /// How long the queue manager may take to hear of a message. It finds it by itself within minutes.
 const WAKE_LIMIT: Duration = Duration::from_secs(2);
@@ -116,7 +117,7 @@ pub struct QueueFile<'a> {
     origin: &'a Origin<'a>,
     queue_id: String,
     /// When the file got its name, which is the time in Message-Id.
-    created: (i64, u32),
+    created: Moment,
     out: Writer<Incoming>,
     /// Not connected. None where there is no socket to be had: the queue manager finds the message by itself.
     trigger: Option<OwnedFd>,
@@ -148,7 +149,7 @@ pub fn open<'a>(
     origin: &'a Origin<'a>,
 ) -> Result<QueueFile<'a>, Unavailable> {
     match incoming::create(&settings.incoming) {
-        Ok((file, id, created)) => Ok(begin_message(settings, origin, (file, id.text), created)),
+        Ok(named) => Ok(begin_message(settings, origin, named)),
         Err(error) => {
             log::warning(format_args!("{error}"));
             Err(Unavailable)
@@ -160,17 +161,17 @@ pub fn open<'a>(
 pub(super) fn begin_message<'a>(
     settings: &'a Settings,
     origin: &'a Origin<'a>,
-    (file, queue_id): (Incoming, String),
-    created: (i64, u32),
+    Named {
+        file,
+        queue_id,
+        created,
+    }: Named,
 ) -> QueueFile<'a> {
     let mut out = Writer::new(file, Vec::with_capacity(4096));
     out.put(Type::Size, &[size_record([0; 6]).as_bytes()]);
-    let (secs, usecs) = origin.arrival;
-    out.put(Type::Time, &[format!("{secs} {usecs}").as_bytes()]);
-    out.put(
-        Type::Attr,
-        &[format!("create_time={}", created.0).as_bytes()],
-    );
+    out.put(Type::Time, &[origin.arrival.to_string().as_bytes()]);
+    let create_time = format!("create_time={}", created.secs);
+    out.put(Type::Attr, &[create_time.as_bytes()]);
     if !settings.content_filter.is_empty() {
         out.put(Type::Filt, &[&settings.content_filter]);
     }
@@ -302,7 +303,7 @@ impl QueueFile<'_> {
             return;
         }
         let delay = i64::try_from(delay.as_secs()).unwrap_or(i64::MAX);
-        let at = self.origin.arrival.0.saturating_add(delay);
+        let at = self.origin.arrival.secs.saturating_add(delay);
         self.out.put(Type::Warn, &[format!("{at:15}").as_bytes()]);
     }
 
@@ -342,7 +343,7 @@ impl QueueFile<'_> {
         let message_id = if self.settings.incoming.enable_long_queue_ids {
             format!("<{id}@{host}>")
         } else {
-            let at = time::utc(self.created.0);
+            let at = self.created.utc();
             format!(
                 "<{}{:02}{:02}{:02}{:02}{:02}.{id}@{host}>",
                 at.year,
@@ -355,7 +356,7 @@ impl QueueFile<'_> {
         };
         header::Missing {
             message_id,
-            date: received::date(&time::local(self.origin.arrival.0)),
+            date: received::date(&self.origin.arrival.local()),
             from: if self.sender.is_empty() {
                 MAILER_DAEMON.to_vec()
             } else {

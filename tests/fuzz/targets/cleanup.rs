@@ -7,6 +7,7 @@ use std::io::{self, Read, Write};
 use std::rc::Rc;
 
 use crate::queue::{Method, Origin, Verdict, in_memory};
+use crate::sys::time::Moment;
 
 use super::input::Input;
 use super::message::Message;
@@ -42,7 +43,10 @@ fn check(other: Other<'_>, message: &Message) {
     let origin = Origin {
         peer: &client(),
         namaddr: "client.example[192.0.2.1]",
-        arrival: (1_700_000_000, 7),
+        arrival: Moment {
+            secs: 1_700_000_000,
+            usecs: 7,
+        },
     };
     let (status, greeting) = (other.status, other.greeting);
     let (heard, breaks_at) = (Rc::clone(&other.heard), other.breaks_at);

@@ -14,6 +14,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use crate::command::cat::cat;
 use crate::queue::{Method, Origin, Verdict, in_memory};
+use crate::sys::time::Moment;
 
 use super::input::Input;
 use super::message::Message;
@@ -89,7 +90,10 @@ fn check(choices: Choices, limit: Option<u64>, message: &Message) {
     let origin = Origin {
         peer: &client(),
         namaddr: "client.example[192.0.2.1]",
-        arrival: (1_700_000_000, 7),
+        arrival: Moment {
+            secs: 1_700_000_000,
+            usecs: 7,
+        },
     };
     let file = File::from(memfd_create(c"queue-file", MFdFlags::MFD_CLOEXEC).unwrap());
     file.set_permissions(PermissionsExt::from_mode(0o600))

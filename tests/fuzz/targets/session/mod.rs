@@ -9,6 +9,7 @@ use crate::jail;
 use crate::lookup::{MatchList, parent_style};
 use crate::queue::Verdict;
 use crate::session::{Client, Lists, Outcome, Session, SessionSettings};
+use crate::sys::time::Moment;
 use crate::wire::netstring::encode;
 use crate::wire::qmqp::Limits;
 use crate::wire::verp;
@@ -59,7 +60,7 @@ fn run(world: &World) -> Outcome {
         },
         method: world,
         peer: &client(),
-        arrival: (0, 0),
+        arrival: Moment { secs: 0, usecs: 0 },
         confine: &|_| {
             world.note(Event::Confined);
             if world.0.plan.is_confined {
