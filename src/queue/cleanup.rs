@@ -45,7 +45,7 @@ mod flag {
 
 /// What main.cf says about the conversation.
 #[derive(Debug)]
-pub struct Settings {
+pub struct CleanupSettings {
     /// Relative to queue_directory, also where that is the root: `public/cleanup`.
     socket: PathBuf,
     ipc_timeout: Duration,
@@ -57,10 +57,10 @@ pub struct Settings {
     mail_name: Vec<u8>,
 }
 
-impl Settings {
-    pub fn from_config(config: &Config) -> Result<Settings, config::Error> {
+impl CleanupSettings {
+    pub fn from_config(config: &Config) -> Result<CleanupSettings, config::Error> {
         let line_length_limit = config.line_length_limit()? as usize;
-        Ok(Settings {
+        Ok(CleanupSettings {
             socket: Path::new("public").join(config.cleanup_service_name()?),
             ipc_timeout: config.ipc_timeout()?,
             myhostname: config.myhostname()?,
@@ -78,7 +78,7 @@ const HEADER_ROOM: usize = 16;
 
 /// A message for cleanup.
 pub struct Cleanup<'a, S = Conversation> {
-    settings: &'a Settings,
+    settings: &'a CleanupSettings,
     origin: &'a Origin<'a>,
     flags: u32,
     /// Nothing until cleanup has said it.
@@ -91,14 +91,14 @@ pub struct Cleanup<'a, S = Conversation> {
 }
 
 /// Connects, and begins the message. That cleanup then takes its time to say the queue id keeps nobody from being confined.
-pub fn open<'a>(
-    settings: &'a Settings,
+pub fn connect<'a>(
+    settings: &'a CleanupSettings,
     origin: &'a Origin<'a>,
 ) -> Result<Cleanup<'a>, Unavailable> {
     let flags = flags(settings);
     let begin = Instant::now();
     let stream = Bounded {
-        fd: connect(&settings.socket)?,
+        fd: connect_socket(&settings.socket)?,
         limit: settings.ipc_timeout,
     };
     let conversation = Conversation {
@@ -110,7 +110,7 @@ pub fn open<'a>(
 
 /// Prepares the records that come before the sender.
 pub(super) fn begin_message<'a, S: Write>(
-    settings: &'a Settings,
+    settings: &'a CleanupSettings,
     origin: &'a Origin<'a>,
     stream: S,
     flags: u32,
@@ -245,7 +245,7 @@ impl<S: Write> Cleanup<'_, S> {
 }
 
 /// What cleanup is asked to do with the message.
-pub(super) fn flags(settings: &Settings) -> u32 {
+pub(super) fn flags(settings: &CleanupSettings) -> u32 {
     let mut flags = flag::FILTER | flag::BCC_OK | flag::MAP_OK | flag::MILTER;
     log_flags("before", flags);
     let overrides = settings.receive_override_options;
@@ -293,7 +293,7 @@ fn socket_name(path: &Path) -> String {
     format!("{} socket", path.display())
 }
 
-fn connect(path: &Path) -> Result<OwnedFd, Unavailable> {
+fn connect_socket(path: &Path) -> Result<OwnedFd, Unavailable> {
     log::debug(1, format_args!("connect to subsystem {}", path.display()));
     let begin = Instant::now();
     for attempt in 1.. {

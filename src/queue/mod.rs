@@ -26,6 +26,10 @@ use crate::sys::time::Moment;
 use crate::wire::address;
 use crate::wire::verp::Sender;
 
+use cleanup::CleanupSettings;
+use file::FileSettings;
+use qmail::QmailSettings;
+
 /// Where a message comes from and when it came.
 #[derive(Debug)]
 pub struct Origin<'a> {
@@ -114,22 +118,22 @@ pub struct Unavailable;
 /// The queue that qmqpd_queue_method names, with those of its parameters that are wrong or right for every message.
 #[derive(Debug)]
 pub enum Method {
-    Cleanup(cleanup::Settings),
-    File(Box<file::Settings>),
-    Qmail(qmail::Settings),
+    Cleanup(CleanupSettings),
+    File(Box<FileSettings>),
+    Qmail(QmailSettings),
 }
 
 impl Method {
     /// Evaluates qmqpd_queue_method and what the method needs.
     pub fn from_config(config: &Config) -> Result<Method, config::Error> {
         match config.qmqpd_queue_method()? {
-            QueueMethod::Cleanup => Ok(Method::Cleanup(cleanup::Settings::from_config(config)?)),
+            QueueMethod::Cleanup => Ok(Method::Cleanup(CleanupSettings::from_config(config)?)),
             QueueMethod::File => {
-                let settings = file::Settings::from_config(config)?;
+                let settings = FileSettings::from_config(config)?;
                 Ok(Method::File(Box::new(settings)))
             }
             QueueMethod::Qmail(program) => {
-                let settings = qmail::Settings::from_config(config, program)?;
+                let settings = QmailSettings::from_config(config, program)?;
                 Ok(Method::Qmail(settings))
             }
         }
@@ -158,9 +162,9 @@ impl Method {
 impl Open for Method {
     fn open<'a>(&'a self, origin: &'a Origin<'a>) -> Result<Box<dyn Queue + 'a>, Unavailable> {
         match self {
-            Method::Cleanup(settings) => Ok(Box::new(cleanup::open(settings, origin)?)),
-            Method::File(settings) => Ok(Box::new(file::open(settings, origin)?)),
-            Method::Qmail(settings) => Ok(Box::new(qmail::open(settings, origin)?)),
+            Method::Cleanup(settings) => Ok(Box::new(cleanup::connect(settings, origin)?)),
+            Method::File(settings) => Ok(Box::new(file::create(settings, origin)?)),
+            Method::Qmail(settings) => Ok(Box::new(qmail::start(settings, origin)?)),
         }
     }
 }

@@ -32,15 +32,15 @@ const WRITE_SIZE: usize = 64 * 1024;
 
 /// What main.cf says about the program.
 #[derive(Debug)]
-pub struct Settings {
+pub struct QmailSettings {
     program: PathBuf,
     ipc_timeout: Duration,
     myhostname: String,
 }
 
-impl Settings {
-    pub fn from_config(config: &Config, program: PathBuf) -> Result<Settings, config::Error> {
-        Ok(Settings {
+impl QmailSettings {
+    pub fn from_config(config: &Config, program: PathBuf) -> Result<QmailSettings, config::Error> {
+        Ok(QmailSettings {
             program,
             ipc_timeout: config.ipc_timeout()?,
             myhostname: config.myhostname()?,
@@ -50,7 +50,7 @@ impl Settings {
 
 /// A message that a program is reading.
 pub struct Qmail<'a> {
-    settings: &'a Settings,
+    settings: &'a QmailSettings,
     queue_id: String,
     pid: Pid,
     /// Until its end.
@@ -66,7 +66,10 @@ pub struct Qmail<'a> {
 }
 
 /// Starts the program, and writes our header.
-pub fn open<'a>(settings: &'a Settings, origin: &Origin<'_>) -> Result<Qmail<'a>, Unavailable> {
+pub fn start<'a>(
+    settings: &'a QmailSettings,
+    origin: &Origin<'_>,
+) -> Result<Qmail<'a>, Unavailable> {
     let unavailable = |why: &dyn std::fmt::Display| {
         log::warning(format_args!("{}: {why}", settings.program.display()));
         Unavailable

@@ -12,7 +12,7 @@ const MESSAGE_ID_LIMIT: usize = 10;
 
 /// What main.cf says about content.
 #[derive(Debug)]
-pub struct Settings {
+pub struct HeaderSettings {
     pub message_drop_headers: Vec<String>,
     /// In bytes; what goes beyond it is cut off.
     pub header_size_limit: usize,
@@ -107,7 +107,7 @@ const MIME: [&str; 6] = [
 
 /// The content on its way to `put`.
 pub struct Content<'a, P> {
-    settings: &'a Settings,
+    settings: &'a HeaderSettings,
     missing: Missing,
     put: P,
     /// The header that is being read, its lines joined by LF. Empty before the first and in the body.
@@ -119,7 +119,7 @@ pub struct Content<'a, P> {
 }
 
 impl<'a, P: FnMut(Type, &[&[u8]])> Content<'a, P> {
-    pub fn new(settings: &'a Settings, missing: Missing, put: P) -> Self {
+    pub fn new(settings: &'a HeaderSettings, missing: Missing, put: P) -> Self {
         Content {
             settings,
             missing,
@@ -148,7 +148,7 @@ impl<'a, P: FnMut(Type, &[&[u8]])> Content<'a, P> {
     }
 
     /// Ends the content, and says what was in it.
-    pub fn finish(mut self) -> Found {
+    pub fn end(mut self) -> Found {
         if !self.in_body {
             self.end_headers();
         } else if self.unfinished {
@@ -294,7 +294,7 @@ impl<'a, P: FnMut(Type, &[&[u8]])> Content<'a, P> {
     }
 }
 
-impl Settings {
+impl HeaderSettings {
     fn drops(&self, name: &str) -> bool {
         let listed = |other: &String| other.eq_ignore_ascii_case(name);
         self.message_drop_headers.iter().any(listed) && !MIME.contains(&name)
@@ -321,8 +321,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn settings() -> Settings {
-        Settings {
+    fn settings() -> HeaderSettings {
+        HeaderSettings {
             message_drop_headers: ["bcc", "content-length", "resent-bcc", "return-path"]
                 .map(str::to_owned)
                 .to_vec(),
@@ -335,7 +335,7 @@ mod tests {
     }
 
     /// `N(..)` and `L(..)` as they come out, added headers in lower case.
-    fn edited(settings: &Settings, records: &[(Type, &[u8])]) -> (String, Found) {
+    fn edited(settings: &HeaderSettings, records: &[(Type, &[u8])]) -> (String, Found) {
         let missing = Missing {
             message_id: "<m>".to_owned(),
             date: "d".to_owned(),
@@ -353,12 +353,12 @@ mod tests {
         for (kind, data) in records {
             content.record(*kind, data);
         }
-        let found = content.finish();
+        let found = content.end();
         (out, found)
     }
 
     /// The same for lines, the last of which has no end if it ends in `\`.
-    fn lines(settings: &Settings, text: &str) -> (String, Found) {
+    fn lines(settings: &HeaderSettings, text: &str) -> (String, Found) {
         let records: Vec<(Type, &[u8])> = text
             .split('|')
             .map(|line| match line.strip_suffix('\\') {

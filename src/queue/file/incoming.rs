@@ -27,7 +27,7 @@ use super::rights::{self, Fault};
 
 /// What main.cf says about the file.
 #[derive(Debug)]
-pub struct Settings {
+pub struct PlaceSettings {
     /// The working directory, for people.
     pub queue_directory: PathBuf,
     pub enable_long_queue_ids: bool,
@@ -128,7 +128,7 @@ pub struct Named {
 /// Makes a file.
 ///
 /// Unlike Postfix, which tries for ever: a client is waiting, and can come back (`tests/spec/differences.md`, 29).
-pub fn create(settings: &Settings) -> Result<Named, Error> {
+pub fn create(settings: &PlaceSettings) -> Result<Named, Error> {
     let above = stat(".").map_err(at("stat", "."))?;
     rights::judge_queue_directory(&above).map_err(|fault| settings.refuse(&fault))?;
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
@@ -165,7 +165,7 @@ pub fn create(settings: &Settings) -> Result<Named, Error> {
 }
 
 /// The queue manager must be able to take the file, and the disk to hold it.
-fn check_directory(incoming: &OwnedFd, settings: &Settings) -> Result<(), Error> {
+fn check_directory(incoming: &OwnedFd, settings: &PlaceSettings) -> Result<(), Error> {
     let status = fstat(incoming).map_err(at("fstat", INCOMING))?;
     rights::judge_own(INCOMING, &status).map_err(|fault| settings.refuse(&fault))?;
     if let Some(queue_minfree) = settings.queue_minfree {
@@ -186,7 +186,7 @@ fn check_directory(incoming: &OwnedFd, settings: &Settings) -> Result<(), Error>
 }
 
 /// Makes the file, under a name that is no queue id.
-fn create_temporary(incoming: OwnedFd, settings: &Settings) -> Result<Incoming, Error> {
+fn create_temporary(incoming: OwnedFd, settings: &PlaceSettings) -> Result<Incoming, Error> {
     let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
     let mode = Mode::S_IRUSR | Mode::S_IWUSR;
     let mut tries = 0;
@@ -212,7 +212,7 @@ fn create_temporary(incoming: OwnedFd, settings: &Settings) -> Result<Incoming, 
 }
 
 /// Removes what is left of another message that once had the same id: its bounce and delay logs would be taken for ours.
-fn remove_leftovers(settings: &Settings, id: &Id) {
+fn remove_leftovers(settings: &PlaceSettings, id: &Id) {
     for queue in ["defer", "bounce", "trace"] {
         let path = format!("{queue}/{}", id.path(settings.depth(queue)));
         // As good as always there is none.
@@ -221,11 +221,11 @@ fn remove_leftovers(settings: &Settings, id: &Id) {
 }
 
 /// Everything that keeps [`create`] from making a file, and that a mode or an owner mends.
-pub fn faults(settings: &Settings) -> io::Result<Vec<Fault>> {
+pub fn faults(settings: &PlaceSettings) -> io::Result<Vec<Fault>> {
     rights::judge_all(INCOMING, settings.depth(INCOMING))
 }
 
-impl Settings {
+impl PlaceSettings {
     /// Says, besides what is wrong, what mends it.
     fn refuse(&self, fault: &Fault) -> Error {
         let fix = fault.fix(&self.queue_directory);
@@ -285,7 +285,7 @@ impl Incoming {
     }
 
     /// Takes hold of the directory that the name is in, if that is a subdirectory.
-    fn enter_subdirectory(&mut self, flags: OFlag, settings: &Settings) -> Result<(), Error> {
+    fn enter_subdirectory(&mut self, flags: OFlag, settings: &PlaceSettings) -> Result<(), Error> {
         let Some((directory, name)) = self.name.rsplit_once('/') else {
             return Ok(());
         };

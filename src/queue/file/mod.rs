@@ -55,12 +55,12 @@ mod flag {
 
 /// What main.cf says about queue files.
 #[derive(Debug)]
-pub struct Settings {
+pub struct FileSettings {
     /// Relative to queue_directory: `public/qmgr`.
     trigger: PathBuf,
-    incoming: incoming::Settings,
-    addresses: recipients::Settings,
-    content: header::Settings,
+    incoming: incoming::PlaceSettings,
+    addresses: recipients::AddressSettings,
+    content: header::HeaderSettings,
     content_filter: Vec<u8>,
     delay_warning_time: Duration,
     myhostname: String,
@@ -69,11 +69,11 @@ pub struct Settings {
     autodetect_utf8: bool,
 }
 
-impl Settings {
-    pub fn from_config(config: &Config) -> Result<Settings, config::Error> {
-        Ok(Settings {
+impl FileSettings {
+    pub fn from_config(config: &Config) -> Result<FileSettings, config::Error> {
+        Ok(FileSettings {
             trigger: Path::new("public").join(config.queue_service_name()?),
-            incoming: incoming::Settings {
+            incoming: incoming::PlaceSettings {
                 queue_directory: config.queue_directory()?,
                 enable_long_queue_ids: config.enable_long_queue_ids()?,
                 hash_queue_names: words(&config.hash_queue_names()?),
@@ -81,13 +81,13 @@ impl Settings {
                 queue_minfree: config.queue_minfree()?,
                 message_size_limit: config.message_size_limit()?,
             },
-            addresses: recipients::Settings {
+            addresses: recipients::AddressSettings {
                 myorigin: config.myorigin()?,
                 empty_address_recipient: config.empty_address_recipient()?,
                 enable_original_recipient: config.enable_original_recipient()?,
                 duplicate_filter_limit: config.duplicate_filter_limit()? as usize,
             },
-            content: header::Settings {
+            content: header::HeaderSettings {
                 message_drop_headers: words(&config.message_drop_headers()?),
                 header_size_limit: config.header_size_limit()? as usize,
                 hopcount_limit: config.hopcount_limit()? as usize,
@@ -113,7 +113,7 @@ fn words(list: &str) -> Vec<String> {
 
 /// A message that has a file.
 pub struct QueueFile<'a> {
-    settings: &'a Settings,
+    settings: &'a FileSettings,
     origin: &'a Origin<'a>,
     queue_id: String,
     /// When the file got its name, which is the time in Message-Id.
@@ -136,7 +136,7 @@ pub struct QueueFile<'a> {
 /// Directories of the queue that keep a file from being made: each one, what is wrong with it, and what mends it.
 ///
 /// The process is in queue_directory, as the user who serves.
-pub fn faults(settings: &Settings) -> io::Result<Vec<(PathBuf, String, String)>> {
+pub fn faults(settings: &FileSettings) -> io::Result<Vec<(PathBuf, String, String)>> {
     let queue = &settings.incoming.queue_directory;
     let faults = incoming::faults(&settings.incoming)?.into_iter();
     let shown = faults.map(|fault| (fault.path_in(queue), fault.to_string(), fault.fix(queue)));
@@ -144,8 +144,8 @@ pub fn faults(settings: &Settings) -> io::Result<Vec<(PathBuf, String, String)>>
 }
 
 /// Makes the file and begins the message.
-pub fn open<'a>(
-    settings: &'a Settings,
+pub fn create<'a>(
+    settings: &'a FileSettings,
     origin: &'a Origin<'a>,
 ) -> Result<QueueFile<'a>, Unavailable> {
     match incoming::create(&settings.incoming) {
@@ -159,7 +159,7 @@ pub fn open<'a>(
 
 /// Prepares the records that come before the sender.
 pub(super) fn begin_message<'a>(
-    settings: &'a Settings,
+    settings: &'a FileSettings,
     origin: &'a Origin<'a>,
     Named {
         file,
@@ -282,7 +282,7 @@ impl Queue for QueueFile<'_> {
             data_size,
             utf8.into(),
         ]);
-        self.finish(&size, data_size, found.message_ids)
+        self.commit_file(&size, data_size, found.message_ids)
     }
 }
 
@@ -334,7 +334,7 @@ impl QueueFile<'_> {
             [line] => edited.record(kind, line),
             pieces => edited.record(kind, &pieces.concat()),
         });
-        edited.finish()
+        edited.end()
     }
 
     fn missing(&self) -> header::Missing {
@@ -366,7 +366,12 @@ impl QueueFile<'_> {
     }
 
     /// The last steps: after this it is mail, or it is gone.
-    fn finish(mut self, size: &str, data_size: u64, message_ids: header::MessageIds) -> Committed {
+    fn commit_file(
+        mut self,
+        size: &str,
+        data_size: u64,
+        message_ids: header::MessageIds,
+    ) -> Committed {
         let id = self.queue_id;
         let written = self.out.finish();
         let file = self.out.into_sink();

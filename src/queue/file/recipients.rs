@@ -8,7 +8,7 @@ use std::hash::{DefaultHasher, Hasher};
 
 /// What main.cf says about addresses.
 #[derive(Debug)]
-pub struct Settings {
+pub struct AddressSettings {
     pub myorigin: String,
     pub empty_address_recipient: String,
     pub enable_original_recipient: bool,
@@ -19,7 +19,7 @@ pub struct Settings {
 /// Bounces have no sender, whoever writes so much.
 const MAILER_DAEMON: &[u8] = b"MAILER-DAEMON";
 
-impl Settings {
+impl AddressSettings {
     /// The sender as the queue manager wants it.
     pub fn sender(&self, sender: &[u8]) -> Vec<u8> {
         let complete = self.complete(sender);
@@ -65,7 +65,7 @@ impl Seen {
     /// limit has been reached the new ones are no longer remembered.
     pub fn is_new(
         &mut self,
-        settings: &Settings,
+        settings: &AddressSettings,
         (kind, original): (&[u8], &[u8]),
         recipient: &[u8],
     ) -> bool {
@@ -96,8 +96,8 @@ impl Seen {
 mod tests {
     use super::*;
 
-    fn settings(enable_original_recipient: bool, duplicate_filter_limit: usize) -> Settings {
-        Settings {
+    fn settings(enable_original_recipient: bool, duplicate_filter_limit: usize) -> AddressSettings {
+        AddressSettings {
             myorigin: "spec.example".to_owned(),
             empty_address_recipient: "MAILER-DAEMON".to_owned(),
             enable_original_recipient,
@@ -106,7 +106,7 @@ mod tests {
     }
 
     /// The recipients that are left, without `$myorigin`.
-    fn kept(settings: &Settings, recipients: &[&str]) -> String {
+    fn kept(settings: &AddressSettings, recipients: &[&str]) -> String {
         let mut seen = Seen::default();
         let kept: Vec<&str> = recipients
             .iter()
