@@ -30,11 +30,12 @@ use harness::trace::{self, Call};
 const FILE: &str = "qmqpd_queue_method = file";
 
 /// The same setting for our program and for cleanup, which gets it from a service of its own.
-const VARIANTS: [&str; 14] = [
+const VARIANTS: [&str; 15] = [
     "mail_name=Postfix",
     "mail_name=Postfix",
     "mail_name=Postfix",
     "header_size_limit=10",
+    "header_size_limit=300",
     "hopcount_limit=4",
     "enable_original_recipient=no",
     "duplicate_filter_limit=2",
@@ -145,6 +146,7 @@ struct Case {
 }
 
 fn make_case(numbers: &mut Numbers) -> Case {
+    let variant = numbers.below(VARIANTS.len());
     let mut message = Vec::new();
     for _ in 0..numbers.below(8) {
         message.extend_from_slice(HEADERS[numbers.below(HEADERS.len())]);
@@ -154,6 +156,9 @@ fn make_case(numbers: &mut Numbers) -> Case {
         message.extend_from_slice(b"X: ");
         message.resize(message.len() + length, b'x');
         message.push(b'\n');
+    }
+    if VARIANTS[variant].starts_with("header_size_limit") {
+        message.extend_from_slice(&folded_header(numbers));
     }
     if numbers.below(5) > 0 {
         message.push(b'\n');
@@ -172,9 +177,23 @@ fn make_case(numbers: &mut Numbers) -> Case {
     }
     Case {
         request: netstring(&parts),
-        variant: numbers.below(VARIANTS.len()),
+        variant,
         autodetect: numbers.below(3) == 0,
     }
+}
+
+/// A header with a line end near the limit of 300 bytes, or near nine tenths of it, and more lines after that.
+fn folded_header(numbers: &mut Numbers) -> Vec<u8> {
+    let mut header = b"Y:".to_vec();
+    let end = [265, 295][numbers.below(2)] + numbers.below(10);
+    let begin = header.len() + 2 + numbers.below(200);
+    let ends = [begin, end, end + 2 + numbers.below(50), end + 60];
+    for end in ends {
+        header.push(b' ');
+        header.resize(end, b'z');
+        header.push(b'\n');
+    }
+    header
 }
 
 fn netstring(bytes: &[u8]) -> Vec<u8> {

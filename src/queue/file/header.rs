@@ -14,7 +14,7 @@ const MESSAGE_ID_LIMIT: usize = 10;
 #[derive(Debug)]
 pub struct HeaderSettings {
     pub message_drop_headers: Vec<String>,
-    /// In bytes; what goes beyond it is cut off.
+    /// In bytes; a longer header is cut.
     pub header_size_limit: usize,
     pub hopcount_limit: usize,
     /// The longest record, in bytes.
@@ -168,11 +168,9 @@ impl<'a, P: FnMut(Type, &[&[u8]])> Content<'a, P> {
         if unfinished && !self.header.is_empty() {
             self.append(text);
         } else if !self.header.is_empty() && matches!(data.first(), Some(b' ' | b'\t')) {
-            self.append(b"\n");
-            self.append(text);
+            self.append(&[b"\n", text].concat());
         } else if let Some((name, value)) = header_name(text) {
             self.end_header();
-            // Not yet cut: what kind of header it is depends on all of its first line.
             self.header = [name, b":", value].concat();
         } else {
             self.end_headers();
@@ -183,13 +181,12 @@ impl<'a, P: FnMut(Type, &[&[u8]])> Content<'a, P> {
         }
     }
 
+    /// Adds a record as a whole, as long as there is room for any of it: what the header says depends on all of it, also
+    /// where it is cut when it is written.
     fn append(&mut self, text: &[u8]) {
-        let room = self
-            .settings
-            .header_size_limit
-            .saturating_sub(self.header.len());
-        let fits = text.get(..room).unwrap_or(text);
-        self.header.extend_from_slice(fits);
+        if self.header.len() < self.settings.header_size_limit {
+            self.header.extend_from_slice(text);
+        }
     }
 
     /// Deals with the header that has been read.
@@ -205,8 +202,7 @@ impl<'a, P: FnMut(Type, &[&[u8]])> Content<'a, P> {
             return;
         }
         self.found.non_ascii |= !header.is_ascii();
-        let fits = header.get(..self.settings.header_size_limit);
-        self.put_header(fits.unwrap_or(&header));
+        self.put_header(self.settings.cut(&header));
     }
 
     fn note(&mut self, name: &str, value: &[u8]) {
@@ -295,6 +291,21 @@ impl<'a, P: FnMut(Type, &[&[u8]])> Content<'a, P> {
 }
 
 impl HeaderSettings {
+    /// As much of a header as the limit leaves: whole lines, but for a line that is more than a tenth of the limit.
+    fn cut<'h>(&self, header: &'h [u8]) -> &'h [u8] {
+        let limit = self.header_size_limit;
+        let Some((fits, _)) = header
+            .split_at_checked(limit)
+            .filter(|_| header.len() > limit)
+        else {
+            return header;
+        };
+        let least = limit.saturating_mul(9) / 10;
+        let line_end = fits.iter().rposition(|&b| b == b'\n');
+        let length = line_end.filter(|&end| end >= least).unwrap_or(limit);
+        fits.get(..length).unwrap_or(fits)
+    }
+
     fn drops(&self, name: &str) -> bool {
         let listed = |other: &String| other.eq_ignore_ascii_case(name);
         self.message_drop_headers.iter().any(listed) && !MIME.contains(&name)
@@ -495,17 +506,67 @@ mod tests {
         assert!(!added("to:") && !added("Resent-Cc: x"));
     }
 
-    #[test]
-    fn a_long_header_is_cut_and_does_not_end_the_others() {
+    /// The lengths of the lines that are left of a header with lines of these lengths.
+    fn left_of(limit: usize, lengths: &[usize]) -> Vec<usize> {
         let mut settings = settings();
-        settings.header_size_limit = 10;
-        let (out, _) = lines(
-            &settings,
-            "A: b| c| defgh|B: cdefgh|C: def| ghi|D: defghi| j",
-        );
+        settings.header_size_limit = limit;
+        settings.line_length_limit = 2048;
+        let line = |length: &usize| format!("{:x<length$}", " ");
+        let text: Vec<String> = lengths.iter().map(line).collect();
+        let text = format!("X:{}|B: c||", &text.join("|")[2..]);
+        let (out, _) = lines(&settings, &text);
+        let (header, rest) = out.split_once("N(B: c)N(Message-Id").unwrap();
+        assert!(rest.ends_with("N()"), "{out}");
+        let lines = header.strip_suffix(')').unwrap().split(")N(");
+        lines
+            .map(|line| line.trim_start_matches("N(").len())
+            .collect()
+    }
+
+    /// As cleanup cuts them: `tests/spec/queue-file.md`, section 6.
+    #[test]
+    fn a_long_header_is_cut_at_the_end_of_a_line_or_inside_one_that_is_long() {
+        for (limit, lengths, left) in [
+            (100, &[100][..], &[100][..]),
+            (100, &[101], &[100]),
+            (100, &[3000, 20], &[100]),
+            (100, &[88, 50], &[88, 11]),
+            (100, &[89, 50], &[89, 10]),
+            (100, &[90, 50], &[90]),
+            (100, &[99, 50], &[99]),
+            (100, &[100, 50], &[100]),
+            (100, &[50, 38, 50], &[50, 38, 10]),
+            (100, &[50, 39, 50], &[50, 39]),
+            (100, &[50, 49, 20], &[50, 49]),
+            (100, &[50, 50, 20], &[50, 49]),
+            (100, &[10, 79, 5, 3, 5], &[10, 79, 5, 3]),
+            (100, &[10, 79, 5, 4, 5], &[10, 79, 5]),
+            (100, &[95, 3000], &[95]),
+            (19, &[16, 5], &[16, 2]),
+            (19, &[17, 5], &[17]),
+            (10, &[3, 4, 5], &[3, 4, 1]),
+            (10, &[4, 4, 5], &[4, 4]),
+        ] {
+            assert_eq!(left_of(limit, lengths), left, "{limit} {lengths:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_header_says_is_read_before_it_is_cut() {
+        let mut settings = settings();
+        settings.header_size_limit = 9;
+        for (text, non_ascii) in [
+            ("A: bbbbbbb\u{e9}", true),
+            ("A: bbbbb| \u{e9}", true),
+            ("A: bbbbbb| \u{e9}", false),
+        ] {
+            assert_eq!(lines(&settings, text).1.non_ascii, non_ascii, "{text}");
+        }
+        settings.header_size_limit = 28;
         assert!(
-            out.starts_with("N(A: b)N( c)N( d)N(B: cdefgh)N(C: def)N( gh)N(D: defghi)N(Message-Id"),
-            "{out}"
+            lines(&settings, "Content-Transfer-Encoding:| 8bit")
+                .1
+                .eight_bit
         );
     }
 
