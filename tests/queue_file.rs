@@ -26,42 +26,67 @@ use harness::master::{self, Master, queue_id, until};
 use harness::queue_file::{files, records, send, start, take};
 use harness::requests::Numbers;
 use harness::trace::{self, Call};
+use harness::versions::installed;
 
 const FILE: &str = "qmqpd_queue_method = file";
 
 /// The same setting for our program and for cleanup, which gets it from a service of its own.
-const VARIANTS: [&str; 15] = [
+const VARIANTS: [&str; 24] = [
     "mail_name=Postfix",
     "mail_name=Postfix",
     "mail_name=Postfix",
-    "header_size_limit=10",
+    "header_size_limit=70",
     "header_size_limit=300",
     "hopcount_limit=4",
     "enable_original_recipient=no",
     "duplicate_filter_limit=2",
+    "duplicate_filter_limit=0",
     "undisclosed_recipients_header=To: undisclosed-recipients:;",
+    "undisclosed_recipients_header=garbage",
     "delay_warning_time=1h",
     "enable_long_queue_ids=yes",
     "message_drop_headers=subject, x-y  foo bcc return-path",
+    "message_drop_headers=received message-id tls-required",
     "smtputf8_enable=no",
     "cleanup_replace_stray_cr_lf=no",
     "hash_queue_names=incoming",
+    r"message_strip_characters=fo\0\r\351\j",
+    "message_strip_characters=R",
+    r"message_reject_characters=\0\rK",
+    "append_at_myorigin=no",
+    "detect_8bit_encoding_header=no",
+    "tls_required_enable=no",
 ];
 
 /// How many messages are made up, and where the generator starts (`QMQPD_SEED`).
 const CASES: usize = 400;
 const SEED: u64 = 20_261_122;
 
-/// A cleanup for each of [`VARIANTS`], named `cleanupN`.
+/// A cleanup for each of [`VARIANTS`], named `cleanupN`, and a trivial-rewrite where the option is one of its own.
 fn variants() -> String {
     let service = |(number, option): (usize, &&str)| {
-        format!("cleanup{number} unix n - n - 0 cleanup -o {{ {option} }}\n")
+        let rewrite = match option.split_once('=') {
+            Some(("append_at_myorigin", _)) => format!("rewrite{number}"),
+            _ => "rewrite".to_owned(),
+        };
+        format!(
+            "cleanup{number} unix n - n - 0 cleanup -o rewrite_service_name={rewrite} -o {{ {option} }}\n\
+             rewrite{number} unix - - n - - trivial-rewrite -o {{ {option} }}\n"
+        )
     };
     VARIANTS.iter().enumerate().map(service).collect()
 }
 
 /// Those with addresses have another behind them: a folded line would have cleanup rewrite it.
-const HEADERS: [&[u8]; 32] = [
+const HEADERS: [&[u8]; 40] = [
+    b"Message-Id: <x y\xc3\xa9\xff\x01@b> z\n",
+    b"Message-Id: none\n",
+    b"Message-Id:\n <f@\n g>\n",
+    b"Message-Id:\x0b<no end\n",
+    b"TLS-Required: no\n",
+    b"tls-required :\n NO\n",
+    b"TLS-Required: no \n",
+    b"Y: x\n",
     b"Subject: t\n",
     b"Subject \t : t\n",
     b"X-Y: a@b.c\n",
@@ -200,6 +225,15 @@ fn netstring(bytes: &[u8]) -> Vec<u8> {
     [bytes.len().to_string().as_bytes(), b":", bytes, b","].concat()
 }
 
+/// The version from which on a queue file has what names the message and says how it takes TLS, and from which on a
+/// From: header that is added counts as one of those that are not ASCII.
+const SENDOPTS: (u32, u32) = (3, 10);
+
+/// What a file of an older version than [`SENDOPTS`] lacks.
+fn is_newer(kind: char, data: &[u8]) -> bool {
+    kind == 'A' && data.starts_with(b"message_id=") && installed() < SENDOPTS
+}
+
 /// Records without what differs between two messages: id, times, and what depends on how many digits a time has.
 fn comparable(file: &[u8], id: &str) -> Vec<(char, String)> {
     let mut shift = 0;
@@ -212,26 +246,35 @@ fn comparable(file: &[u8], id: &str) -> Vec<(char, String)> {
             }
             'A' if text.starts_with("create_time=") => String::new(),
             'W' => data.len().to_string(),
-            'N' => without_times(&text),
+            'A' | 'N' => without_times(&text),
             _ => text,
         };
         (kind, text)
     };
-    let mut records: Vec<(char, String)> = records(file).into_iter().map(record).collect();
+    let known = |(kind, data): &(char, Vec<u8>)| !is_newer(*kind, data);
+    let records = records(file).into_iter().filter(known);
+    let mut records: Vec<(char, String)> = records.map(record).collect();
     let mut numbers: Vec<usize> = records[0]
         .1
         .split_whitespace()
         .map(|number| number.parse().unwrap())
         .collect();
     numbers[1] -= shift;
+    if installed() < SENDOPTS {
+        let is_utf8 = |(_, text): &(char, String)| text.contains("From: ") && text.contains("\\x");
+        let of_from = if records.iter().any(is_utf8) { 3 } else { 0 };
+        numbers[5] = numbers[5] & 15 | of_from;
+    }
     records[0].1 = format!("{numbers:?}");
     records
 }
 
 fn without_times(line: &str) -> String {
-    if let Some((start, rest)) = line.split_once("Message-Id: <20") {
-        let end = rest.trim_start_matches(|c: char| c.is_ascii_digit());
-        return format!("{start}Message-Id: <TIME{end}");
+    for name in ["Message-Id: <", "message_id=<"] {
+        if let Some((start, rest)) = line.split_once(&format!("{name}20")) {
+            let end = rest.trim_start_matches(|c: char| c.is_ascii_digit());
+            return format!("{start}{name}TIME{end}");
+        }
     }
     let zone = "+0000 (UTC)";
     if !line.ends_with(zone) {
@@ -324,12 +367,99 @@ fn verbose_postcat(postfix: &Master, id: &str) -> String {
         .unwrap();
     assert!(output.status.success(), "{output:?}");
     let shown = String::from_utf8_lossy(&output.stdout);
-    let names = shown.lines().filter(|line| !line.starts_with("***"));
+    let newer = |line: &str| line.contains(": message_id=") && installed() < SENDOPTS;
+    let names = shown
+        .lines()
+        .filter(|line| !line.starts_with("***") && !newer(line));
     let names: Vec<&str> = names
         .filter_map(|line| line.split_once(": ").map(|(name, _)| name))
         .collect();
     assert!(names.len() > 20, "{shown}");
     names.join(" ")
+}
+
+/// Settings, the beginning of content that they concern, and what both log of it.
+const COMPLAINTS: [(&str, &[u8], &str); 5] = [
+    (
+        "message_reject_characters=q",
+        b"A: b\n a\xc3\xa9\x01\0q\n\nq\n",
+        "QID: reject: content  a\u{e9}? from localhost[127.0.0.1]; from=<\"a b\"@c.d> to=<root@mail.spec.example> \
+         proto=QMQP: 5.7.1 disallowed character",
+    ),
+    (
+        r"message_reject_characters=\161",
+        b"\nxq",
+        "QID: reject: content xqzzz",
+    ),
+    (
+        "message_strip_characters=R",
+        b"S: t\n",
+        "warning: QID: message rejected: no Received: header",
+    ),
+    (
+        "undisclosed_recipients_header=a b: c",
+        b"S: t\n",
+        "warning: bad undisclosed_recipients_header header text \"a b: c\" -- need \"headername: headervalue\"",
+    ),
+    (
+        "tls_required_enable=yes",
+        b"TLS-Required: \n yes\n",
+        "warning: ignoring malformed header: 'TLS-Required: ? yes",
+    ),
+];
+
+#[test]
+fn complaints_about_content_are_those_of_cleanup() {
+    if master::is_missing("complaints_about_content_are_those_of_cleanup") {
+        return;
+    }
+    let service = |(number, (option, ..)): (usize, &(&str, &[u8], &str))| {
+        format!("cleanup{number} unix n - n - 0 cleanup -o {{ {option} }}\n")
+    };
+    let services: String = COMPLAINTS.iter().enumerate().map(service).collect();
+    let postfix = Master::start("", &services);
+    for (number, (option, content, complaint)) in COMPLAINTS.iter().enumerate() {
+        let content = [content, "z".repeat(300).as_bytes(), b"\n"].concat();
+        let request = master::request(&content, "a b@c.d", &["r@y.example", "root"]);
+        let cleanup = format!("cleanup_service_name=cleanup{number}");
+        let logged = |options: &[&str], program: &str| {
+            let begin = postfix.log().len();
+            let reply = send(&postfix, &[], options, &request);
+            let said = |line: &str| complaint_in(line, program);
+            assert!(until(Duration::from_secs(60), || {
+                postfix.log()[begin..]
+                    .lines()
+                    .any(|line| said(line).is_some())
+            }));
+            let log = postfix.log();
+            let lines: Vec<String> = log[begin..].lines().filter_map(said).collect();
+            let reply = reply.split("queued as").next().unwrap().to_owned();
+            (reply, lines)
+        };
+        let ours = logged(&[FILE, option], "qmqpd");
+        assert!(ours.1[0].starts_with(complaint), "{ours:?}");
+        if option.starts_with("tls") && installed() < SENDOPTS {
+            continue;
+        }
+        assert_eq!(logged(&[&cleanup], "cleanup"), ours, "{option}");
+    }
+}
+
+/// What the program has to say about the message, its id apart.
+fn complaint_in(line: &str, program: &str) -> Option<String> {
+    let (_, text) = line.split_once(&format!("postfix/{program}["))?;
+    let (_, text) = text.split_once("]: ")?;
+    let known = ["reject: ", "rejected: ", "bad ", "malformed"];
+    let words = text.replace("warning: ", "");
+    known.iter().any(|word| words.contains(word)).then(|| {
+        let id = words.split(':').next().unwrap_or_default();
+        let is_id = id.len() > 5 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+        if is_id {
+            text.replace(id, "QID")
+        } else {
+            text.to_owned()
+        }
+    })
 }
 
 #[test]
@@ -424,7 +554,7 @@ fn the_queue_manager_delivers_what_we_write_at_once() {
             &["enable_long_queue_ids=yes"],
             &["hash_queue_names=deferred"],
         ] {
-            let content = b"Subject: t\n\nbody\n.\nFrom x\nno end";
+            let content = b"Subject: t\nTLS-Required: no\n\nbody\n.\nFrom x\nno end";
             let request = master::request(content, sender, &["r@y.example", "root", ""]);
             let reply = send(&master, &[], options, &request);
             let removed = format!("{}: removed", queue_id(&reply));

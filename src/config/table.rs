@@ -67,7 +67,7 @@ parameters! {
     /// Whether REQUIRETLS is offered.
     requiretls_enable: Bool = "yes";
     /// Whether the TLS-Required header is honoured.
-    tls_required_enable: Bool = "yes";
+    tls_required_enable: Bool = "yes" => acts;
     /// Whether requests for Berkeley DB tables that are redirected are logged.
     non_bdb_migration_log_redirect: Bool = "yes";
     /// The name of this machine.
@@ -332,8 +332,8 @@ parameters! {
 
     /// Whether CR and LF within a line become blanks.
     cleanup_replace_stray_cr_lf: Bool = "yes" => acts;
-    /// How many recipients are compared to find duplicates.
-    duplicate_filter_limit: Count = "1000", min 1 => acts;
+    /// How many recipients are compared to find duplicates; 0 is no limit.
+    duplicate_filter_limit: Count = "1000" => acts;
     /// Who receives mail for the empty address.
     empty_address_recipient: Text = "MAILER-DAEMON", min 1 => acts;
     /// How many Received: headers a message may have.
@@ -342,6 +342,14 @@ parameters! {
     queue_minfree: Limit = "0" => acts;
     /// The header of a message that shows no recipients.
     undisclosed_recipients_header: Text = "" => acts;
+    /// The characters that are removed from messages, as C escapes.
+    message_strip_characters: Bytes = "" => acts;
+    /// The characters that a message is rejected for, as C escapes.
+    message_reject_characters: Bytes = "" => acts;
+    /// Whether Content-Transfer-Encoding: tells that a message is 8-bit.
+    detect_8bit_encoding_header: Bool = "yes" => acts;
+    /// Whether an address without a domain gets that of `$myorigin`.
+    append_at_myorigin: Bool = "yes" => acts;
     /// When the sender is told that mail is late; 0 is never.
     delay_warning_time: Time = "0h" => acts;
 }

@@ -4,11 +4,19 @@
 //! headers are left as they are, nothing is checked against tables, and the headers of the parts of a MIME message are
 //! body (`tests/spec/differences.md`, 30). Authority: `tests/spec/queue-file.md`, section 6, and RFC 822.
 
+use std::borrow::Cow;
+
 use crate::log;
 use crate::wire::record::Type;
 
 /// How many headers that name the message are logged. Those beyond them are counted.
 const MESSAGE_ID_LIMIT: usize = 10;
+
+/// How many bytes of a record that is rejected are logged.
+const SHOWN_RECORD: usize = 200;
+
+/// How many bytes of a header that is malformed are logged.
+const SHOWN_HEADER: usize = 100;
 
 /// What main.cf says about content.
 #[derive(Debug)]
@@ -21,8 +29,18 @@ pub struct HeaderSettings {
     pub line_length_limit: usize,
     /// CR and LF inside a line become blanks.
     pub cleanup_replace_stray_cr_lf: bool,
+    /// Bytes that no record of an accepted message has.
+    pub message_reject_characters: Vec<u8>,
+    /// Bytes that are left out of every record.
+    pub message_strip_characters: Vec<u8>,
     /// A header for messages that show no recipients; empty is none.
     pub undisclosed_recipients_header: String,
+    /// Content-Transfer-Encoding: is looked at.
+    pub detect_8bit_encoding_header: bool,
+    /// TLS-Required: is looked at.
+    pub tls_required_enable: bool,
+    /// Text may be UTF-8.
+    pub smtputf8_enable: bool,
 }
 
 /// What is put where the message has no header of that name.
@@ -38,10 +56,18 @@ pub struct Missing {
 pub struct Found {
     /// How many Received: headers there are.
     pub hops: usize,
-    /// A header has bytes beyond ASCII. Those that were dropped or added do not count.
+    /// A header has bytes beyond ASCII. Those that were dropped do not count, and of those that were added From: does.
     pub non_ascii: bool,
     /// The message says that it has such bytes (Content-Transfer-Encoding).
     pub eight_bit: bool,
+    /// The message asks to be delivered also where TLS fails (RFC 8689).
+    pub tls_optional: bool,
+    /// A TLS-Required: header says something else.
+    tls_malformed: bool,
+    /// The `<...>` of the first Message-Id: header that has such a value.
+    pub named: Option<Vec<u8>>,
+    /// The beginning of a record with one of message_reject_characters.
+    pub rejected: Option<Vec<u8>>,
     pub message_ids: MessageIds,
     date: bool,
     from: bool,
@@ -133,18 +159,24 @@ impl<'a, P: FnMut(Type, &[&[u8]])> Content<'a, P> {
 
     /// Takes the next record, of type Norm or Cont.
     pub fn record(&mut self, kind: Type, data: &[u8]) {
-        if self.settings.cleanup_replace_stray_cr_lf
-            && (data.contains(&b'\r') || data.contains(&b'\n'))
-        {
-            let blank = |&byte: &u8| match byte {
-                b'\r' | b'\n' => b' ',
-                byte => byte,
-            };
-            let data: Vec<u8> = data.iter().map(blank).collect();
-            self.line(kind, &data);
-        } else {
-            self.line(kind, data);
+        let settings = self.settings;
+        let has_any = |data: &[u8], set: &[u8]| set.iter().any(|byte| data.contains(byte));
+        let mut data = Cow::Borrowed(data);
+        if settings.cleanup_replace_stray_cr_lf && has_any(&data, b"\r\n") {
+            let stray = data.to_mut().iter_mut();
+            stray
+                .filter(|byte| matches!(byte, b'\r' | b'\n'))
+                .for_each(|byte| *byte = b' ');
         }
+        if has_any(&data, &settings.message_reject_characters) && self.found.rejected.is_none() {
+            let shown = data.get(..SHOWN_RECORD).unwrap_or(&data);
+            self.found.rejected = Some(shown.to_vec());
+        }
+        if has_any(&data, &settings.message_strip_characters) {
+            let strip = &settings.message_strip_characters;
+            data.to_mut().retain(|byte| !strip.contains(byte));
+        }
+        self.line(kind, &data);
     }
 
     /// Ends the content, and says what was in it.
@@ -198,6 +230,7 @@ impl<'a, P: FnMut(Type, &[&[u8]])> Content<'a, P> {
         let (name, value) = header_name(&header).unwrap_or_default();
         let name_text = String::from_utf8_lossy(name).to_ascii_lowercase();
         self.note(&name_text, value);
+        self.note_tls(&name_text, &header, value);
         if self.settings.drops(&name_text) {
             return;
         }
@@ -217,18 +250,34 @@ impl<'a, P: FnMut(Type, &[&[u8]])> Content<'a, P> {
             "resent-from" => found.resent_from = true,
             "message-id" => found.message_id = true,
             "resent-message-id" => found.resent_message_id = true,
-            "content-transfer-encoding" => {
+            "content-transfer-encoding" if self.settings.detect_8bit_encoding_header => {
                 // As in Postfix: with a comment or a blank behind it, it is no such word.
-                let value = value.trim_ascii_start();
+                let value = trim_start(value);
                 found.eight_bit |=
                     value.eq_ignore_ascii_case(b"8bit") || value.eq_ignore_ascii_case(b"binary");
             }
             _ => {}
         }
+        if name == "message-id" && found.named.is_none() {
+            found.named = message_name(value, self.settings.smtputf8_enable);
+        }
         if matches!(name, "message-id" | "resent-message-id") {
-            let value = value.trim_ascii_start();
+            let value = trim_start(value);
             let shown = value.get(..log::TEXT_LIMIT).unwrap_or(value);
             found.message_ids.add(name, &String::from_utf8_lossy(shown));
+        }
+    }
+
+    /// Unlike Postfix, which logs each of them: one header that is malformed (`tests/spec/differences.md`, 41).
+    fn note_tls(&mut self, name: &str, header: &[u8], value: &[u8]) {
+        if name != "tls-required" || !self.settings.tls_required_enable {
+            return;
+        }
+        if trim_start(value).eq_ignore_ascii_case(b"no") {
+            self.found.tls_optional = true;
+        } else if !std::mem::replace(&mut self.found.tls_malformed, true) {
+            let shown = String::from_utf8_lossy(header.get(..SHOWN_HEADER).unwrap_or(header));
+            log::warning(format_args!("ignoring malformed header: '{shown}'"));
         }
     }
 
@@ -258,21 +307,35 @@ impl<'a, P: FnMut(Type, &[&[u8]])> Content<'a, P> {
                 "message-id"
             };
             self.found.message_ids.add(name, &id);
+            if !self.found.resent {
+                self.found.named = Some(id.into_bytes());
+            }
         }
         if !date {
             self.put_header(format!("{prefix}Date: {}", self.missing.date).as_bytes());
         }
         if !from {
             let text = [prefix.as_bytes(), b"From: ", &self.missing.from].concat();
+            self.found.non_ascii |= !text.is_ascii();
             self.put_header(&text);
         }
-        let settings = self.settings;
-        let undisclosed = &settings.undisclosed_recipients_header;
-        if !self.found.recipients && !undisclosed.is_empty() {
-            self.put_header(undisclosed.as_bytes());
+        if !self.found.recipients {
+            self.put_undisclosed();
         }
         if prefix == "Resent-" && !self.found.message_id {
             self.found.message_ids.add("message-id", "<>");
+        }
+    }
+
+    fn put_undisclosed(&mut self) {
+        let settings = self.settings;
+        let header = &settings.undisclosed_recipients_header;
+        if header_name(header.as_bytes()).is_some() {
+            self.put_header(header.as_bytes());
+        } else if !header.is_empty() {
+            log::warning(format_args!(
+                "bad undisclosed_recipients_header header text \"{header}\" -- need \"headername: headervalue\""
+            ));
         }
     }
 
@@ -312,6 +375,32 @@ impl HeaderSettings {
     }
 }
 
+/// A header's value without blanks and line ends in front.
+fn trim_start(value: &[u8]) -> &[u8] {
+    let blanks = value
+        .iter()
+        .take_while(|b| matches!(b, b'\t'..=b'\r' | b' '));
+    value.get(blanks.count()..).unwrap_or_default()
+}
+
+/// The first `<...>` of a Message-Id: header, if the value begins with it. What is not printable becomes blanks.
+fn message_name(value: &[u8], utf8: bool) -> Option<Vec<u8>> {
+    let value = trim_start(value);
+    let end = value.iter().position(|&b| b == b'>')?;
+    let name = value.get(..=end).filter(|name| name.starts_with(b"<"))?;
+    let mut printable = Vec::with_capacity(name.len());
+    for chunk in name.utf8_chunks() {
+        let valid = chunk.valid().bytes();
+        printable.extend(valid.map(|byte| match byte {
+            b' '..=b'~' => byte,
+            0x80.. if utf8 => byte,
+            _ => b' ',
+        }));
+        printable.extend(chunk.invalid().iter().map(|_| b' '));
+    }
+    Some(printable)
+}
+
 /// The name of a header and what follows its colon. Blanks between name and colon belong to neither: an obsolete form.
 fn header_name(text: &[u8]) -> Option<(&[u8], &[u8])> {
     let length = text
@@ -341,7 +430,12 @@ mod tests {
             hopcount_limit: 50,
             line_length_limit: 16,
             cleanup_replace_stray_cr_lf: true,
+            message_reject_characters: Vec::new(),
+            message_strip_characters: Vec::new(),
             undisclosed_recipients_header: String::new(),
+            detect_8bit_encoding_header: true,
+            tls_required_enable: true,
+            smtputf8_enable: true,
         }
     }
 
@@ -504,6 +598,17 @@ mod tests {
         let added = |text: &str| lines(&settings, text).0.contains("N(To: none:;)");
         assert!(added("Bcc: x") && added("Apparently-To: x"));
         assert!(!added("to:") && !added("Resent-Cc: x"));
+        for (header, stays) in [
+            ("garbage", false),
+            ("a b: c", false),
+            (": c", false),
+            ("To:", true),
+            ("To : c", true),
+        ] {
+            settings.undisclosed_recipients_header = header.to_owned();
+            let (out, _) = lines(&settings, "A: b");
+            assert_eq!(out.contains(&format!("N({header})")), stays, "{header}");
+        }
     }
 
     /// The lengths of the lines that are left of a header with lines of these lengths.
@@ -583,6 +688,71 @@ mod tests {
             "A: b|Content-Transfer-Encoding: 8bit (x)||\u{e9}",
         );
         assert!(!found.eight_bit && !found.non_ascii);
+    }
+
+    /// As cleanup of Postfix 3.10 and 3.11 takes it: `tests/spec/queue-file.md`, section 6.
+    #[test]
+    fn the_first_value_that_can_be_one_names_the_message() {
+        for (text, named) in [
+            ("Message-Id: <a@b> x", Some(&b"<a@b>"[..])),
+            ("Message-Id:| <a@|\tb>", Some(b"<a@  b>")),
+            (
+                "Message-Id:\x0b<a\x01\u{e9}>b>",
+                Some("<a \u{e9}>".as_bytes()),
+            ),
+            ("Message-Id: <>", Some(b"<>")),
+            ("Message-Id: <<a>>", Some(b"<<a>")),
+            ("Message-Id: x <a>", None),
+            ("Message-Id: <a", None),
+            ("Message-Id: a>", None),
+            ("Message-Id:", None),
+            ("Message-Id: <a>|Message-Id: <b>", Some(b"<a>")),
+            ("Message-Id: a|Message-Id: <b>", Some(b"<b>")),
+            ("A: b", Some(b"<m>")),
+            ("Resent-Message-Id: <a>", None),
+            ("Resent-To: a|Message-Id: <b>", Some(b"<b>")),
+        ] {
+            let mut settings = settings();
+            settings.message_drop_headers.push("message-id".to_owned());
+            let (_, found) = lines(&settings, text);
+            assert_eq!(found.named.as_deref(), named, "{text}");
+        }
+        let invalid = [b'<', 0xff, b'a', 0xe2, 0x82, b'>'];
+        assert_eq!(message_name(&invalid, true).unwrap(), b"< a  >");
+        assert_eq!(message_name("<\u{e9}>".as_bytes(), false).unwrap(), b"<  >");
+    }
+
+    #[test]
+    fn a_message_says_that_it_goes_on_without_tls_and_nothing_else_of_it() {
+        let mut settings = settings();
+        for (text, tls_optional, tls_malformed) in [
+            ("TLS-Required: no", true, false),
+            ("tls-required :| NO", true, false),
+            ("TLS-Required: no ", false, true),
+            ("TLS-Required: yes|TLS-Required: no", true, true),
+            ("A: b||TLS-Required: no", false, false),
+        ] {
+            let (_, found) = lines(&settings, text);
+            let is = (found.tls_optional, found.tls_malformed);
+            assert_eq!(is, (tls_optional, tls_malformed), "{text}");
+        }
+        settings.tls_required_enable = false;
+        assert!(!lines(&settings, "TLS-Required: no").1.tls_optional);
+    }
+
+    #[test]
+    fn characters_go_before_anything_is_read_and_are_looked_for_before_that() {
+        let mut settings = settings();
+        settings.message_strip_characters = b"\0\rx".to_vec();
+        let (out, _) = lines(&settings, &format!("{COMPLETE}xA\0: b|x c|x|d\r\\|x\\"));
+        assert!(out.ends_with("N(A: b)N( c)N()L(d )L()N()"), "{out:?}");
+        settings.message_reject_characters = b"x".to_vec();
+        let record = format!("A:{}x", "b".repeat(SHOWN_RECORD - 3));
+        for text in [record.clone(), format!("{record}y")] {
+            let (_, found) = lines(&settings, &text);
+            assert_eq!(found.rejected.as_deref(), Some(record.as_bytes()));
+        }
+        assert_eq!(lines(&settings, "A: b\r||c").1.rejected, None);
     }
 
     proptest! {

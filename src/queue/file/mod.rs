@@ -43,6 +43,12 @@ const WAKE_UP: &[u8] = b"W";
 /// The sender in the From: header of a message that has none.
 const MAILER_DAEMON: &[u8] = b"MAILER-DAEMON";
 
+/// Why content with one of message_reject_characters is rejected.
+const DISALLOWED: &str = "5.7.1 disallowed character";
+
+/// The protocol error among the statuses of cleanup.
+const STATUS_BAD: u32 = 1;
+
 /// Bits of the size record's last number.
 mod flag {
     /// SMTPUTF8 was asked for, or the message looks as if it should have been.
@@ -51,6 +57,8 @@ mod flag {
     pub const HEADER: u32 = 1 << 1;
     /// The sender is UTF-8, and not ASCII.
     pub const SENDER: u32 = 1 << 2;
+    /// To be delivered also where TLS fails. Postfix 3.10 and later know it, and those before pass it over.
+    pub const TLS_OPTIONAL: u32 = 1 << 4;
 }
 
 /// What main.cf says about queue files.
@@ -83,6 +91,7 @@ impl FileSettings {
             },
             addresses: recipients::AddressSettings {
                 myorigin: config.myorigin()?,
+                append_at_myorigin: config.append_at_myorigin()?,
                 empty_address_recipient: config.empty_address_recipient()?,
                 enable_original_recipient: config.enable_original_recipient()?,
                 duplicate_filter_limit: config.duplicate_filter_limit()? as usize,
@@ -93,7 +102,12 @@ impl FileSettings {
                 hopcount_limit: config.hopcount_limit()? as usize,
                 line_length_limit: (config.line_length_limit()? as usize).clamp(1, DATA_LIMIT),
                 cleanup_replace_stray_cr_lf: config.cleanup_replace_stray_cr_lf()?,
+                message_reject_characters: unescape(&config.message_reject_characters()?),
+                message_strip_characters: unescape(&config.message_strip_characters()?),
                 undisclosed_recipients_header: config.undisclosed_recipients_header()?,
+                detect_8bit_encoding_header: config.detect_8bit_encoding_header()?,
+                tls_required_enable: config.tls_required_enable()?,
+                smtputf8_enable: config.smtputf8_enable()?,
             },
             content_filter: config.content_filter()?,
             delay_warning_time: config.delay_warning_time()?,
@@ -109,6 +123,40 @@ fn words(list: &str) -> Vec<String> {
     config::lines::items(list.as_bytes())
         .map(|word| String::from_utf8_lossy(word).into_owned())
         .collect()
+}
+
+/// The bytes that C escapes stand for: `\\n`, `\\012`.
+fn unescape(text: &[u8]) -> Vec<u8> {
+    let mut bytes = text.iter().copied().peekable();
+    let mut plain = Vec::with_capacity(text.len());
+    while let Some(byte) = bytes.next() {
+        if byte != b'\\' {
+            plain.push(byte);
+            continue;
+        }
+        let mut octal = None;
+        for _ in 0..3 {
+            let Some(digit) = bytes.next_if(|byte| matches!(byte, b'0'..=b'7')) else {
+                break;
+            };
+            octal = Some((octal.unwrap_or(0_u8) << 3) | (digit - b'0'));
+        }
+        plain.extend(octal.or_else(|| bytes.next().map(escaped)));
+    }
+    plain
+}
+
+fn escaped(letter: u8) -> u8 {
+    match letter {
+        b'a' => 0x07,
+        b'b' => 0x08,
+        b'f' => 0x0c,
+        b'n' => b'\n',
+        b'r' => b'\r',
+        b't' => b'\t',
+        b'v' => 0x0b,
+        other => other,
+    }
 }
 
 /// A message that has a file.
@@ -128,6 +176,8 @@ pub struct QueueFile<'a> {
     /// How many the client has named, and the first of them.
     named: u64,
     first_recipient: Vec<u8>,
+    /// The last of them, as it is written.
+    last_recipient: Vec<u8>,
     /// How many are in the file.
     written: u64,
     utf8: u32,
@@ -187,6 +237,7 @@ pub(super) fn begin_message<'a>(
         seen: recipients::Seen::default(),
         named: 0,
         first_recipient: Vec::new(),
+        last_recipient: Vec::new(),
         written: 0,
         utf8: 0,
     }
@@ -230,21 +281,22 @@ impl Queue for QueueFile<'_> {
         }
         self.named = self.named.saturating_add(1);
         let addresses = &self.settings.addresses;
-        let recipient = addresses.recipient(original);
-        if is_utf8(&recipient) {
+        self.last_recipient = addresses.recipient(original);
+        let recipient = &self.last_recipient;
+        if is_utf8(recipient) {
             self.utf8 |= self.requested();
         }
         let international = self.settings.smtputf8_enable
             && self.utf8 & flag::REQUESTED != 0
             && !recipient.is_ascii();
         let kind: &[u8] = if international { b"utf-8;" } else { b"rfc822;" };
-        if !self.seen.is_new(addresses, (kind, original), &recipient) {
+        if !self.seen.is_new(addresses, (kind, original), recipient) {
             return;
         }
         self.out
-            .put(Type::Attr, &[b"dsn_orig_rcpt=", kind, &recipient]);
+            .put(Type::Attr, &[b"dsn_orig_rcpt=", kind, recipient]);
         self.out.put(Type::Orcp, &[original]);
-        self.out.put(Type::Rcpt, &[&recipient]);
+        self.out.put(Type::Rcpt, &[recipient]);
         self.written = self.written.saturating_add(1);
     }
 
@@ -253,6 +305,15 @@ impl Queue for QueueFile<'_> {
         let data_offset = self.put_envelope_end();
         let found = self.put_content(&content);
         let data_size = self.out.position() - data_offset;
+        if let Some(record) = found.rejected {
+            self.log_rejected(&record);
+            return Verdict::Rejected(DISALLOWED.into()).into();
+        }
+        if found.hops == 0 {
+            let id = &self.queue_id;
+            log::warning(format_args!("{id}: message rejected: no Received: header"));
+            return Verdict::Internal(STATUS_BAD).into();
+        }
         if found.hops >= self.settings.content.hopcount_limit {
             let id = &self.queue_id;
             log::warning(format_args!("{id}: message rejected: hopcount exceeded"));
@@ -262,6 +323,9 @@ impl Queue for QueueFile<'_> {
             return Verdict::NoRecipients.into();
         }
         self.out.put(Type::Xtra, &[]);
+        if let Some(name) = &found.named {
+            self.out.put(Type::Attr, &[b"message_id=", name]);
+        }
         if found.eight_bit {
             self.out.put(Type::Attr, &[b"encoding=8bit"]);
         }
@@ -269,18 +333,21 @@ impl Queue for QueueFile<'_> {
         if found.non_ascii {
             self.utf8 |= flag::HEADER | self.requested();
         }
-        let utf8 = if self.settings.smtputf8_enable {
+        let mut flags = if self.settings.smtputf8_enable {
             self.utf8
         } else {
             0
         };
+        if found.tls_optional {
+            flags |= flag::TLS_OPTIONAL;
+        }
         let size = size_record([
             data_size,
             data_offset,
             self.written,
             0,
             data_size,
-            utf8.into(),
+            flags.into(),
         ]);
         self.commit_file(&size, data_size, found.message_ids)
     }
@@ -294,6 +361,21 @@ impl QueueFile<'_> {
         } else {
             0
         }
+    }
+
+    fn log_rejected(&self, record: &[u8]) {
+        let text = record.split(|&b| b == 0).next().unwrap_or_default();
+        let sender = address::quote(&self.sender);
+        let sender: &[u8] = if self.sender.is_empty() { b"" } else { &sender };
+        let recipient = address::quote(&self.last_recipient);
+        log::info(format_args!(
+            "{}: reject: content {} from {}; from=<{}> to=<{}> proto=QMQP: {DISALLOWED}",
+            self.queue_id,
+            String::from_utf8_lossy(text),
+            self.origin.namaddr,
+            String::from_utf8_lossy(sender),
+            String::from_utf8_lossy(&recipient),
+        ));
     }
 
     /// When the sender is to hear that the message is late. A bounce's never is.
@@ -422,11 +504,31 @@ fn wake(trigger: Option<OwnedFd>, path: &Path) {
 }
 
 /// The six numbers of the first record: size and place of the content, recipients, flags of the queue manager (none),
-/// length of the content once more, flags of SMTPUTF8.
+/// length of the content once more, and what [`flag`] has.
 fn size_record(numbers: [u64; 6]) -> String {
     numbers.map(|number| format!("{number:15}")).join(" ")
 }
 
 fn is_utf8(address: &[u8]) -> bool {
     !address.is_ascii() && std::str::from_utf8(address).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn escapes_stand_for_the_bytes_of_c() {
+        for (text, bytes) in [
+            (r"", &b""[..]),
+            (r"ab", b"ab"),
+            (r"\0\7\10\377\400", b"\0\x07\x08\xff\0"),
+            (r"\18\0011\9", b"\x018\x0119"),
+            (r"\a\b\f\n\r\t\v", b"\x07\x08\x0c\n\r\t\x0b"),
+            (r"\\\x\q", br"\xq"),
+            (r"a\", b"a"),
+        ] {
+            assert_eq!(unescape(text.as_bytes()), bytes, "{text}");
+        }
+    }
 }

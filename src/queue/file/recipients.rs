@@ -10,9 +10,11 @@ use std::hash::{DefaultHasher, Hasher};
 #[derive(Debug)]
 pub struct AddressSettings {
     pub myorigin: String,
+    /// The domain is added to addresses that have none.
+    pub append_at_myorigin: bool,
     pub empty_address_recipient: String,
     pub enable_original_recipient: bool,
-    /// How many recipients are remembered.
+    /// How many recipients are remembered; 0 is no limit.
     pub duplicate_filter_limit: usize,
 }
 
@@ -20,11 +22,11 @@ pub struct AddressSettings {
 const MAILER_DAEMON: &[u8] = b"MAILER-DAEMON";
 
 impl AddressSettings {
-    /// The sender as the queue manager wants it.
+    /// The sender as the queue manager wants it. As in Postfix, a bounce is told by its complete address alone.
     pub fn sender(&self, sender: &[u8]) -> Vec<u8> {
         let complete = self.complete(sender);
         let bounces = self.complete(MAILER_DAEMON);
-        if complete.eq_ignore_ascii_case(&bounces) {
+        if self.append_at_myorigin && complete.eq_ignore_ascii_case(&bounces) {
             return Vec::new();
         }
         complete
@@ -38,10 +40,10 @@ impl AddressSettings {
         self.complete(recipient)
     }
 
-    /// An address that has no domain is one of `$myorigin`.
+    /// An address that has no domain is one of `$myorigin`, unless append_at_myorigin leaves it as it is.
     fn complete(&self, address: &[u8]) -> Vec<u8> {
         let mut address = address.to_vec();
-        if !address.is_empty() && !address.contains(&b'@') {
+        if self.append_at_myorigin && !address.is_empty() && !address.contains(&b'@') {
             address.push(b'@');
             address.extend_from_slice(self.myorigin.as_bytes());
         }
@@ -85,7 +87,8 @@ impl Seen {
         if self.known.contains(&self.key) {
             return false;
         }
-        if self.known.len() < settings.duplicate_filter_limit {
+        let limit = settings.duplicate_filter_limit;
+        if limit == 0 || self.known.len() < limit {
             self.known.insert(self.key.clone());
         }
         true
@@ -99,6 +102,7 @@ mod tests {
     fn settings(enable_original_recipient: bool, duplicate_filter_limit: usize) -> AddressSettings {
         AddressSettings {
             myorigin: "spec.example".to_owned(),
+            append_at_myorigin: true,
             empty_address_recipient: "MAILER-DAEMON".to_owned(),
             enable_original_recipient,
             duplicate_filter_limit,
@@ -156,6 +160,17 @@ mod tests {
     }
 
     #[test]
+    fn without_a_domain_of_ours_nothing_is_added_and_no_sender_is_a_bounce() {
+        let mut settings = settings(true, 9);
+        settings.append_at_myorigin = false;
+        assert_eq!(settings.recipient(b"root"), b"root");
+        assert_eq!(settings.recipient(b""), b"MAILER-DAEMON");
+        for sender in ["", "s", "MAILER-DAEMON", "MAILER-DAEMON@spec.example"] {
+            assert_eq!(settings.sender(sender.as_bytes()), sender.as_bytes());
+        }
+    }
+
+    #[test]
     fn a_recipient_counts_once_whatever_its_case() {
         let recipients = ["r@y.example", "R@Y.example", "a@b", "r@y.example"];
         assert_eq!(kept(&settings(true, 9), &recipients), "r@y.example a@b");
@@ -173,5 +188,6 @@ mod tests {
         let recipients = ["a@b", "b@b", "c@b", "a@b", "c@b"];
         assert_eq!(kept(&settings(true, 2), &recipients), "a@b b@b c@b c@b");
         assert_eq!(kept(&settings(true, 3), &recipients), "a@b b@b c@b");
+        assert_eq!(kept(&settings(true, 0), &recipients), "a@b b@b c@b");
     }
 }
