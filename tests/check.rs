@@ -227,6 +227,93 @@ fn a_method_without_cleanup_has_other_needs() {
     assert_eq!(findings(), (broken, Some(78)));
 }
 
+/// The names that the manual has below this word in its list of cleanup's parameters.
+fn in_the_manual(word: &str) -> Vec<String> {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/src/qmqpd.8");
+    let page = fs::read_to_string(page).unwrap();
+    let (_, section) = page
+        .split_once(".SS \"Queue method file: all parameters of cleanup(8)\"\n")
+        .unwrap();
+    let (section, _) = section.split_once("\n.SS ").unwrap();
+    let mut items = section.split(".TP\n");
+    let item = items.find(|item| item.starts_with(&format!("{word}\n")));
+    let names = item.unwrap().lines().filter_map(|line| {
+        let name = line.strip_prefix(".BR ")?.split_once(' ')?.0;
+        name.contains('_').then(|| name.to_owned())
+    });
+    names.collect()
+}
+
+#[test]
+fn all_parameters_of_cleanup_are_accounted_for() {
+    let mut listed = ["Done", "Not done", "Does not apply"]
+        .map(in_the_manual)
+        .concat();
+    assert!(listed.len() > 80, "only {listed:?}: is the scan broken?");
+    listed.sort();
+    let count = listed.len();
+    listed.dedup();
+    assert_eq!(listed.len(), count, "one of these twice: {listed:?}");
+    let page = Command::new("zcat")
+        .arg("/usr/share/man/man8/cleanup.8.gz")
+        .output()
+        .unwrap();
+    if !page.status.success() {
+        let why = "Postfix's manual pages are not installed";
+        return harness::skip("all_parameters_of_cleanup_are_accounted_for", why);
+    }
+    let page = String::from_utf8_lossy(&page.stdout).replace("\\-", "-");
+    let theirs: Vec<&str> = page
+        .lines()
+        .filter_map(|line| line.strip_prefix(".IP \"\\fB")?.split_once(" ("))
+        .map(|(name, _)| name)
+        .collect();
+    assert!(theirs.len() > 80, "only {theirs:?}: is the scan broken?");
+    for name in theirs {
+        assert!(
+            listed.iter().any(|listed| listed == name),
+            "not in the manual: {name}"
+        );
+    }
+}
+
+#[test]
+fn settings_that_only_cleanup_heeds_are_named() {
+    let test = "settings_that_only_cleanup_heeds_are_named";
+    if !can_run(test) {
+        return;
+    }
+    let names = in_the_manual("Not done");
+    assert!(names.len() > 20, "only {names:?}: is the scan broken?");
+    let warned_of = |value: fn(&str) -> &'static str| {
+        let set = names.iter().map(|name| format!("{name} = {}", value(name)));
+        let set: Vec<String> = set
+            .chain(["qmqpd_queue_method = file".to_owned()])
+            .collect();
+        let (report, _) = said(&Instance::new(&set), &["--check"]);
+        let warned_of = report.lines().filter_map(|line| {
+            let text = line.strip_suffix(" does not apply: messages do not pass cleanup(8)")?;
+            text.rsplit(' ').next().map(str::to_owned)
+        });
+        warned_of.collect::<Vec<_>>()
+    };
+    let in_use = |name: &str| match name {
+        "in_flow_delay" | "queue_file_attribute_count_limit" => "7",
+        name if name.starts_with("strict_") || name.starts_with("force_") => "yes",
+        _ => "static:x",
+    };
+    assert_eq!(warned_of(in_use), names);
+    let out_of_use = |name: &str| match name {
+        "in_flow_delay" => "0",
+        "queue_file_attribute_count_limit" => "100",
+        "info_log_address_format" => "external",
+        "non_empty_end_of_header_action" => "fix_quietly",
+        name if name.starts_with("strict_") || name.starts_with("force_") => "no",
+        _ => "",
+    };
+    assert_eq!(warned_of(out_of_use), Vec::<String>::new());
+}
+
 #[test]
 fn a_queue_that_others_can_write_to_is_an_error() {
     if !can_run("a_queue_that_others_can_write_to_is_an_error") {

@@ -19,21 +19,34 @@ use super::report::{Report, place};
 use super::survey::{self, Place};
 use super::{accounts, rehearsal};
 
-/// What other programs of Postfix do to a message on its way through cleanup(8), and nobody where it does not go there.
-const BYPASSED: &[&str] = &[
-    "always_bcc",
-    "body_checks",
-    "canonical_maps",
-    "header_checks",
-    "masquerade_domains",
-    "mime_header_checks",
-    "nested_header_checks",
-    "non_smtpd_milters",
-    "recipient_bcc_maps",
-    "recipient_canonical_maps",
-    "sender_bcc_maps",
-    "sender_canonical_maps",
-    "virtual_alias_maps",
+/// What cleanup(8) does to a message on its way through, and no other queue method; with the value that makes it do
+/// nothing of the kind.
+const BYPASSED: &[(&str, &str)] = &[
+    ("always_bcc", ""),
+    ("body_checks", ""),
+    ("canonical_maps", ""),
+    ("force_mime_input_conversion", "no"),
+    ("header_checks", ""),
+    ("in_flow_delay", "0"),
+    ("info_log_address_format", "external"),
+    ("masquerade_domains", ""),
+    ("milter_header_checks", ""),
+    ("mime_header_checks", ""),
+    ("nested_header_checks", ""),
+    ("non_empty_end_of_header_action", "fix_quietly"),
+    ("non_smtpd_milters", ""),
+    ("queue_file_attribute_count_limit", "100"),
+    ("receive_override_options", ""),
+    ("recipient_bcc_maps", ""),
+    ("recipient_canonical_maps", ""),
+    ("sender_bcc_maps", ""),
+    ("sender_canonical_maps", ""),
+    ("strict_7bit_headers", "no"),
+    ("strict_8bitmime", "no"),
+    ("strict_8bitmime_body", "no"),
+    ("strict_mime_encoding_domain", "no"),
+    ("virtual_alias_maps", ""),
+    ("virtual_maps", ""),
 ];
 
 /// Addresses that no client has (RFC 5737). A list that has them both has everybody.
@@ -212,8 +225,9 @@ fn check_bypassed(report: &mut Report, config: &Config) {
     if method == QueueMethod::Cleanup {
         return;
     }
-    for name in BYPASSED.iter().chain(&["receive_override_options"]) {
-        if config.as_set(name).is_some() {
+    for (name, idle) in BYPASSED {
+        let set = config.as_set(name);
+        if set.is_some_and(|value| value != idle.as_bytes()) {
             let place = place(config, name);
             let text = format!("{place}: {name} does not apply: messages do not pass cleanup(8)");
             report.warning(&text, Some("qmqpd_queue_method = cleanup makes it apply."));
