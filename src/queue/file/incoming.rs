@@ -85,20 +85,11 @@ impl Display for OverLimit {
 
 impl std::error::Error for OverLimit {}
 
-fn at(step: &'static str, path: &str) -> impl FnOnce(Errno) -> Error {
-    move |errno| Error {
-        step,
-        path: path.to_owned(),
-        error: errno.into(),
-    }
-}
-
-/// A step on the way to a file that has no name yet.
-fn in_step(step: &'static str) -> impl Fn(io::Error) -> Error {
+fn at<E: Into<io::Error>>(step: &'static str, path: &str) -> impl FnOnce(E) -> Error {
     move |error| Error {
         step,
-        path: INCOMING.to_owned(),
-        error,
+        path: path.to_owned(),
+        error: error.into(),
     }
 }
 
@@ -134,9 +125,9 @@ pub fn create(settings: &PlaceSettings) -> Result<Named, Error> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let incoming = open(INCOMING, flags, Mode::empty()).map_err(at("open", INCOMING))?;
     check_directory(&incoming, settings)?;
-    unfinished::catch().map_err(in_step("sigaction"))?;
+    unfinished::catch().map_err(at("sigaction", INCOMING))?;
     // The file has two names here, one after the other, and in between a system call has given it neither or the other.
-    let held = unfinished::hold().map_err(in_step("sigprocmask"))?;
+    let held = unfinished::hold().map_err(at("sigprocmask", INCOMING))?;
     let mut file = create_temporary(incoming, settings)?;
     let inode = fstat(&file.file).map_err(at("fstat", &file.path))?.st_ino;
     let depth = settings.depth(INCOMING);
@@ -147,7 +138,7 @@ pub fn create(settings: &PlaceSettings) -> Result<Named, Error> {
             Ok(()) => {
                 file.enter_subdirectory(flags, settings)?;
                 unfinished::arm(&held, file.directory(), &file.name)
-                    .map_err(in_step("remember"))?;
+                    .map_err(at("remember", INCOMING))?;
                 remove_leftovers(settings, &id);
                 let queue_id = id.text;
                 return Ok(Named {
