@@ -22,7 +22,7 @@ use nix::unistd::Pid;
 
 use harness::instance::mail_owner;
 use harness::master::{self, Master, handed_over, queue_id, request, send, until};
-use harness::patience::{PATIENCE, output_of};
+use harness::patience::{PATIENCE, output};
 
 const LOCALHOST: Ipv4Addr = Ipv4Addr::LOCALHOST;
 
@@ -232,14 +232,9 @@ fn mailscanner_sends_a_hundred_megabytes() {
         "qmqp unix n - n - - qmqpd",
     );
     let size = 100 * 1024 * 1024;
-    let client = Command::new("perl")
-        .args(["-we", EFA_CLIENT])
-        .arg(master.socket("qmqp"))
-        .arg(size.to_string())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn();
-    let client = output_of(client.unwrap());
+    let mut client = Command::new("perl");
+    client.args(["-we", EFA_CLIENT]).arg(master.socket("qmqp"));
+    let client = output(client.arg(size.to_string()));
     assert!(client.status.success(), "{client:?}");
     let reply = String::from_utf8(client.stdout).unwrap();
     let id = reply.trim().strip_prefix("K Ok: queued as ").unwrap();

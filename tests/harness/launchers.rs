@@ -18,7 +18,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, bind,
 
 use super::master::{Master, until};
 pub use super::patience::PATIENCE;
-use super::patience::output_of;
+use super::patience::{output, output_of};
 
 /// The port of QMQP, which the shipped files have.
 const QMQP: &str = "628";
@@ -254,12 +254,9 @@ impl World {
 
     /// Runs a command in there: whether it succeeds, and what it says.
     pub fn run(&self, words: &[&str]) -> (bool, String) {
-        let output = Command::new("nsenter")
-            .arg(format!("--target={}", self.launcher()))
-            .args(["--mount", "--pid"])
-            .args(words)
-            .output()
-            .unwrap();
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--target={}", self.launcher()));
+        let output = output(command.args(["--mount", "--pid"]).args(words));
         let said = String::from_utf8_lossy(&output.stdout).into_owned()
             + &String::from_utf8_lossy(&output.stderr);
         (output.status.success(), said)
@@ -416,11 +413,10 @@ fn send_with_nullmailer(client: &Path, message: &Path, port: u16) {
 
 /// Sends with qmqp-source(1) to an address in Postfix's form.
 pub fn send_with_postfix(to: &str, count: usize, parallel: usize) {
-    let output = Command::new("qmqp-source")
-        .args(["-f", "s@client.example", "-t", "r@rcpt.example"])
-        .args(["-m", &count.to_string(), "-s", &parallel.to_string(), to])
-        .output()
-        .unwrap();
+    let mut source = Command::new("qmqp-source");
+    source.args(["-f", "s@client.example", "-t", "r@rcpt.example"]);
+    source.args(["-m", &count.to_string(), "-s", &parallel.to_string(), to]);
+    let output = output(&mut source);
     assert!(output.status.success(), "{output:?}");
 }
 

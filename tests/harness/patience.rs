@@ -2,7 +2,7 @@
 
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsFd;
-use std::process::{Child, ExitStatus, Output};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
@@ -60,6 +60,12 @@ pub fn end_of(child: &mut Child) -> ExitStatus {
         drop(child.wait());
         panic!("process {} has not ended", child.id());
     })
+}
+
+/// Runs a command: [`output_of`].
+pub fn output(command: &mut Command) -> Output {
+    let command = command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    output_of(command.stdin(Stdio::null()).spawn().unwrap())
 }
 
 /// What a process has said by its end; fails if it does not end, and ends it.

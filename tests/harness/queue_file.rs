@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use super::master::Master;
+use super::patience::{PATIENCE, end_of};
 
 /// Starts our program on one end of a socket pair, by way of `tracer` if that is not empty; the other end.
 pub fn start(master: &Master, tracer: &[&str], options: &[&str]) -> (Child, UnixStream) {
@@ -39,9 +40,10 @@ pub fn send(master: &Master, tracer: &[&str], options: &[&str], request: &[u8]) 
     // A server that was killed no longer listens; what it said before is what counts.
     drop(client.write_all(request));
     drop(client.shutdown(Shutdown::Write));
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut reply = Vec::new();
     drop(client.read_to_end(&mut reply));
-    child.wait().unwrap();
+    end_of(&mut child);
     String::from_utf8_lossy(&reply).into_owned()
 }
 
