@@ -96,7 +96,7 @@ fn serve() {
         .unwrap();
     alarm::init().unwrap();
     jailed(&[]);
-    log::warning(format_args!("logged"));
+    log::warning!("logged");
     let mut content = Vec::new();
     for _ in 0..1600 {
         content.extend_from_slice(&[b'x'; 65536]);
@@ -170,7 +170,7 @@ fn sleep_through_a_stop() {
         .unwrap();
     alarm::init().unwrap();
     jailed(&[]);
-    log::info(format_args!("ready"));
+    log::info!("ready");
     sleep(Duration::from_millis(120));
     let mut bounded = alarm::Bounded {
         fd: ours.into(),

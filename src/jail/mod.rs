@@ -161,9 +161,9 @@ fn filter_resident() -> nix::Result<()> {
 fn filter_system_calls(_: &[Need<'_>]) -> nix::Result<()> {
     static ONCE: std::sync::Once = std::sync::Once::new();
     ONCE.call_once(|| {
-        log::warning(format_args!(
+        log::warning!(
             "no filter of system calls on this architecture: the session is not confined"
-        ));
+        );
     });
     Ok(())
 }

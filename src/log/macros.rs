@@ -7,7 +7,7 @@ macro_rules! log_info {
     ($($text:tt)+) => { $crate::log::info(format_args!($($text)+)) };
 }
 
-/// As [`debug`](super::debug()), with the level before the text. Below that level the arguments are not evaluated.
+/// Logs an info line at this verbosity and above. Below it the arguments are not evaluated.
 macro_rules! log_debug {
     ($level:expr, $($text:tt)+) => {
         if $crate::log::verbosity() >= $level {

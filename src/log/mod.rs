@@ -26,6 +26,7 @@ use nix::errno::Errno;
 use syslog::{LogFormat, Logger, Severity};
 
 use crate::sys::child::own_id;
+use crate::sys::ignore;
 use crate::sys::time::{self, Moment};
 
 use way::{Socket, Way, write_line};
@@ -166,13 +167,6 @@ pub fn info(text: fmt::Arguments<'_>) {
     log().send(Level::Info, text);
 }
 
-/// Logs an info line at verbosity `level` and above. Where the arguments cost something, ask [`verbosity`] first.
-pub fn debug(level: u32, text: fmt::Arguments<'_>) {
-    if verbosity() >= level {
-        info(text);
-    }
-}
-
 /// Logs what went wrong and leaves the process going.
 pub fn warning(text: fmt::Arguments<'_>) {
     log().send(Level::Warning, text);
@@ -278,9 +272,7 @@ impl Log {
         if self.copy_to_stderr && !matches!(self.sink, Some(Sink::Stderr)) || not_shown {
             let tag = &self.tag;
             let write = |_, message: &str, limit| write_stderr(tag, message, limit);
-            self.copy_way
-                .send(level, &message, write)
-                .unwrap_or_default();
+            ignore(self.copy_way.send(level, &message, write));
         }
         let (sink, tag, destination) = (&mut self.sink, &self.tag, &self.destination);
         let write =

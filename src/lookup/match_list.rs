@@ -91,11 +91,11 @@ impl MatchList {
         let (notes, opened) = MatchList::parse(list, patterns, parents, tables);
         for note in notes {
             match note {
-                Note::Warning(text) => log::warning(format_args!("{text}")),
+                Note::Warning(text) => log::warning!("{text}"),
                 Note::Error(text) if tables.settings.daemon_table_open_error_is_fatal => {
                     return Err(Error::Table(text));
                 }
-                Note::Error(text) => log::error(format_args!("{text}"))?,
+                Note::Error(text) => log::error!("{text}")?,
             }
         }
         opened
@@ -151,7 +151,7 @@ impl MatchList {
             Ok(decision) => Ok(decision.listing),
             Err(unavailable) => {
                 for warning in &unavailable.warnings {
-                    log::warning(format_args!("{warning}"));
+                    log::warning!("{warning}");
                 }
                 Err(unavailable)
             }
@@ -191,9 +191,9 @@ impl MatchList {
             }
         }
         if let Some(name) = name {
-            log::debug(1, format_args!("match_list_match: {name}: no match"));
+            log::debug!(1, "match_list_match: {name}: no match");
         }
-        log::debug(1, format_args!("match_list_match: {addr}: no match"));
+        log::debug!(1, "match_list_match: {addr}: no match");
         Ok(Decision::new(open, None))
     }
 
@@ -329,7 +329,7 @@ impl MatchList {
         let list = self.list;
         match &item.what {
             What::Literal(pattern) => {
-                log::debug(1, format_args!("{step}: {list}: {what} ~? {pattern}"));
+                log::debug!(1, "{step}: {list}: {what} ~? {pattern}");
             }
             What::Table(table) => {
                 let table = table.name();
@@ -338,7 +338,7 @@ impl MatchList {
                 } else {
                     FLAGS
                 };
-                log::debug(1, format_args!("{step}: {list}: {what} ~? {table}{flags}"));
+                log::debug!(1, "{step}: {list}: {what} ~? {table}{flags}");
             }
         }
     }
@@ -358,7 +358,7 @@ impl MatchList {
                     Ok(found) => found,
                     Err(Problem(warnings)) => {
                         for warning in warnings {
-                            log::warning(format_args!("{warning}"));
+                            log::warning!("{warning}");
                         }
                         let (list, table) = (self.list, table.name().to_owned());
                         return Err(Error::TableProblem { list, table });
@@ -369,7 +369,7 @@ impl MatchList {
                 return Ok(!item.negated);
             }
         }
-        log::debug(1, format_args!("match_list_match: {string}: no match"));
+        log::debug!(1, "match_list_match: {string}: no match");
         Ok(false)
     }
 }

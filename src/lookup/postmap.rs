@@ -438,7 +438,7 @@ fn says_failure(stderr: &[u8]) -> bool {
 
 fn log_all(complaints: &[String]) {
     for complaint in complaints {
-        log::warning(format_args!("{complaint}"));
+        log::warning!("{complaint}");
     }
 }
 

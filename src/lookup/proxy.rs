@@ -191,7 +191,7 @@ impl Proxy {
                 }
             };
             self.stream.take();
-            log::warning(format_args!("{warning}"));
+            log::warning!("{warning}");
             if self.left() <= PAUSE {
                 break;
             }

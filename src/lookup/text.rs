@@ -166,7 +166,7 @@ impl<C: Contents> TextTable<C> {
             let mut contents = self.contents.borrow_mut();
             let (warnings, taken) = take_lines(&mut *contents, &self.source, &bytes);
             for warning in warnings {
-                log::warning(format_args!("{warning}"));
+                log::warning!("{warning}");
             }
             taken
         });

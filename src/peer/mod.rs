@@ -139,11 +139,11 @@ impl Peer {
             Endpoint::Local => Ok(Peer::local()),
             Endpoint::Gone => Ok(Peer::unknown()),
             Endpoint::Misnamed(said) => {
-                log::warning(format_args!(
+                log::warning!(
                     "the environment's {} is no address: \"{}\"",
                     said.variable,
                     Shown(said.value.as_bytes())
-                ));
+                );
                 Ok(Peer::unknown())
             }
             Endpoint::Refused(error) => Err(error),
@@ -532,7 +532,7 @@ fn confirmed_name(address: IpAddr, addr: &str, limit: Duration) -> Name {
         Err(e) => Answer::cannot_look_up(addr, &log::error_text(&e)),
     };
     if let Some(warning) = answer.warning {
-        log::warning(format_args!("{warning}"));
+        log::warning!("{warning}");
     }
     answer.name
 }

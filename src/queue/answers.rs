@@ -34,10 +34,10 @@ pub fn greeting(stream: &mut impl Read, socket: &str) -> Result<String, Unavaila
     if let Some((_, protocol)) = pairs.next_if(|(name, _)| name == b"protocol") {
         log_attribute(socket, "protocol", protocol);
         if protocol != b"cleanup_protocol" {
-            log::warning(format_args!(
+            log::warning!(
                 "unexpected protocol {} from {socket} (expected: cleanup_protocol)",
                 Shown(protocol)
-            ));
+            );
             return Err(Unavailable);
         }
     }
@@ -46,7 +46,7 @@ pub fn greeting(stream: &mut impl Read, socket: &str) -> Result<String, Unavaila
     match queue_id {
         Some(queue_id) => Ok(String::from_utf8_lossy(queue_id).into_owned()),
         None => {
-            log::warning(format_args!("no queue id from {socket}"));
+            log::warning!("no queue id from {socket}");
             Err(Unavailable)
         }
     }
@@ -62,16 +62,14 @@ type Pairs<'a> = std::iter::Peekable<std::slice::Iter<'a, (Vec<u8>, Vec<u8>)>>;
 /// The value of the next attribute, which must have this name.
 fn wanted<'a>(pairs: &mut Pairs<'a>, name: &str, socket: &str) -> Option<&'a [u8]> {
     let Some((found, value)) = pairs.next() else {
-        log::warning(format_args!(
-            "missing attribute {name} in input from {socket}"
-        ));
+        log::warning!("missing attribute {name} in input from {socket}");
         return None;
     };
     if found != name.as_bytes() {
-        log::warning(format_args!(
+        log::warning!(
             "unexpected attribute {} from {socket} (expecting: {name})",
             Shown(found)
-        ));
+        );
         return None;
     }
     log_attribute(socket, name, value);
@@ -87,50 +85,44 @@ fn log_unread(error: &attr::Error, socket: &str) {
                 attr::Part::Name => "name",
                 attr::Part::Value => "value",
             };
-            log::warning(format_args!(
+            log::warning!(
                 "unexpected end-of-input from {socket} while reading input attribute {part}"
-            ));
+            );
         }
-        attr::Error::TooLong => log::warning(format_args!(
+        attr::Error::TooLong => log::warning!(
             "attribute list longer than {} bytes from {socket}",
             attr::LIST_LIMIT
-        )),
+        ),
         attr::Error::Io(error) if error.kind() == io::ErrorKind::TimedOut => {
-            log::warning(format_args!("timeout on {socket}"));
+            log::warning!("timeout on {socket}");
         }
         attr::Error::Io(error) => {
-            log::warning(format_args!(
-                "read from {socket}: {}",
-                log::error_text(error)
-            ));
+            log::warning!("read from {socket}: {}", log::error_text(error));
         }
     }
 }
 
 /// The stream failed, in the words in which Postfix's own front ends say so.
 pub fn log_close_error(error: &io::Error, socket: &str) {
-    log::debug(1, format_args!("{socket}: {}", log::error_text(error)));
-    log::warning(format_args!("mail_stream_cleanup: close error"));
+    log::debug!(1, "{socket}: {}", log::error_text(error));
+    log::warning!("mail_stream_cleanup: close error");
 }
 
 fn log_attribute(socket: &str, name: &str, value: &[u8]) {
-    log::debug(1, format_args!("{socket}: wanted attribute: {name}"));
-    log::debug(1, format_args!("input attribute name: {name}"));
+    log::debug!(1, "{socket}: wanted attribute: {name}");
+    log::debug!(1, "input attribute name: {name}");
     let shown = if value.is_empty() { b"(end)" } else { value };
-    log::debug(1, format_args!("input attribute value: {}", Shown(shown)));
+    log::debug!(1, "input attribute value: {}", Shown(shown));
 }
 
 fn log_end(pairs: &mut Pairs<'_>, socket: &str) {
-    log::debug(
-        1,
-        format_args!("{socket}: wanted attribute: (list terminator)"),
-    );
+    log::debug!(1, "{socket}: wanted attribute: (list terminator)");
     match pairs.next() {
-        Some((name, _)) => log::warning(format_args!(
+        Some((name, _)) => log::warning!(
             "unexpected attribute {} from {socket} (expecting: (list terminator))",
             Shown(name)
-        )),
-        None => log::debug(1, format_args!("input attribute name: (end)")),
+        ),
+        None => log::debug!(1, "input attribute name: (end)"),
     }
 }
 
@@ -155,10 +147,10 @@ pub fn status(stream: &mut impl Read, socket: &str) -> Verdict {
         .ok()
         .and_then(|text| text.parse().ok())
     else {
-        log::warning(format_args!(
+        log::warning!(
             "malformed numerical data from {socket} while reading input attribute value: {}",
             Shown(number)
-        ));
+        );
         return Verdict::WriteError;
     };
     let Some(reason) = wanted(&mut pairs, "reason", socket) else {

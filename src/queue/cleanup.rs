@@ -183,7 +183,7 @@ impl<S: Read + Write> Queue for Cleanup<'_, S> {
     fn queue_id(&mut self) -> Result<String, Unavailable> {
         let socket = socket_name(&self.settings.socket);
         self.queue_id = answers::greeting(self.out.sink(), &socket)?;
-        log::debug(1, format_args!("send attr flags = {}", self.flags));
+        log::debug!(1, "send attr flags = {}", self.flags);
         Ok(self.queue_id.clone())
     }
 
@@ -283,9 +283,7 @@ fn log_flags(when: &str, flags: u32) {
     } else {
         names.join(" ")
     };
-    log::info(format_args!(
-        "{when} input_transp_cleanup: cleanup flags = {text}"
-    ));
+    log::info!("{when} input_transp_cleanup: cleanup flags = {text}");
 }
 
 /// `public/cleanup socket`, as log lines call it.
@@ -294,7 +292,7 @@ fn socket_name(path: &Path) -> String {
 }
 
 fn connect_socket(path: &Path) -> Result<OwnedFd, Unavailable> {
-    log::debug(1, format_args!("connect to subsystem {}", path.display()));
+    log::debug!(1, "connect to subsystem {}", path.display());
     let begin = Instant::now();
     for attempt in 1.. {
         let left = CONNECT_LIMIT.saturating_sub(begin.elapsed());
@@ -302,11 +300,11 @@ fn connect_socket(path: &Path) -> Result<OwnedFd, Unavailable> {
             Ok(fd) => return Ok(fd),
             Err(error) => error,
         };
-        log::warning(format_args!(
+        log::warning!(
             "connect #{attempt} to subsystem {}: {}",
             path.display(),
             reason(&error)
-        ));
+        );
         let left = CONNECT_LIMIT.saturating_sub(begin.elapsed());
         if left <= CONNECT_PAUSE || error.kind() == io::ErrorKind::PermissionDenied {
             break;

@@ -71,7 +71,7 @@ pub fn start<'a>(
     origin: &Origin<'_>,
 ) -> Result<Qmail<'a>, Unavailable> {
     let unavailable = |why: &dyn std::fmt::Display| {
-        log::warning(format_args!("{}: {why}", settings.program.display()));
+        log::warning!("{}: {why}", settings.program.display());
         Unavailable
     };
     check_program(&settings.program).map_err(|why| unavailable(&why))?;
@@ -173,20 +173,20 @@ impl Queue for Qmail<'_> {
             (Ok(WaitStatus::Exited(_, 0)), None) => Verdict::Queued,
             (Ok(WaitStatus::Exited(_, 0)), Some(error)) => {
                 let why = log::error_text(error);
-                log::warning(format_args!("{queue_id}: write to {program}: {why}"));
+                log::warning!("{queue_id}: write to {program}: {why}");
                 Verdict::Failed(TEMPORARY)
             }
             (Ok(WaitStatus::Exited(_, code)), _) => {
-                log::warning(format_args!("{queue_id}: {program}: exit status {code}"));
+                log::warning!("{queue_id}: {program}: exit status {code}");
                 verdict(*code)
             }
             (Ok(status), _) => {
-                log::warning(format_args!("{queue_id}: {program}: {status:?}"));
+                log::warning!("{queue_id}: {program}: {status:?}");
                 Verdict::Failed(TEMPORARY)
             }
             (Err(error), _) => {
                 let why = log::error_text(error);
-                log::warning(format_args!("{queue_id}: wait for {program}: {why}"));
+                log::warning!("{queue_id}: wait for {program}: {why}");
                 Verdict::Failed(TEMPORARY)
             }
         };
@@ -196,7 +196,7 @@ impl Queue for Qmail<'_> {
         let line = queued_line(&queue_id, &sender, size, recipients);
         Committed {
             verdict,
-            after_reply: Some(Box::new(move || log::info(format_args!("{line}")))),
+            after_reply: Some(Box::new(move || log::info!("{line}"))),
         }
     }
 }

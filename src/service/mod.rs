@@ -20,7 +20,7 @@ use crate::exit::{EX_FATAL, EX_OK, Fatal};
 use crate::log;
 use crate::options::{self, Options};
 use crate::session::{self, Client, Outcome};
-use crate::sys::inherit;
+use crate::sys::{ignore, inherit};
 
 use master::Inherited;
 use server::log_warnings;
@@ -100,16 +100,16 @@ fn load(options: &Options, process: &str) -> Result<Config, Fatal> {
 /// Says why the process ends: to the log, and to the client, if there is one. The client keeps its mail.
 fn fail(fatal: &Fatal) -> u8 {
     match fatal {
-        Fatal::Text(text) => log::fatal(format_args!("{text}")),
+        Fatal::Text(text) => log::fatal!("{text}"),
         Fatal::Logged => {}
         Fatal::Config(error) => {
             if let Some(text) = error.preceding_error() {
-                log::error(format_args!("{text}")).unwrap_or_default();
+                ignore(log::error!("{text}"));
             }
             for warning in error.warnings() {
-                log::warning(format_args!("{warning}"));
+                log::warning!("{warning}");
             }
-            log::fatal(format_args!("{error}"));
+            log::fatal!("{error}");
         }
     }
     if let Some(descriptors) = inherit::client() {

@@ -183,7 +183,7 @@ impl<'a> Server<'a> {
 /// Logs what main.cf was found to have wrong since the last time.
 pub fn log_warnings(config: &Config) {
     for warning in config.take_warnings() {
-        log::warning(format_args!("{warning}"));
+        log::warning!("{warning}");
     }
 }
 
@@ -192,12 +192,12 @@ pub fn log_warnings(config: &Config) {
 fn try_to_escape() {
     if let Ok(what) = std::env::var("QMQPD_ESCAPE") {
         match crate::sys::escape::attempt(&what) {
-            Some(Ok(())) => log::info(format_args!("escape: {what}")),
+            Some(Ok(())) => log::info!("escape: {what}"),
             Some(Err(error)) => {
                 let text = log::error_text(&error);
-                log::info(format_args!("escape: {what}: {text}"));
+                log::info!("escape: {what}: {text}");
             }
-            None => log::fatal(format_args!("escape: {what}: no such way")),
+            None => log::fatal!("escape: {what}: no such way"),
         }
     }
 }

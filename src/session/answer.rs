@@ -111,9 +111,9 @@ impl Answer {
 pub fn log_all(lines: &[Line]) {
     for line in lines {
         match line {
-            Line::Info(text) => log::info(format_args!("{text}")),
-            Line::Warning(text) => log::warning(format_args!("{text}")),
-            Line::Fatal(text) => log::fatal(format_args!("{text}")),
+            Line::Info(text) => log::info!("{text}"),
+            Line::Warning(text) => log::warning!("{text}"),
+            Line::Fatal(text) => log::fatal!("{text}"),
         }
     }
 }

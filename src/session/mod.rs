@@ -91,7 +91,7 @@ impl Session<'_> {
         log::info!("connect from {namaddr}");
         let outcome = self.converse(client, &namaddr);
         if outcome == Outcome::Served {
-            log::info(format_args!("disconnect from {namaddr}"));
+            log::info!("disconnect from {namaddr}");
         }
         log::set_verbosity(normal);
         outcome
@@ -107,7 +107,7 @@ impl Session<'_> {
         let mut id = "NOQUEUE".to_owned();
         let result = self.transaction(&mut client, &origin, &mut id);
         if timed_out(&result) && alarm::process_is_over() {
-            log::fatal(format_args!("watchdog timeout"));
+            log::fatal!("watchdog timeout");
             return Outcome::Failed;
         }
         let who = format!("{id}: {namaddr}");
@@ -123,7 +123,7 @@ impl Session<'_> {
             }
             trace_reply(&reply);
             if let Err(error) = client.send(&reply) {
-                log::info(format_args!("{who}: {error} while {}", answer.phase));
+                log::info!("{who}: {error} while {}", answer.phase);
             }
             if let Some(after_reply) = result.ok().and_then(|committed| committed.after_reply) {
                 after_reply();
@@ -148,7 +148,7 @@ impl Session<'_> {
         let mut queue = self.method.open(origin)?;
         (self.confine)(&queue.needs()).map_err(Fault::Jail)?;
         *id = queue.queue_id()?;
-        log::info(format_args!("{id}: client={}", origin.namaddr));
+        log::info!("{id}: client={}", origin.namaddr);
 
         let mut content = Request::begin(client, self.settings.limits, trace)?.content()?;
         while let Some(piece) = content.next()? {
@@ -221,13 +221,11 @@ fn trace(seen: Seen<'_>) {
         return;
     }
     match seen {
-        Seen::Length(length) => log::info(format_args!(
-            "netstring_get_length: read netstring length {length}"
-        )),
-        Seen::Data(data) => log::info(format_args!(
+        Seen::Length(length) => log::info!("netstring_get_length: read netstring length {length}"),
+        Seen::Data(data) => log::info!(
             "netstring_get_data: read netstring data {}",
             Shown(data.get(..SHOWN_DATA).unwrap_or(data))
-        )),
+        ),
     }
 }
 
@@ -237,11 +235,11 @@ fn trace_reply(reply: &Reply) {
         return;
     }
     let payload = reply.payload();
-    log::info(format_args!(
+    log::info!(
         "netstring_put: write netstring len {} data {}",
         payload.len(),
         Shown(payload.get(..SHOWN_DATA).unwrap_or(&payload))
-    ));
+    );
 }
 
 fn timed_out(result: &Result<Committed, Fault>) -> bool {

@@ -23,7 +23,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, getpid, getppid, pipe2, read, write};
 
-use super::alarm;
+use super::{alarm, ignore};
 
 /// How much longer than its parent waits a child may live, should the parent not be there to kill it; and how long it may
 /// take to end once it is told to.
@@ -184,7 +184,7 @@ fn be_child(limit: Duration, pipe: &OwnedFd, work: impl FnOnce() -> Vec<u8>) -> 
     // SAFETY: SIG_DFL is no function of ours, so nothing can be called at a bad moment.
     unsafe { libc::signal(libc::SIGALRM, libc::SIG_DFL) };
     // It can only fail for a number that is no signal.
-    prctl::set_pdeathsig(Signal::SIGKILL).unwrap_or_default();
+    ignore(prctl::set_pdeathsig(Signal::SIGKILL));
     let fuse = limit.saturating_add(FUSE).as_secs();
     nix::unistd::alarm::set(u32::try_from(fuse).unwrap_or(u32::MAX).max(1));
     let answer = work();

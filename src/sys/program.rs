@@ -20,7 +20,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 
 use super::alarm::{self, Bounded};
-use super::capability;
+use super::{capability, ignore};
 
 /// Between two looks at whether a program has ended.
 const PAUSE: Duration = Duration::from_millis(1);
@@ -146,7 +146,7 @@ impl Program {
     pub fn finish(mut self, input: &[u8], limit: Duration, kept: usize) -> io::Result<Output> {
         let result = converse(&mut self.child, input, limit, kept);
         if result.is_err() && self.child.kill().is_ok() {
-            drop(self.child.wait());
+            ignore(self.child.wait());
         }
         // One that has kept rights which this process has given up cannot be killed, and is left to its fuse.
         result

@@ -21,6 +21,7 @@ use nix::sys::signal::{
 use nix::unistd::{UnlinkatFlags, getpid, unlinkat};
 
 use super::child::exit;
+use super::ignore;
 
 /// The signals that end a process from outside, or from inside where it panics (SIGABRT) or uses up its time on the
 /// processor (SIGXCPU).
@@ -77,7 +78,7 @@ pub fn hold() -> io::Result<Held> {
 impl Drop for Held {
     fn drop(&mut self) {
         // The mask is one that the kernel has given out: it cannot fail.
-        self.0.thread_set_mask().unwrap_or_default();
+        ignore(self.0.thread_set_mask());
     }
 }
 
@@ -115,7 +116,11 @@ pub fn remove() {
     let directory = unsafe { BorrowedFd::borrow_raw(DIRECTORY.load(SeqCst)) };
     if let Ok(name) = CStr::from_bytes_until_nul(&name) {
         // One try: what is left then has mode 0600.
-        unlinkat(directory.as_fd(), name, UnlinkatFlags::NoRemoveDir).unwrap_or_default();
+        ignore(unlinkat(
+            directory.as_fd(),
+            name,
+            UnlinkatFlags::NoRemoveDir,
+        ));
     }
 }
 
@@ -123,9 +128,9 @@ extern "C" fn on_end(signal: libc::c_int) {
     remove();
     if let Ok(number) = Signal::try_from(signal) {
         // It is blocked in its handler, and has its default action again: it ends the process as soon as it is let in.
-        raise(number).unwrap_or_default();
+        ignore(raise(number));
     }
-    SigSet::empty().thread_set_mask().unwrap_or_default();
+    ignore(SigSet::empty().thread_set_mask());
     // Only the first process of a container is still here: no default action ends that.
     exit(u8::try_from(signal).map_or(u8::MAX, |signal| DIED_OF.saturating_add(signal)))
 }

@@ -26,7 +26,7 @@ const SIZE: usize = 8 << 20;
 const PERCENT: u64 = 130;
 
 /// The most log lines of a session: those that name the message, one with their number, and a few for all else.
-const LINES: usize = 15;
+const LINES: usize = 16;
 
 const SEED: u64 = 20_261_126;
 

@@ -277,7 +277,7 @@ impl<'a, P: FnMut(Type, &[&[u8]])> Content<'a, P> {
             self.found.tls_optional = true;
         } else if !std::mem::replace(&mut self.found.tls_malformed, true) {
             let shown = String::from_utf8_lossy(header.get(..SHOWN_HEADER).unwrap_or(header));
-            log::warning(format_args!("ignoring malformed header: '{shown}'"));
+            log::warning!("ignoring malformed header: '{shown}'");
         }
     }
 
@@ -333,9 +333,9 @@ impl<'a, P: FnMut(Type, &[&[u8]])> Content<'a, P> {
         if header_name(header.as_bytes()).is_some() {
             self.put_header(header.as_bytes());
         } else if !header.is_empty() {
-            log::warning(format_args!(
+            log::warning!(
                 "bad undisclosed_recipients_header header text \"{header}\" -- need \"headername: headervalue\""
-            ));
+            );
         }
     }
 

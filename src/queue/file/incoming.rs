@@ -20,7 +20,7 @@ use nix::unistd::{UnlinkatFlags, fsync, unlink, unlinkat};
 use crate::log;
 use crate::sys::child::own_id;
 use crate::sys::time::Moment;
-use crate::sys::unfinished;
+use crate::sys::{ignore, unfinished};
 
 use super::id::Id;
 use super::rights::{self, Fault};
@@ -207,7 +207,7 @@ fn remove_leftovers(settings: &PlaceSettings, id: &Id) {
     for queue in ["defer", "bounce", "trace"] {
         let path = format!("{queue}/{}", id.path(settings.depth(queue)));
         // As good as always there is none.
-        unlink(path.as_str()).unwrap_or_default();
+        ignore(unlink(path.as_str()));
     }
 }
 
@@ -385,11 +385,7 @@ impl Drop for Incoming {
         };
         if let Err(errno) = gone {
             // With mode 0600 it is no mail, and postsuper removes it some day; with 0700 the queue manager has it.
-            log::warning(format_args!(
-                "remove {}: {}",
-                self.path,
-                log::errno_text(errno)
-            ));
+            log::warning!("remove {}: {}", self.path, log::errno_text(errno));
         }
     }
 }

@@ -201,7 +201,7 @@ pub fn create<'a>(
     match incoming::create(&settings.incoming) {
         Ok(named) => Ok(begin_message(settings, origin, named)),
         Err(error) => {
-            log::warning(format_args!("{error}"));
+            log::warning!("{error}");
             Err(Unavailable)
         }
     }
@@ -311,12 +311,12 @@ impl Queue for QueueFile<'_> {
         }
         if found.hops == 0 {
             let id = &self.queue_id;
-            log::warning(format_args!("{id}: message rejected: no Received: header"));
+            log::warning!("{id}: message rejected: no Received: header");
             return Verdict::Internal(STATUS_BAD).into();
         }
         if found.hops >= self.settings.content.hopcount_limit {
             let id = &self.queue_id;
-            log::warning(format_args!("{id}: message rejected: hopcount exceeded"));
+            log::warning!("{id}: message rejected: hopcount exceeded");
             return Verdict::TooManyHops.into();
         }
         if self.written == 0 {
@@ -368,14 +368,14 @@ impl QueueFile<'_> {
         let sender = address::quote(&self.sender);
         let sender: &[u8] = if self.sender.is_empty() { b"" } else { &sender };
         let recipient = address::quote(&self.last_recipient);
-        log::info(format_args!(
+        log::info!(
             "{}: reject: content {} from {}; from=<{}> to=<{}> proto=QMQP: {DISALLOWED}",
             self.queue_id,
             String::from_utf8_lossy(text),
             self.origin.namaddr,
             String::from_utf8_lossy(sender),
-            String::from_utf8_lossy(&recipient),
-        ));
+            String::from_utf8_lossy(&recipient)
+        );
     }
 
     /// When the sender is to hear that the message is late. A bounce's never is.
@@ -466,11 +466,11 @@ impl QueueFile<'_> {
         match committed {
             Ok(()) => {}
             Err(failed) if failed.is_over_limit() => {
-                log::warning(format_args!("{id}: queue file size limit exceeded"));
+                log::warning!("{id}: queue file size limit exceeded");
                 return Verdict::TooLarge.into();
             }
             Err(failed) => {
-                log::warning(format_args!("{id}: {failed}"));
+                log::warning!("{id}: {failed}");
                 return Verdict::WriteError.into();
             }
         }
@@ -478,9 +478,9 @@ impl QueueFile<'_> {
         let (trigger, path) = (self.trigger, self.settings.trigger.clone());
         let after_reply: AfterReply = Box::new(move || {
             for text in message_ids.lines() {
-                log::info(format_args!("{id}: {text}"));
+                log::info!("{id}: {text}");
             }
-            log::info(format_args!("{line}"));
+            log::info!("{line}");
             wake(trigger, &path);
         });
         Committed {
@@ -499,7 +499,7 @@ fn wake(trigger: Option<OwnedFd>, path: &Path) {
         .and_then(|()| Ok(nix::unistd::write(&trigger, WAKE_UP)?));
     if let Err(error) = told {
         let (path, why) = (path.display(), log::error_text(&error));
-        log::debug(1, format_args!("connect to subsystem {path}: {why}"));
+        log::debug!(1, "connect to subsystem {path}: {why}");
     }
 }
 

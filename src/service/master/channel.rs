@@ -42,7 +42,7 @@ impl Channel {
     /// Sends one message: process id, generation and state, four bytes each in the machine's order. An error means that
     /// master is gone, or has no more use for this process.
     pub fn tell(&self, state: State) -> io::Result<()> {
-        log::debug(1, format_args!("master_notify: status {}", state as i32));
+        log::debug!(1, "master_notify: status {}", state as i32);
         let mut message = [0; 12];
         let (pid, rest) = message.split_at_mut(4);
         let (generation, avail) = rest.split_at_mut(4);
@@ -76,10 +76,7 @@ fn read_generation(text: Option<OsString>) -> Result<u32, Fatal> {
     let digits = text.bytes().all(|byte| byte.is_ascii_digit());
     match u32::from_str_radix(&text, 8) {
         Ok(generation) if digits => {
-            log::debug(
-                1,
-                format_args!("process generation: {text} ({generation:o})"),
-            );
+            log::debug!(1, "process generation: {text} ({generation:o})");
             Ok(generation)
         }
         Ok(_) | Err(_) => Err(Fatal::Text(format!("bad generation: {text}"))),

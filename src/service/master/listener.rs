@@ -10,6 +10,8 @@ use nix::sys::socket::{setsockopt, sockopt};
 
 use crate::options::Transport;
 
+use crate::sys::ignore;
+
 use super::pass;
 
 /// One of the service's listening sockets.
@@ -53,7 +55,7 @@ impl Listener {
         };
         if let (Listener::Inet(_), Connection::Direct(fd)) = (self, &connection) {
             // For a client whose machine vanishes. Without it the deadlines still end the session.
-            setsockopt(fd, sockopt::KeepAlive, &true).unwrap_or_default();
+            ignore(setsockopt(fd, sockopt::KeepAlive, &true));
         }
         Ok(Some(connection))
     }

@@ -59,7 +59,7 @@ impl Inherited {
             ))
         };
         for number in FLOW_FDS {
-            drop(inherit::inherited(number));
+            ignore(inherit::inherited(number));
         }
         let channel = inherit::inherited(STATUS_FD).map_err(|e| missing("status channel", &e))?;
         let listeners = (LISTEN_FD..LISTEN_FD.saturating_add(options.socket_count))
@@ -161,7 +161,7 @@ impl Resident {
                 Accepted::Nobody => continue,
                 Accepted::Outdated => return Ok(None),
             };
-            log::debug(1, format_args!("connection established"));
+            log::debug!(1, "connection established");
             match child::fork() {
                 Ok(Fork::Child { parent }) => {
                     child::die_with(parent).map_err(|error| system("prctl", &error))?;
@@ -181,7 +181,7 @@ impl Resident {
             if self.channel.tell(State::Available).is_err() {
                 return Ok(leave("master disconnect"));
             }
-            log::debug(1, format_args!("connection closed"));
+            log::debug!(1, "connection closed");
             served += 1;
             idle_until = Instant::now() + max_idle;
         }
@@ -230,7 +230,7 @@ impl Resident {
     /// Takes a connection from a listener, and lets another process wait for the next one.
     fn accept(&mut self, ready: usize, server: &Server<'_>) -> Result<Accepted, Fatal> {
         if let Some(table) = server.changed_table() {
-            log::info(format_args!("table {table} has changed -- restarting"));
+            log::info!("table {table} has changed -- restarting");
             return Ok(Accepted::Outdated);
         }
         self.next = ready + 1;
@@ -240,10 +240,7 @@ impl Resident {
             Some(Ok(Some(connection))) => Ok(Accepted::Connection(connection)),
             Some(Ok(None)) | None => Ok(Accepted::Nobody),
             Some(Err(error)) => {
-                log::error(format_args!(
-                    "accept connection: {}",
-                    log::error_text(&error)
-                ))?;
+                log::error!("accept connection: {}", log::error_text(&error))?;
                 Ok(Accepted::Nobody)
             }
         }
@@ -261,7 +258,7 @@ fn serve_child(
         Ok(client) => client,
         Err(error) => {
             let text = log::error_text(&error);
-            log::error(format_args!("accept connection: {text}"))?;
+            log::error!("accept connection: {text}")?;
             return Ok(Outcome::Failed);
         }
     };
@@ -274,20 +271,16 @@ fn serve_child(
 /// Waits for the child to be done with its client. It has logged its failures itself, except for a death by a signal.
 fn reap(child: Pid, limit: Duration) {
     match child::wait(child, limit) {
-        Ok(WaitStatus::Signaled(pid, signal, _)) => log::warning(format_args!(
-            "process {pid} killed by signal {}",
-            signal as i32
-        )),
+        Ok(WaitStatus::Signaled(pid, signal, _)) => {
+            log::warning!("process {pid} killed by signal {}", signal as i32)
+        }
         Ok(_) => {}
-        Err(error) => log::warning(format_args!(
-            "wait for process {child}: {}",
-            log::error_text(&error)
-        )),
+        Err(error) => log::warning!("wait for process {child}: {}", log::error_text(&error)),
     }
 }
 
 fn leave(reason: &str) -> Option<Connection> {
-    log::debug(1, format_args!("{reason} -- exiting"));
+    log::debug!(1, "{reason} -- exiting");
     None
 }
 

@@ -18,7 +18,7 @@ const PASS_LIMIT: Duration = Duration::from_secs(100);
 /// Receives the client's connection on `fd`. What keeps it from coming has been logged.
 pub fn receive(fd: OwnedFd) -> io::Result<OwnedFd> {
     receive_within(PASS_LIMIT, fd).inspect_err(|error| {
-        log::warning(format_args!("pass_accept_attr: {error}"));
+        log::warning!("pass_accept_attr: {error}");
     })
 }
 
