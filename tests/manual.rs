@@ -93,18 +93,11 @@ fn every_reply_is_explained() {
 /// The types of tables that the program reads itself: where it is told which they are, before all others, which are
 /// postmap's.
 fn types_of_tables() -> Vec<String> {
-    let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/src/lookup");
-    let files = fs::read_dir(directory).unwrap();
-    let mut files = files.map(|entry| entry.unwrap().path());
-    let arms = files.find_map(|path| {
-        let text = fs::read_to_string(path).ok()?;
-        let (_, arms) = text.split_once("match kind {\n        \"")?;
-        let (arms, _) = arms.split_once("_ => Rc::new(Postmap::open(")?;
-        Some(format!("        \"{arms}"))
-    });
-    let arms = arms.unwrap();
+    let source = source("lookup/tables.rs");
+    let (_, arms) = source.split_once("match kind {").unwrap();
+    let (arms, _) = arms.split_once("_ => ").unwrap();
     let types = arms.lines().filter_map(|line| {
-        let (name, _) = line.strip_prefix("        \"")?.split_once("\" => ")?;
+        let (name, _) = line.trim().strip_prefix('"')?.split_once("\" => ")?;
         Some(name.to_owned())
     });
     types.collect()
