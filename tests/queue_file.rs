@@ -382,8 +382,8 @@ fn verbose_postcat(postfix: &Master, id: &str) -> String {
 const COMPLAINTS: [(&str, &[u8], &str); 5] = [
     (
         "message_reject_characters=q",
-        b"A: b\n a\xc3\xa9\x01\0q\n\nq\n",
-        "QID: reject: content  a\u{e9}? from localhost[127.0.0.1]; from=<\"a b\"@c.d> to=<root@mail.spec.example> \
+        b"A: b\n a\xc3\xa9\x01\xff\0q\n\nq\n",
+        "QID: reject: content  a\u{e9}?? from localhost[127.0.0.1]; from=<\"a b\"@c.d> to=<root@mail.spec.example> \
          proto=QMQP: 5.7.1 disallowed character",
     ),
     (
@@ -403,8 +403,8 @@ const COMPLAINTS: [(&str, &[u8], &str); 5] = [
     ),
     (
         "tls_required_enable=yes",
-        b"TLS-Required: \n yes\n",
-        "warning: ignoring malformed header: 'TLS-Required: ? yes",
+        b"TLS-Required: \n yes\xff\n",
+        "warning: ignoring malformed header: 'TLS-Required: ? yes?",
     ),
 ];
 

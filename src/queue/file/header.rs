@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 
-use crate::log;
+use crate::log::{self, Shown};
 use crate::wire::record::Type;
 
 /// How many headers that name the message are logged. Those beyond them are counted.
@@ -276,7 +276,7 @@ impl<'a, P: FnMut(Type, &[&[u8]])> Content<'a, P> {
         if trim_start(value).eq_ignore_ascii_case(b"no") {
             self.found.tls_optional = true;
         } else if !std::mem::replace(&mut self.found.tls_malformed, true) {
-            let shown = String::from_utf8_lossy(header.get(..SHOWN_HEADER).unwrap_or(header));
+            let shown = Shown(header.get(..SHOWN_HEADER).unwrap_or(header));
             log::warning!("ignoring malformed header: '{shown}'");
         }
     }

@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use crate::config::{self, Config};
 use crate::jail::Need;
-use crate::log;
+use crate::log::{self, Shown};
 use crate::sys::socket;
 use crate::sys::time::Moment;
 use crate::wire::address;
@@ -364,17 +364,17 @@ impl QueueFile<'_> {
     }
 
     fn log_rejected(&self, record: &[u8]) {
-        let text = record.split(|&b| b == 0).next().unwrap_or_default();
-        let sender = address::quote(&self.sender);
-        let sender: &[u8] = if self.sender.is_empty() { b"" } else { &sender };
-        let recipient = address::quote(&self.last_recipient);
+        let mut sender = Vec::new();
+        if !self.sender.is_empty() {
+            sender = address::quote(&self.sender);
+        }
         log::info!(
             "{}: reject: content {} from {}; from=<{}> to=<{}> proto=QMQP: {DISALLOWED}",
             self.queue_id,
-            String::from_utf8_lossy(text),
+            Shown(record),
             self.origin.namaddr,
-            String::from_utf8_lossy(sender),
-            String::from_utf8_lossy(&recipient)
+            Shown(&sender),
+            Shown(&address::quote(&self.last_recipient))
         );
     }
 
