@@ -22,6 +22,7 @@ use nix::sys::socket::{
 };
 
 use harness::dialogue::at_once;
+use harness::instance::Instance;
 use harness::master::{self, Master, queue_id, until};
 use harness::queue_file::{files, records, send, start, take};
 use harness::requests::Numbers;
@@ -500,6 +501,106 @@ fn a_queue_file_is_shown_as_postcat_shows_it() {
         assert!(!cut.status.success());
         assert!(String::from_utf8_lossy(&cut.stderr).contains("unexpected end of file"));
     }
+}
+
+/// Records of a file that may be damaged, without lengths. The first of them are there more often than the others.
+const PIECES: [&[u8]; 44] = [
+    b"M",
+    b"X",
+    b"M",
+    b"X",
+    b"Lpart",
+    b"Lpart",
+    b"Nline",
+    b"Aa=b",
+    b"C1 2",
+    b"E",
+    b"N",
+    b"L",
+    b"Na\0b",
+    b"La\0b",
+    b"w  0",
+    b"p0",
+    b"p  ",
+    b"p00",
+    b"px",
+    b"p0 ",
+    b"p-1",
+    b"Ss@x\0y",
+    b"T5 6",
+    b"T-5",
+    b"T",
+    b"Tx",
+    b"W  5",
+    b"cx",
+    b"Zz\0z",
+    b"\x01q",
+    b"\xe9",
+    b"Rr@y.example",
+    b"Or",
+    b"A",
+    b"Aa",
+    b"A=b",
+    b"A a = b ",
+    b"Aa b=c",
+    b"A\ta\x01\xff",
+    b"Aa=b\0c",
+    b"Acreate_time=5 x",
+    b"Acreate_time =",
+    b"C0 1",
+    b"C1x 2",
+];
+
+const DAMAGED: usize = 50;
+
+#[test]
+fn damaged_queue_files_are_shown_as_postcat_shows_them() {
+    if master::is_missing("damaged_queue_files_are_shown_as_postcat_shows_them") {
+        return;
+    }
+    let instance = Instance::new(&[]);
+    let path = instance.dir.join("damaged");
+    let shown = |program: &str, options: &[&str], name: &str| {
+        let mut command = Command::new(program);
+        let command = command.args(options).arg(&path).env("TZ", "UTC0");
+        let output = command.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).replace(name, "PROGRAM: ");
+        // What ends it is said in other words.
+        let warnings = said.lines().filter(|line| line.contains(": warning: "));
+        let warnings: Vec<String> = warnings.map(str::to_owned).collect();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        (output.status.code(), text, warnings)
+    };
+    let conf = instance.config_directory().display().to_string();
+    let mut numbers = Numbers::new(SEED);
+    let (mut warned, mut whole) = (0, 0);
+    for _ in 0..DAMAGED {
+        // Postfix 3.5 shows no file with such a size.
+        let choice = if installed() < (3, 7) {
+            PIECES.len() - 2
+        } else {
+            PIECES.len()
+        };
+        let mut file = b"C\x035 5".to_vec();
+        for _ in 0..numbers.below(12) {
+            let set = if numbers.below(2) == 0 { 10 } else { choice };
+            let (kind, data) = PIECES[numbers.below(set)].split_at(1);
+            file.extend_from_slice(kind);
+            file.push(u8::try_from(data.len()).unwrap());
+            file.extend_from_slice(data);
+        }
+        file.extend_from_slice(b"E\0");
+        fs::write(&path, &file).unwrap();
+        let theirs = shown("postcat", &["-c", &conf], "postcat: ");
+        let ours = shown(env!("CARGO_BIN_EXE_qmqpd"), &["--cat"], "qmqpd: ");
+        assert_eq!(ours, theirs, "{}", file.escape_ascii());
+        warned += usize::from(!ours.2.is_empty());
+        whole += usize::from(ours.0 == Some(0));
+    }
+    assert!(
+        warned > DAMAGED / 3 && whole > DAMAGED / 3,
+        "{warned} {whole}"
+    );
 }
 
 /// The queue manager, who delivers everything to nowhere. It is woken by us, or else after `wakeup` seconds.

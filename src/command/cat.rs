@@ -5,8 +5,9 @@
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
+use crate::config::main_cf::split;
 use crate::exit::{EX_FATAL, EX_OK};
-use crate::log;
+use crate::log::{self, Shown};
 use crate::sys::time::{self, Moment};
 use crate::wire::record;
 
@@ -16,8 +17,12 @@ use super::help::tell;
 pub fn run(path: &Path) -> u8 {
     time::init();
     let mut out = BufWriter::new(io::stdout().lock());
+    let warn = |text: &str| {
+        let printable = text.replace(|c: char| c.is_ascii_control(), "?");
+        tell(&format!("qmqpd: warning: {printable}\n"));
+    };
     let shown = std::fs::read(path)
-        .and_then(|file| cat(path, &file, &mut out))
+        .and_then(|file| cat(path, &file, &mut out, warn))
         .and_then(|whole| out.flush().map(|()| whole));
     let problem = match shown {
         Ok(true) => return EX_OK,
@@ -28,14 +33,20 @@ pub fn run(path: &Path) -> u8 {
     EX_FATAL
 }
 
-/// Writes the file's records to `out`. False where they end early: what is there has been written.
+/// Writes the file's records to `out`, and tells `warn` what is wrong with them. False where they end early: what is
+/// there has been written.
 ///
 /// A record is read once, whichever pointers lead to it; those of a damaged file may lead back for ever.
-pub fn cat(path: &Path, file: &[u8], out: &mut impl Write) -> io::Result<bool> {
+pub fn cat(
+    path: &Path,
+    file: &[u8],
+    out: &mut impl Write,
+    mut warn: impl FnMut(&str),
+) -> io::Result<bool> {
     let name = path.display();
     writeln!(out, "*** ENVELOPE RECORDS {name} ***")?;
+    let mut seen = Seen::default();
     let mut rest = file;
-    let mut in_content = false;
     let mut unread = file.len();
     while let Some((kind, data, after)) = record::get(rest) {
         let Some(left) = unread.checked_sub(rest.len() - after.len()) else {
@@ -43,55 +54,102 @@ pub fn cat(path: &Path, file: &[u8], out: &mut impl Write) -> io::Result<bool> {
         };
         unread = left;
         rest = after;
+        if let Some(problem) = seen.problem(kind, data) {
+            let place = if kind == b'C' {
+                String::new()
+            } else {
+                format!("{name}: ")
+            };
+            warn(&format!("{place}{problem}"));
+        }
         match kind {
-            b'p' => match number(data) {
+            b'p' => match target(data) {
                 Some(0) => {}
-                target => rest = target.and_then(|at| file.get(at..)).unwrap_or_default(),
+                Some(at) => rest = file.get(at..).unwrap_or_default(),
+                None => return Ok(false),
             },
             b'w' => {}
-            b'M' => {
-                in_content = true;
-                writeln!(out, "*** MESSAGE CONTENTS {name} ***")?;
-            }
+            b'M' => writeln!(out, "*** MESSAGE CONTENTS {name} ***")?,
             b'X' => {
-                in_content = false;
+                if seen.unfinished {
+                    writeln!(out)?;
+                }
                 writeln!(out, "*** HEADER EXTRACTED {name} ***")?;
             }
             b'E' => {
                 writeln!(out, "*** MESSAGE FILE END {name} ***")?;
                 return Ok(true);
             }
-            b'N' if in_content => write_line(out, &[data])?,
-            b'L' if in_content => out.write_all(data)?,
+            b'L' if seen.in_content => out.write_all(data)?,
             _ => write_record(out, kind, data)?,
         }
     }
     Ok(false)
 }
 
-fn write_record(out: &mut impl Write, kind: u8, data: &[u8]) -> io::Result<()> {
-    if let (b'A', Some(time)) = (kind, data.strip_prefix(b"create_time=")) {
-        return write_time(out, "create_time", time);
-    }
-    match name(kind) {
-        Some(
-            name @ ("message_arrival_time" | "queue_file_create_time" | "warning_message_time"),
-        ) => write_time(out, name, data),
-        Some(name) => write_line(out, &[name.as_bytes(), b": ", data]),
-        None => write_line(out, &[b"unknown record type ", &[kind], b": ", data]),
+/// What the records so far make of the next.
+#[derive(Default)]
+struct Seen {
+    in_content: bool,
+    has_size: bool,
+    /// What was written last, markers and sizes apart, is a line of content that goes on.
+    unfinished: bool,
+}
+
+impl Seen {
+    /// Goes on to the next record, and says what is wrong with it.
+    fn problem(&mut self, kind: u8, data: &[u8]) -> Option<String> {
+        let was_in_content = self.in_content;
+        let has_size = self.has_size;
+        match kind {
+            b'p' | b'w' => {}
+            b'C' => self.has_size = true,
+            b'M' => self.in_content = true,
+            b'X' => self.in_content = false,
+            _ => self.unfinished = kind == b'L' && was_in_content,
+        }
+        let shown = Shown(text(data));
+        match kind {
+            b'p' if target(data).is_none() => {
+                Some(format!("malformed pointer record value: {shown}"))
+            }
+            b'C' if has_size => Some("file contains multiple size records".to_owned()),
+            b'C' if !is_size(data) => Some(format!("invalid size record: {shown}")),
+            b'M' if was_in_content => Some("out-of-order message content marker".to_owned()),
+            b'X' if !was_in_content => Some("out-of-order extracted segment marker".to_owned()),
+            b'E' if was_in_content => Some("out-of-order message end marker".to_owned()),
+            b'A' => split(text(data))
+                .err()
+                .map(|problem| format!("malformed attribute: {problem}: {shown}")),
+            _ => None,
+        }
     }
 }
 
-/// As ctime(3) has it: `Sun Nov 22 13:50:19 2026`. What is no time is shown as it is.
+fn write_record(out: &mut impl Write, kind: u8, data: &[u8]) -> io::Result<()> {
+    if kind == b'A' {
+        return match split(text(data)) {
+            Ok((b"create_time", time)) => write_time(out, "create_time", time),
+            Ok((name, value)) => write_line(out, &[b"named_attribute: ", name, b"=", value]),
+            Err(_) => Ok(()),
+        };
+    }
+    match name(kind) {
+        "regular_text" => write_line(out, &[data]),
+        name @ "content_filter" => write_line(out, &[name.as_bytes(), b": ", data]),
+        name @ ("message_arrival_time" | "warning_message_time") => write_time(out, name, data),
+        name => write_line(out, &[name.as_bytes(), b": ", text(data)]),
+    }
+}
+
+/// A NUL ends what a record says. Lines of content go on.
+fn text(data: &[u8]) -> &[u8] {
+    data.split(|&b| b == 0).next().unwrap_or_default()
+}
+
+/// As ctime(3) has it: `Sun Nov 22 13:50:19 2026`. What is no time is the epoch.
 fn write_time(out: &mut impl Write, name: &str, data: &[u8]) -> io::Result<()> {
-    let secs = data
-        .trim_ascii()
-        .split(|&b| b == b' ')
-        .next()
-        .unwrap_or(b"");
-    let Some(secs) = number(secs).and_then(|secs| i64::try_from(secs).ok()) else {
-        return write_line(out, &[name.as_bytes(), b": ", data]);
-    };
+    let secs = leading_number(data).map_or(0, |(secs, _)| secs);
     let at = Moment { secs, usecs: 0 }.local();
     let weekday = time::WEEKDAYS.get(at.weekday).unwrap_or(&"Sun");
     let month = time::MONTHS.get(at.month).unwrap_or(&"Jan");
@@ -109,13 +167,54 @@ fn write_line(out: &mut impl Write, pieces: &[&[u8]]) -> io::Result<()> {
     out.write_all(b"\n")
 }
 
-fn number(data: &[u8]) -> Option<usize> {
-    std::str::from_utf8(data).ok()?.trim().parse().ok()
+/// The number at the beginning, behind blanks, and what follows it, as strtol(3) reads it. One that is too long is the
+/// largest or smallest.
+fn leading_number(data: &[u8]) -> Option<(i64, &[u8])> {
+    let data = trim_start(data);
+    let sign = usize::from(data.starts_with(b"-") || data.starts_with(b"+"));
+    let digits = data.iter().skip(sign).take_while(|b| b.is_ascii_digit());
+    let (number, rest) = data.split_at_checked(sign + digits.count())?;
+    let (_, digits) = number.split_at_checked(sign)?;
+    let largest = if number.starts_with(b"-") {
+        i64::MIN
+    } else {
+        i64::MAX
+    };
+    let number = std::str::from_utf8(number).ok()?;
+    (!digits.is_empty()).then(|| (number.parse().unwrap_or(largest), rest))
+}
+
+/// Where a pointer leads; 0 is nowhere.
+fn target(data: &[u8]) -> Option<usize> {
+    match trim_start(text(data)) {
+        b"" => Some(0),
+        digits if digits.iter().all(u8::is_ascii_digit) => {
+            std::str::from_utf8(digits).ok()?.parse().ok()
+        }
+        _ => None,
+    }
+}
+
+/// Whether the first two numbers can be size and place of the content.
+fn is_size(data: &[u8]) -> bool {
+    let size = leading_number(text(data));
+    let place = size.and_then(|(_, rest)| leading_number(rest));
+    size.is_some_and(|(size, _)| size > 0) && place.is_some_and(|(place, _)| place > 0)
+}
+
+fn trim_start(data: &[u8]) -> &[u8] {
+    let blanks = data.iter().take_while(|b| is_space(**b)).count();
+    data.get(blanks..).unwrap_or_default()
+}
+
+/// isspace(3).
+fn is_space(byte: u8) -> bool {
+    matches!(byte, b'\t'..=b'\r' | b' ')
 }
 
 /// What postcat(1) calls a record outside the content.
-fn name(kind: u8) -> Option<&'static str> {
-    Some(match kind {
+fn name(kind: u8) -> &'static str {
+    match kind {
         b'C' => "message_size",
         b'T' => "message_arrival_time",
         b'c' => "queue_file_create_time",
@@ -128,7 +227,6 @@ fn name(kind: u8) -> Option<&'static str> {
         b'O' => "original_recipient",
         b'/' => "canceled_recipient",
         b'W' => "warning_message_time",
-        b'A' => "named_attribute",
         b'K' => "killed_record",
         b'>' => "redirect_to",
         b'N' => "regular_text",
@@ -140,8 +238,8 @@ fn name(kind: u8) -> Option<&'static str> {
         b'i' => "dsn_envelope_id",
         b'o' => "dsn_original_recipient",
         b'n' => "dsn_notify_flags",
-        _ => return None,
-    })
+        _ => "unknown_record_type",
+    }
 }
 
 #[cfg(test)]
@@ -151,7 +249,7 @@ mod tests {
 
     fn shown(file: &[u8]) -> (String, bool) {
         let mut out = Vec::new();
-        let whole = cat(Path::new("F"), file, &mut out).unwrap();
+        let whole = cat(Path::new("F"), file, &mut out, |_| {}).unwrap();
         (String::from_utf8_lossy(&out).into_owned(), whole)
     }
 
@@ -182,6 +280,36 @@ mod tests {
         file.extend(b"p\x012");
         let (out, whole) = shown(&file);
         assert!(!whole && out.len() < 2 * file.len(), "{} bytes", out.len());
+    }
+
+    /// As postcat of Postfix 3.7 to 3.11: `tests/spec/queue-file.md`, section 10.
+    #[test]
+    fn what_is_wrong_with_a_file_is_said() {
+        for (records, warning) in [
+            (
+                &b"M\0M\0X\0E\0"[..],
+                "F: out-of-order message content marker",
+            ),
+            (b"X\0E\0", "F: out-of-order extracted segment marker"),
+            (b"M\0E\0", "F: out-of-order message end marker"),
+            (
+                b"A\x01aE\0",
+                "F: malformed attribute: missing '=' after attribute name: a",
+            ),
+            (
+                b"A\x02=aE\0",
+                "F: malformed attribute: missing attribute name: =a",
+            ),
+            (b"C\x031 0E\0", "invalid size record: 1 0"),
+            (b"C\x031 1C\x011E\0", "file contains multiple size records"),
+            (b"p\x02-1E\0", "F: malformed pointer record value: -1"),
+        ] {
+            let mut warnings = Vec::new();
+            let warn = |text: &str| warnings.push(text.to_owned());
+            let whole = cat(Path::new("F"), records, &mut Vec::new(), warn).unwrap();
+            assert_eq!(warnings, [warning]);
+            assert_eq!(whole, !records.starts_with(b"p"), "{warning}");
+        }
     }
 
     proptest! {

@@ -7,7 +7,7 @@ use crate::command::cat::cat as show;
 /// The file.
 pub fn cat(data: &[u8]) {
     let mut out = Vec::new();
-    let is_whole = show(Path::new("F"), data, &mut out).unwrap();
+    let is_whole = show(Path::new("F"), data, &mut out, |_| {}).unwrap();
     // Two bytes are a record, and its name and the time in it may take 60.
     assert!(out.len() <= 100 + 40 * data.len(), "{} bytes", out.len());
     assert!(out.starts_with(b"*** ENVELOPE RECORDS F ***\n"));

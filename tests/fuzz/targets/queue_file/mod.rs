@@ -154,7 +154,7 @@ fn check_file(bytes: &[u8], choices: Choices, message: &Message) {
     check_content(&rest[..rest.len() - behind.len()], message);
 
     let mut shown = Vec::new();
-    assert!(cat(Path::new("F"), bytes, &mut shown).unwrap());
+    assert!(cat(Path::new("F"), bytes, &mut shown, |_| {}).unwrap());
 }
 
 /// Headers that are one's own or the client's, none empty; then the body, as the client sent it.
