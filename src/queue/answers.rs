@@ -23,13 +23,10 @@ mod bit {
 
 /// Reads the queue id. Cleanup before 3.6 does not say which protocol it speaks.
 pub fn greeting(stream: &mut impl Read, socket: &str) -> Result<String, Unavailable> {
-    let list = match attr::read(stream) {
-        Ok(list) => list,
-        Err(error) => {
-            log_unread(&error, socket);
-            return Err(Unavailable);
-        }
-    };
+    let list = attr::read(stream).map_err(|error| {
+        log_unread(&error, socket);
+        Unavailable
+    })?;
     let mut pairs = list.iter().peekable();
     if let Some((_, protocol)) = pairs.next_if(|(name, _)| name == b"protocol") {
         log_attribute(socket, "protocol", protocol);

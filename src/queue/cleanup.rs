@@ -21,7 +21,7 @@ use crate::wire::record::{DATA_LIMIT, Type, Writer};
 use crate::wire::verp::Sender;
 
 use super::received::Received;
-use super::{Committed, Origin, Queue, Unavailable, Verdict, answers, attributes, content};
+use super::{Committed, Origin, Queue, Unavailable, Verdict, answers, content, put_attributes};
 
 /// How long connecting is tried. Unlike Postfix, which tries for 100 s: QMQP clients wait 60 s for their answer
 /// (`tests/spec/differences.md`, 4).
@@ -196,10 +196,7 @@ impl<S: Read + Write> Queue for Cleanup<'_, S> {
         if let Some(delimiters) = &sender.verp {
             self.out.put(Type::Verp, &[delimiters]);
         }
-        for (name, value) in attributes(self.origin) {
-            self.out
-                .put(Type::Attr, &[name.as_bytes(), b"=", value.as_bytes()]);
-        }
+        put_attributes(&mut self.out, self.origin);
     }
 
     fn recipient(&mut self, recipient: &[u8]) {

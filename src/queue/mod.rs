@@ -15,7 +15,7 @@ pub mod in_memory;
 mod qmail;
 mod received;
 
-use std::io;
+use std::io::{self, Write};
 use std::path::PathBuf;
 
 use crate::config::{self, Config, QueueMethod};
@@ -24,6 +24,7 @@ use crate::log::Shown;
 use crate::peer::Peer;
 use crate::sys::time::Moment;
 use crate::wire::address;
+use crate::wire::record::{Type, Writer};
 use crate::wire::verp::Sender;
 
 use cleanup::CleanupSettings;
@@ -126,17 +127,13 @@ pub enum Method {
 impl Method {
     /// Evaluates qmqpd_queue_method and what the method needs.
     pub fn from_config(config: &Config) -> Result<Method, config::Error> {
-        match config.qmqpd_queue_method()? {
-            QueueMethod::Cleanup => Ok(Method::Cleanup(CleanupSettings::from_config(config)?)),
-            QueueMethod::File => {
-                let settings = FileSettings::from_config(config)?;
-                Ok(Method::File(Box::new(settings)))
-            }
+        Ok(match config.qmqpd_queue_method()? {
+            QueueMethod::Cleanup => Method::Cleanup(CleanupSettings::from_config(config)?),
+            QueueMethod::File => Method::File(Box::new(FileSettings::from_config(config)?)),
             QueueMethod::Qmail(program) => {
-                let settings = QmailSettings::from_config(config, program)?;
-                Ok(Method::Qmail(settings))
+                Method::Qmail(QmailSettings::from_config(config, program)?)
             }
-        }
+        })
     }
 
     /// Directories that keep messages from being queued: each one, what is wrong with it, and the command that mends it.
@@ -169,21 +166,24 @@ impl Open for Method {
     }
 }
 
-/// What the queue keeps about the client: names and values, in Postfix's order.
-fn attributes(origin: &Origin<'_>) -> [(&'static str, String); 10] {
+/// Puts what the queue keeps about the client: names and values, in Postfix's order.
+fn put_attributes<W: Write>(out: &mut Writer<W>, origin: &Origin<'_>) {
     let peer = origin.peer;
-    [
-        ("log_client_name", peer.name.clone()),
-        ("log_client_address", peer.rfc_addr.clone()),
-        ("log_client_port", peer.port.clone()),
-        ("log_message_origin", origin.namaddr.to_owned()),
-        ("log_protocol_name", "QMQP".to_owned()),
-        ("client_name", peer.name.clone()),
-        ("client_address", peer.addr.clone()),
-        ("client_port", peer.port.clone()),
-        ("client_address_type", peer.family.to_string()),
-        ("protocol_name", "QMQP".to_owned()),
-    ]
+    let family = peer.family.to_string();
+    for (name, value) in [
+        ("log_client_name", peer.name.as_str()),
+        ("log_client_address", peer.rfc_addr.as_str()),
+        ("log_client_port", peer.port.as_str()),
+        ("log_message_origin", origin.namaddr),
+        ("log_protocol_name", "QMQP"),
+        ("client_name", peer.name.as_str()),
+        ("client_address", peer.addr.as_str()),
+        ("client_port", peer.port.as_str()),
+        ("client_address_type", family.as_str()),
+        ("protocol_name", "QMQP"),
+    ] {
+        out.put(Type::Attr, &[name.as_bytes(), b"=", value.as_bytes()]);
+    }
 }
 
 /// The one line about a message that no cleanup and perhaps no queue manager logs anything about.

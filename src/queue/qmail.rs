@@ -169,28 +169,24 @@ impl Queue for Qmail<'_> {
             alarm::bounded(settings.ipc_timeout, || waitpid(pid, None))
         };
         let program = settings.program.display();
-        let verdict = match (&status, &failure) {
-            (Ok(WaitStatus::Exited(_, 0)), None) => Verdict::Queued,
+        let (why, verdict) = match (status, failure) {
+            (Ok(WaitStatus::Exited(_, 0)), None) => (None, Verdict::Queued),
             (Ok(WaitStatus::Exited(_, 0)), Some(error)) => {
-                let why = log::error_text(error);
-                log::warning!("{queue_id}: write to {program}: {why}");
-                Verdict::Failed(TEMPORARY)
+                let why = log::error_text(&error);
+                (Some(format!("write to {program}: {why}")), TEMPORARY)
             }
             (Ok(WaitStatus::Exited(_, code)), _) => {
-                log::warning!("{queue_id}: {program}: exit status {code}");
-                verdict(*code)
+                let why = format!("{program}: exit status {code}");
+                (Some(why), verdict(code))
             }
-            (Ok(status), _) => {
-                log::warning!("{queue_id}: {program}: {status:?}");
-                Verdict::Failed(TEMPORARY)
-            }
+            (Ok(status), _) => (Some(format!("{program}: {status:?}")), TEMPORARY),
             (Err(error), _) => {
-                let why = log::error_text(error);
-                log::warning!("{queue_id}: wait for {program}: {why}");
-                Verdict::Failed(TEMPORARY)
+                let why = log::error_text(&error);
+                (Some(format!("wait for {program}: {why}")), TEMPORARY)
             }
         };
-        if verdict != Verdict::Queued {
+        if let Some(why) = why {
+            log::warning!("{queue_id}: {why}");
             return verdict.into();
         }
         let line = queued_line(&queue_id, &sender, size, recipients);
@@ -211,7 +207,7 @@ impl Qmail<'_> {
 }
 
 /// What is said where the program gives no reason.
-const TEMPORARY: &str = "qq temporary problem (#4.3.0)";
+const TEMPORARY: Verdict = Verdict::Failed("qq temporary problem (#4.3.0)");
 
 /// What an exit status means, in the words of qmail's own server.
 fn verdict(code: i32) -> Verdict {
@@ -232,7 +228,7 @@ fn verdict(code: i32) -> Verdict {
         73 => Verdict::Failed("connection to mail server rejected (#4.4.1)"),
         74 => Verdict::Failed("communication with mail server failed (#4.4.2)"),
         81 | 91 => Verdict::Failed("qq internal bug (#4.3.0)"),
-        _ => Verdict::Failed(TEMPORARY),
+        _ => TEMPORARY,
     }
 }
 

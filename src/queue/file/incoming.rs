@@ -45,6 +45,11 @@ const INCOMING: &str = "incoming";
 /// The mode of a file that is complete, which tells the queue manager so.
 const COMPLETE: u32 = 0o700;
 
+/// How a directory is held on to.
+const DIRECTORY: OFlag = OFlag::O_RDONLY
+    .union(OFlag::O_DIRECTORY)
+    .union(OFlag::O_CLOEXEC);
+
 /// How many times a name is tried. Names collide where the clock stands still, and even that ends.
 const TRIES: u32 = 1000;
 
@@ -122,8 +127,7 @@ pub struct Named {
 pub fn create(settings: &PlaceSettings) -> Result<Named, Error> {
     let above = stat(".").map_err(at("stat", "."))?;
     rights::judge_queue_directory(&above).map_err(|fault| settings.refuse(&fault))?;
-    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    let incoming = open(INCOMING, flags, Mode::empty()).map_err(at("open", INCOMING))?;
+    let incoming = open(INCOMING, DIRECTORY, Mode::empty()).map_err(at("open", INCOMING))?;
     check_directory(&incoming, settings)?;
     unfinished::catch().map_err(at("sigaction", INCOMING))?;
     // The file has two names here, one after the other, and in between a system call has given it neither or the other.
@@ -136,7 +140,7 @@ pub fn create(settings: &PlaceSettings) -> Result<Named, Error> {
         let id = Id::new(created, inode, settings.enable_long_queue_ids);
         match file.rename(&id.path(depth)) {
             Ok(()) => {
-                file.enter_subdirectory(flags, settings)?;
+                file.enter_subdirectory(settings)?;
                 unfinished::arm(&held, file.directory(), &file.name)
                     .map_err(at("remember", INCOMING))?;
                 remove_leftovers(settings, &id);
@@ -163,14 +167,9 @@ fn check_directory(incoming: &OwnedFd, settings: &PlaceSettings) -> Result<(), E
         let disk = fstatvfs(incoming).map_err(at("statvfs", INCOMING))?;
         let free = disk.blocks_available().saturating_mul(disk.fragment_size());
         if free < queue_minfree {
-            let error = io::Error::other(format!(
+            return Err(at("statvfs", INCOMING)(io::Error::other(format!(
                 "insufficient system storage: {free} bytes free, queue_minfree is {queue_minfree}"
-            ));
-            return Err(Error {
-                step: "statvfs",
-                path: INCOMING.to_owned(),
-                error,
-            });
+            ))));
         }
     }
     Ok(())
@@ -219,12 +218,9 @@ pub fn faults(settings: &PlaceSettings) -> io::Result<Vec<Fault>> {
 impl PlaceSettings {
     /// Says, besides what is wrong, what mends it.
     fn refuse(&self, fault: &Fault) -> Error {
-        let fix = fault.fix(&self.queue_directory);
-        Error {
-            step: "open",
-            path: fault.path_in(&self.queue_directory).display().to_string(),
-            error: io::Error::other(format!("{fault}: {fix}")),
-        }
+        let path = fault.path_in(&self.queue_directory);
+        let why = format!("{fault}: {}", fault.fix(&self.queue_directory));
+        at("open", &path.display().to_string())(io::Error::other(why))
     }
 
     /// How many levels of subdirectories `queue` has.
@@ -276,7 +272,7 @@ impl Incoming {
     }
 
     /// Takes hold of the directory that the name is in, if that is a subdirectory.
-    fn enter_subdirectory(&mut self, flags: OFlag, settings: &PlaceSettings) -> Result<(), Error> {
+    fn enter_subdirectory(&mut self, settings: &PlaceSettings) -> Result<(), Error> {
         let Some((directory, name)) = self.name.rsplit_once('/') else {
             return Ok(());
         };
@@ -287,7 +283,7 @@ impl Incoming {
             let status = status.map_err(at("stat", &shown))?;
             rights::judge_own(&shown, &status).map_err(|fault| settings.refuse(&fault))?;
         }
-        let opened = openat(&self.directory, directory, flags, Mode::empty());
+        let opened = openat(&self.directory, directory, DIRECTORY, Mode::empty());
         let name = name.to_owned();
         self.directory = opened.map_err(at("open", &format!("{INCOMING}/{directory}")))?;
         self.name = name;
@@ -299,36 +295,21 @@ impl Incoming {
     ///
     /// After a failure the file is gone, unless the queue manager took it first: somebody may get the message twice.
     pub fn commit(mut self, first: &[u8]) -> Result<(), Error> {
-        self.put_first(first)?;
-        let step = |step, result: io::Result<()>| {
-            result.map_err(|error| Error {
-                step,
-                path: self.path.clone(),
-                error,
-            })
-        };
+        let put = self.file.write_all_at(first, 0);
+        put.map_err(|error| self.write_error(error))?;
         // From here on it may be mail, which no signal removes.
         unfinished::disarm();
         let complete = Permissions::from_mode(COMPLETE);
-        step("fchmod", self.file.set_permissions(complete))?;
-        step("fsync", self.file.sync_all())?;
-        let directory = fsync(&self.directory).map_err(io::Error::from);
-        step("fsync directory of", directory)?;
+        let changed = self.file.set_permissions(complete);
+        changed.map_err(at("fchmod", &self.path))?;
+        self.file.sync_all().map_err(at("fsync", &self.path))?;
+        fsync(&self.directory).map_err(at("fsync directory of", &self.path))?;
         self.is_mail = true;
         Ok(())
     }
 
-    fn put_first(&self, first: &[u8]) -> Result<(), Error> {
-        let written = self.file.write_all_at(first, 0);
-        written.map_err(|error| self.write_error(error))
-    }
-
     pub fn write_error(&self, error: io::Error) -> Error {
-        Error {
-            step: "write",
-            path: self.path.clone(),
-            error,
-        }
+        at("write", &self.path)(error)
     }
 }
 
@@ -340,8 +321,7 @@ fn make_subdirectories(incoming: &OwnedFd, name: &str) -> nix::Result<()> {
         match mkdirat(incoming, directory, Mode::S_IRWXU) {
             Ok(()) => {
                 let above = directory.rsplit_once('/').map_or(".", |(above, _)| above);
-                let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-                fsync(openat(incoming, above, flags, Mode::empty())?)?;
+                fsync(openat(incoming, above, DIRECTORY, Mode::empty())?)?;
             }
             Err(Errno::EEXIST) => {}
             Err(errno) => return Err(errno),

@@ -198,13 +198,11 @@ pub fn create<'a>(
     settings: &'a FileSettings,
     origin: &'a Origin<'a>,
 ) -> Result<QueueFile<'a>, Unavailable> {
-    match incoming::create(&settings.incoming) {
-        Ok(named) => Ok(begin_message(settings, origin, named)),
-        Err(error) => {
-            log::warning!("{error}");
-            Err(Unavailable)
-        }
-    }
+    let named = incoming::create(&settings.incoming).map_err(|error| {
+        log::warning!("{error}");
+        Unavailable
+    })?;
+    Ok(begin_message(settings, origin, named))
 }
 
 /// Prepares the records that come before the sender.
@@ -268,10 +266,7 @@ impl Queue for QueueFile<'_> {
         if let Some(delimiters) = sender.verp.as_ref().filter(|_| !self.sender.is_empty()) {
             self.out.put(Type::Verp, &[delimiters]);
         }
-        for (name, value) in super::attributes(self.origin) {
-            self.out
-                .put(Type::Attr, &[name.as_bytes(), b"=", value.as_bytes()]);
-        }
+        super::put_attributes(&mut self.out, self.origin);
     }
 
     fn recipient(&mut self, original: &[u8]) {
