@@ -18,7 +18,7 @@ mod tests;
 
 use std::fmt::{self, Display};
 use std::os::fd::BorrowedFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use nix::errno::Errno;
 use nix::sys::prctl;
@@ -51,41 +51,23 @@ pub enum Need<'fd> {
 /// A right that could not be given up. The process must not serve: the machine or its administrator is at fault.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Error {
-    SetGid(Gid, Errno),
-    InitGroups(Errno),
-    Chroot(PathBuf, Errno),
-    Chdir(Errno),
-    SetUid(Uid, Errno),
+    /// This call failed. For filters: the kernel has none, or the launcher keeps the process from having one.
+    Call(String, Errno),
     /// All calls succeeded, and root can still be had back: the owner is root, or secure bits keep capabilities.
     StillRoot(Uid),
-    Capabilities(Errno),
-    Dumpable(Errno),
-    NoNewPrivs(Errno),
-    /// The kernel has no filters, or whoever started the process keeps it from having one.
-    Filter(Errno),
 }
 
 impl Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Error::SetGid(gid, errno) => write!(f, "setgid({gid}): {}", log::errno_text(*errno)),
-            Error::InitGroups(errno) => write!(f, "initgroups: {}", log::errno_text(*errno)),
-            Error::Chroot(dir, errno) => {
-                write!(f, "chroot({}): {}", dir.display(), log::errno_text(*errno))
-            }
-            Error::Chdir(errno) => write!(f, "chdir(/): {}", log::errno_text(*errno)),
-            Error::SetUid(uid, errno) => write!(f, "setuid({uid}): {}", log::errno_text(*errno)),
+            Error::Call(call, errno) => write!(f, "{call}: {}", log::errno_text(*errno)),
             Error::StillRoot(uid) => write!(f, "setuid({uid}): root privileges can be regained"),
-            Error::Capabilities(errno) => write!(f, "capset: {}", log::errno_text(*errno)),
-            Error::Dumpable(errno) => {
-                write!(f, "prctl(PR_SET_DUMPABLE): {}", log::errno_text(*errno))
-            }
-            Error::NoNewPrivs(errno) => {
-                write!(f, "prctl(PR_SET_NO_NEW_PRIVS): {}", log::errno_text(*errno))
-            }
-            Error::Filter(errno) => write!(f, "prctl(PR_SET_SECCOMP): {}", log::errno_text(*errno)),
         }
     }
+}
+
+fn at(call: &'static str) -> impl FnOnce(Errno) -> Error {
+    |errno| Error::Call(call.to_owned(), errno)
 }
 
 impl std::error::Error for Error {}
@@ -93,26 +75,26 @@ impl std::error::Error for Error {}
 /// Becomes `owner` for good, in the root directory `root` if one is given. For a process whose effective user is root.
 /// What needs the outside of a chroot (zone file, log socket) has been opened.
 pub fn drop_privileges(owner: &Owner, root: Option<&Path>) -> Result<(), Error> {
-    setgid(owner.gid).map_err(|errno| Error::SetGid(owner.gid, errno))?;
-    setgroups(&owner.groups).map_err(Error::InitGroups)?;
+    setgid(owner.gid).map_err(|errno| Error::Call(format!("setgid({})", owner.gid), errno))?;
+    setgroups(&owner.groups).map_err(at("initgroups"))?;
     if let Some(root) = root {
-        chroot(root).map_err(|errno| Error::Chroot(root.to_owned(), errno))?;
-        chdir("/").map_err(Error::Chdir)?;
+        chroot(root).map_err(|errno| Error::Call(format!("chroot({})", root.display()), errno))?;
+        chdir("/").map_err(at("chdir(/)"))?;
     }
-    setuid(owner.uid).map_err(|errno| Error::SetUid(owner.uid, errno))?;
+    setuid(owner.uid).map_err(|errno| Error::Call(format!("setuid({})", owner.uid), errno))?;
     // With a real or saved id of root, or the capability, one of these succeeds.
     if setuid(Uid::from_raw(0)).is_ok() || setgid(Gid::from_raw(0)).is_ok() {
         return Err(Error::StillRoot(owner.uid));
     }
     drop_capabilities()?;
     // A change of user has put it back to what fs.suid_dumpable says.
-    prctl::set_dumpable(false).map_err(Error::Dumpable)
+    prctl::set_dumpable(false).map_err(at("prctl(PR_SET_DUMPABLE)"))
 }
 
 /// Gives up what the launcher may have left to a user who is not root: ambient capabilities outlive a change of user
 /// made by the launcher, and inheritable ones any.
 pub fn drop_capabilities() -> Result<(), Error> {
-    capability::drop_all().map_err(Error::Capabilities)
+    capability::drop_all().map_err(at("capset"))
 }
 
 /// Gives up, for a process and all its children, the system calls that none of them needs: those that start programs,
@@ -122,8 +104,8 @@ pub fn drop_capabilities() -> Result<(), Error> {
 /// A call outside this filter fails, as one that the kernel does not have (ENOSYS), and is not logged: name services
 /// bring libraries of their own, which try calls that they can do without.
 pub fn confine_resident() -> Result<(), Error> {
-    prctl::set_no_new_privs().map_err(Error::NoNewPrivs)?;
-    filter_resident().map_err(Error::Filter)
+    prctl::set_no_new_privs().map_err(at("prctl(PR_SET_NO_NEW_PRIVS)"))?;
+    filter_resident().map_err(at("prctl(PR_SET_SECCOMP)"))
 }
 
 /// Gives up all system calls but those that serve one client and those of `needs`. One that is made nevertheless is
@@ -131,8 +113,8 @@ pub fn confine_resident() -> Result<(), Error> {
 ///
 /// A second time does not work: what puts a filter in force is not among the calls.
 pub fn confine(needs: &[Need<'_>]) -> Result<(), Error> {
-    prctl::set_no_new_privs().map_err(Error::NoNewPrivs)?;
-    filter_system_calls(needs).map_err(Error::Filter)
+    prctl::set_no_new_privs().map_err(at("prctl(PR_SET_NO_NEW_PRIVS)"))?;
+    filter_system_calls(needs).map_err(at("prctl(PR_SET_SECCOMP)"))
 }
 
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]

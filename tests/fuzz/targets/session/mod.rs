@@ -66,7 +66,7 @@ fn run(world: &World) -> Outcome {
             if world.0.plan.is_confined {
                 Ok(())
             } else {
-                Err(jail::Error::Filter(nix::errno::Errno::EPERM))
+                Err(jail::Error::Call(String::new(), nix::errno::Errno::EPERM))
             }
         },
     };
