@@ -183,15 +183,13 @@ mod tests {
     use std::process::Command;
 
     use super::*;
-    use crate::sys::child::bounded_child;
+    use crate::sys::child::tests::alone;
 
     /// The first alarm goes off while nobody waits. The wait that begins after it must end all the same, before another
     /// process ends it; in a process of its own, since alarms reach any thread.
     #[test]
     fn an_alarm_just_before_a_wait_is_not_lost() {
-        init().unwrap();
-        let answer = bounded_child(Duration::from_secs(30), || {
-            init().unwrap();
+        assert!(alone(|| {
             let (silent, open) = nix::unistd::pipe().unwrap();
             let mut holder = Command::new("sleep").arg("5").stdout(open).spawn().unwrap();
             let result = bounded(Duration::from_secs(1), || {
@@ -202,25 +200,13 @@ mod tests {
             });
             holder.kill().unwrap();
             holder.wait().unwrap();
-            let timed_out = result.is_err_and(|error| error.kind() == io::ErrorKind::TimedOut);
-            vec![u8::from(timed_out)]
-        });
-        assert_eq!(answer.unwrap(), Some(vec![1]));
-    }
-
-    /// Runs what belongs to a whole process in one of its own.
-    fn alone(test: impl FnOnce() -> bool) {
-        init().unwrap();
-        let answer = bounded_child(Duration::from_secs(30), || {
-            init().unwrap();
-            vec![u8::from(test())]
-        });
-        assert_eq!(answer.unwrap(), Some(vec![1]));
+            result.is_err_and(|error| error.kind() == io::ErrorKind::TimedOut)
+        }));
     }
 
     #[test]
     fn a_wait_aside_gives_the_timer_back() {
-        alone(|| {
+        assert!(alone(|| {
             let (silent, _open) = nix::unistd::pipe().unwrap();
             let wait = || nix::unistd::read(&silent, &mut [0]);
             let begin = Instant::now();
@@ -235,13 +221,13 @@ mod tests {
                 // Where nothing was armed, nothing is afterwards.
                 && aside(Duration::from_secs(1), || Ok(())).is_ok()
                 && nix::unistd::alarm::cancel().is_none()
-        });
+        }));
     }
 
     /// Each piece comes in time; all of them together do not.
     #[test]
     fn a_write_in_pieces_has_the_time_of_one() {
-        alone(|| {
+        assert!(alone(|| {
             let (output, input) = nix::unistd::pipe().unwrap();
             let mut bounded = Bounded {
                 fd: input,
@@ -257,6 +243,6 @@ mod tests {
             slow.wait().unwrap();
             result.is_err_and(|error| error.kind() == io::ErrorKind::TimedOut)
                 && (Duration::from_secs(2)..Duration::from_secs(4)).contains(&took)
-        });
+        }));
     }
 }

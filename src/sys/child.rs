@@ -8,7 +8,8 @@
 //! A child starts out with its parent's memory, and so with what the parent has kept there of its own number:
 //! [`own_id`].
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -21,7 +22,7 @@ use nix::fcntl::OFlag;
 use nix::sys::prctl;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::{ForkResult, Pid, getpid, getppid, pipe2, read, write};
+use nix::unistd::{ForkResult, Pid, getpid, getppid, pipe2, read};
 
 use super::{alarm, ignore};
 
@@ -125,7 +126,7 @@ pub fn bounded_child(
 ) -> io::Result<Option<Vec<u8>>> {
     let (answer, question) = pipe2(OFlag::O_CLOEXEC)?;
     match split()? {
-        ForkResult::Child => be_child(limit, &question, work),
+        ForkResult::Child => be_child(limit, question.into(), work),
         ForkResult::Parent { child } => {
             drop(question);
             let answer = read_answer(limit, &answer);
@@ -179,7 +180,7 @@ impl Drop for ExitOnDrop {
     }
 }
 
-fn be_child(limit: Duration, pipe: &OwnedFd, work: impl FnOnce() -> Vec<u8>) -> ! {
+fn be_child(limit: Duration, mut pipe: File, work: impl FnOnce() -> Vec<u8>) -> ! {
     let mut end = ExitOnDrop(1);
     // SAFETY: SIG_DFL is no function of ours, so nothing can be called at a bad moment.
     unsafe { libc::signal(libc::SIGALRM, libc::SIG_DFL) };
@@ -187,15 +188,7 @@ fn be_child(limit: Duration, pipe: &OwnedFd, work: impl FnOnce() -> Vec<u8>) -> 
     ignore(prctl::set_pdeathsig(Signal::SIGKILL));
     let fuse = limit.saturating_add(FUSE).as_secs();
     nix::unistd::alarm::set(u32::try_from(fuse).unwrap_or(u32::MAX).max(1));
-    let answer = work();
-    let mut rest = answer.as_slice();
-    while !rest.is_empty() {
-        let Ok(written @ 1..) = write(pipe.as_fd(), rest) else {
-            break;
-        };
-        rest = rest.get(written..).unwrap_or_default();
-    }
-    end.0 = u8::from(!rest.is_empty());
+    end.0 = u8::from(pipe.write_all(&work()).is_err());
     drop(end);
     std::process::abort()
 }
@@ -226,7 +219,7 @@ fn reset_signals() -> io::Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::thread::sleep;
     use std::time::Instant;
 
@@ -234,12 +227,14 @@ mod tests {
 
     const LIMIT: Duration = Duration::from_secs(60);
 
-    /// Alarms reach any thread of a test program. A child has one thread, so tests about time run in one.
-    fn alone(test: impl FnOnce() -> bool) -> bool {
+    /// Runs a test in a child, with alarms: they reach any thread of a test program, and a child has one thread.
+    pub fn alone(test: impl FnOnce() -> bool) -> bool {
         alarm::init().expect("alarm");
-        bounded_child(LIMIT, || vec![u8::from(test())])
-            .expect("child")
-            .is_some_and(|answer| answer == [1])
+        let child = bounded_child(LIMIT, || {
+            alarm::init().expect("alarm");
+            vec![u8::from(test())]
+        });
+        child.expect("child").is_some_and(|answer| answer == [1])
     }
 
     #[test]
@@ -259,7 +254,6 @@ mod tests {
     #[test]
     fn a_child_that_takes_too_long_is_killed_and_reaped() {
         assert!(alone(|| {
-            alarm::init().expect("alarm");
             let start = Instant::now();
             let answer = bounded_child(Duration::from_secs(1), || {
                 sleep(LIMIT);
@@ -274,7 +268,6 @@ mod tests {
     /// Waits in a process with one thread for a child that does `work`.
     fn waited(work: impl FnOnce(Pid), limit: Duration, expected: fn(Pid) -> WaitStatus) -> bool {
         alone(|| {
-            alarm::init().expect("alarm");
             match fork().expect("fork") {
                 Fork::Child { parent } => {
                     let mut exit = ExitOnDrop(1);
@@ -337,7 +330,7 @@ mod tests {
                 Fork::Child { parent } => {
                     let exit = ExitOnDrop(0);
                     die_with(parent).expect("prctl");
-                    write(&hold, b"x").expect("write");
+                    nix::unistd::write(&hold, b"x").expect("write");
                     sleep(LIMIT);
                     drop(exit);
                     false
@@ -351,7 +344,6 @@ mod tests {
     #[test]
     fn a_child_that_dies_is_an_error_not_an_answer() {
         assert!(alone(|| {
-            alarm::init().expect("alarm");
             let answer = bounded_child(LIMIT, || {
                 // SAFETY: raise takes a number.
                 unsafe { libc::raise(libc::SIGKILL) };

@@ -19,19 +19,13 @@ unsafe extern "C" {
 const TRY_AGAIN: libc::c_int = 2;
 const NO_RECOVERY: libc::c_int = 3;
 
-/// What the DNS itself said in the lookup that has failed last: 0 if it was not asked.
-fn h_errno() -> libc::c_int {
+/// Takes what the DNS itself said in the lookup that has failed last: 0 if it was not asked.
+fn take_h_errno() -> libc::c_int {
     // SAFETY: takes nothing.
     let number = unsafe { __h_errno_location() };
-    // SAFETY: it points to a number that lives as long as the thread, and is the thread's alone.
-    unsafe { *number }
-}
-
-fn forget_h_errno() {
-    // SAFETY: takes nothing.
-    let number = unsafe { __h_errno_location() };
-    // SAFETY: as in `h_errno`; nobody holds a reference to it.
-    unsafe { *number = 0 };
+    // SAFETY: it points to a number that lives as long as the thread, and is the thread's alone; nobody holds a reference
+    // to it.
+    unsafe { number.replace(0) }
 }
 
 /// Why the resolver has no answer, in its own words.
@@ -44,9 +38,9 @@ pub enum Failure {
 }
 
 impl Failure {
-    /// From the code of a lookup before which h_errno was forgotten.
+    /// From the code of a lookup before which h_errno was taken.
     fn from_code(code: libc::c_int) -> Failure {
-        match (code, h_errno()) {
+        match (code, take_h_errno()) {
             (libc::EAI_SYSTEM, _) => Failure::System(io::Error::last_os_error()),
             // "No such name" is also said where a service that comes after the DNS in nsswitch.conf does not know the name,
             // and where a name server found fault with the question.
@@ -97,7 +91,7 @@ impl Display for Failure {
 pub fn name_of(address: IpAddr) -> Result<CString, Failure> {
     let address = SockaddrStorage::from(SocketAddr::new(address, 0));
     let mut name = vec![0_u8; libc::NI_MAXHOST as usize];
-    forget_h_errno();
+    take_h_errno();
     // SAFETY: `address` is a live socket address and knows its length; `name` is live and writable for the length given,
     // and no service name is asked for. None of them is kept.
     let code = unsafe {
@@ -129,7 +123,7 @@ pub fn addresses_of(name: &CStr, like: IpAddr) -> Result<Vec<IpAddr>, Failure> {
     };
     hints.ai_socktype = libc::SOCK_STREAM;
     let mut list = List(ptr::null_mut());
-    forget_h_errno();
+    take_h_errno();
     // SAFETY: `name` ends in NUL, `hints` is complete, and `list.0` is live and writable; it is set on success only.
     let code = unsafe { libc::getaddrinfo(name.as_ptr(), ptr::null(), &hints, &mut list.0) };
     if code != 0 {

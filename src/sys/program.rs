@@ -271,7 +271,7 @@ fn wait_for_any(streams: &[Stream], deadline: Instant) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sys::child::bounded_child;
+    use crate::sys::child::tests::alone;
 
     const LIMIT: Duration = Duration::from_secs(60);
     const OUTPUT_LIMIT: usize = 1024 * 1024;
@@ -280,14 +280,6 @@ mod tests {
         let (path, variable) = (Path::new("/bin/sh"), (OsStr::new("A"), OsStr::new("b")));
         let arguments = [OsStr::new("-c"), OsStr::new(script)];
         Program::start(path, &arguments, &[variable], Rights::Whole, LIMIT).expect("sh")
-    }
-
-    /// Alarms belong to a whole process: tests that wait run in a child.
-    fn alone(test: impl FnOnce() -> bool) -> bool {
-        alarm::init().expect("alarm");
-        bounded_child(LIMIT, || vec![u8::from(test())])
-            .expect("child")
-            .is_some_and(|answer| answer == [1])
     }
 
     #[test]
@@ -316,7 +308,6 @@ mod tests {
     #[test]
     fn a_program_that_takes_too_long_is_killed_and_reaped() {
         assert!(alone(|| {
-            alarm::init().expect("alarm");
             let begin = Instant::now();
             let output = shell("exec sleep 50").finish(b"", Duration::from_secs(1), OUTPUT_LIMIT);
             output.is_err_and(|error| error.kind() == io::ErrorKind::TimedOut)

@@ -54,7 +54,7 @@ impl Moment {
 }
 
 /// A moment broken down in some zone.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LocalTime {
     pub year: i32,
     /// 0 is January.
@@ -91,14 +91,10 @@ fn broken_down(secs: i64, convert: Convert) -> LocalTime {
         // Years beyond an int: no clock that the program reads gets there.
         return LocalTime {
             year: 1970,
-            month: 0,
             day: 1,
             weekday: 4,
-            hour: 0,
-            minute: 0,
-            second: 0,
-            offset_secs: 0,
             zone: "UTC".to_owned(),
+            ..LocalTime::default()
         };
     }
     let zone = if tm.tm_zone.is_null() {
