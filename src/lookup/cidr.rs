@@ -21,6 +21,8 @@ pub(super) struct Networks {
 }
 
 impl Condition for Networks {
+    const KIND: &'static str = "cidr";
+
     const KEYS: Keys = Keys::Networks;
 
     type Key = IpAddr;
@@ -107,7 +109,7 @@ mod tests {
 
     use super::*;
     use crate::lookup::table::{ClientKeys, Problem, Reason, Table};
-    use crate::lookup::text::{self, Contents, Source, TextTable};
+    use crate::lookup::text::{self, Contents, TextTable};
 
     fn parse(file: &[u8]) -> (Vec<String>, Result<Rules<Networks>, String>) {
         text::parse(Rules::new(), "cidr map F", file)
@@ -120,12 +122,7 @@ mod tests {
     }
 
     fn named(text: &str) -> Result<TextTable<Rules<Networks>>, Reason> {
-        let source = Source::rules("cidr", text)?;
-        Ok(TextTable::new(
-            &format!("cidr:{text}"),
-            source,
-            Rules::new(),
-        ))
+        Rules::table(&format!("cidr:{text}"), text)
     }
 
     #[rustfmt::skip]

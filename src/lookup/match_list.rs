@@ -285,9 +285,8 @@ impl MatchList {
         if self.has(table, name, client)? {
             return Ok(true);
         }
-        match table.keys() {
-            Keys::Pattern | Keys::Networks | Keys::Any => return Ok(false),
-            Keys::Fixed => {}
+        if table.keys() != Keys::Fixed {
+            return Ok(false);
         }
         for parent in parents_of(name, self.parents) {
             if self.has(table, parent, client)? {

@@ -6,11 +6,14 @@
 
 use std::fmt::Debug;
 
-use super::table::Keys;
-use super::text::{Contents, Reader};
+use super::table::{Keys, Reason};
+use super::text::{Contents, Reader, Source, TextTable};
 
 /// What a rule demands of a key.
 pub(super) trait Condition: Debug + Sized {
+    /// The type of the table.
+    const KIND: &'static str;
+
     const KEYS: Keys;
 
     /// A key in the form in which it is held against conditions.
@@ -75,6 +78,14 @@ impl<C> Rules<C> {
             *end = next;
         }
         opened.is_some()
+    }
+}
+
+impl<C: Condition> Rules<C> {
+    /// The table `table`, whose rules are in `name`: in the file of that name, or in braces.
+    pub(super) fn table(table: &str, name: &str) -> Result<TextTable<Rules<C>>, Reason> {
+        let source = Source::rules(C::KIND, name)?;
+        Ok(TextTable::new(table, source, Rules::new()))
     }
 }
 

@@ -15,7 +15,6 @@ use super::proxy::Proxy;
 use super::regexp::Expressions;
 use super::rules::Rules;
 use super::table::{ClientKeys, FLAGS, Keys, ParentStyle, Problem, Reason, Table, unavailable};
-use super::text::{Source, TextTable};
 use super::texthash::Entries;
 use super::{Note, TableSettings};
 
@@ -88,8 +87,8 @@ impl Tables {
 
     /// The table `type:name`. Where it cannot be opened, that is noted, and what comes back cannot answer.
     pub(super) fn open(&mut self, name: &str, notes: &mut Vec<Note>) -> Rc<dyn Table> {
-        if let Some(table) = self.opened.iter().find(|table| table.name() == name) {
-            return Rc::clone(table);
+        if let Some(table) = self.opened(name) {
+            return table;
         }
         let table = match self.new_table(name, notes) {
             Ok(table) => table,
@@ -120,7 +119,7 @@ impl Tables {
         table
     }
 
-    /// The pseudo table that stands for a file, if that could not be opened before.
+    /// The table of this name, if it has been asked for before.
     pub(super) fn opened(&self, name: &str) -> Option<Rc<dyn Table>> {
         let found = self.opened.iter().find(|table| table.name() == name);
         found.map(Rc::clone)
@@ -141,20 +140,11 @@ impl Tables {
             "inline" => Rc::new(Inline::parse(table, name)?),
             "static" => Rc::new(Static::parse(table, name)?),
             "fail" => Rc::new(Fail::new(table)),
-            "texthash" => {
-                let entries = Entries::new(settings.smtputf8_enable);
-                Rc::new(TextTable::new(table, Source::settled(name)?, entries))
-            }
-            "cidr" => {
-                let rules = Rules::<Networks>::new();
-                Rc::new(TextTable::new(table, Source::rules(kind, name)?, rules))
-            }
+            "texthash" => Rc::new(Entries::table(table, name, settings.smtputf8_enable)?),
+            "cidr" => Rc::new(Rules::<Networks>::table(table, name)?),
             "cdb" => Rc::new(Cdb::new(table, name, notes)?),
             "proxy" => Rc::new(Proxy::new(table, name, settings)),
-            "regexp" => {
-                let rules = Rules::<Expressions>::new();
-                Rc::new(TextTable::new(table, Source::rules(kind, name)?, rules))
-            }
+            "regexp" => Rc::new(Rules::<Expressions>::table(table, name)?),
             _ => {
                 let table = Rc::new(Postmap::new(table, (kind, name), settings)?);
                 self.programs.push(Rc::downgrade(&table));

@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 
 use super::braces::end_of_key;
-use super::table::Keys;
-use super::text::{Contents, Reader};
+use super::table::{Keys, Reason};
+use super::text::{Contents, Reader, Source, TextTable};
 use crate::config::lines::{is_space, trim};
 use crate::log::Shown;
 
@@ -26,6 +26,12 @@ impl Entries {
             utf8,
             entries: BTreeMap::new(),
         }
+    }
+
+    /// The table `table`, whose lines are in the file at `path`.
+    pub(super) fn table(table: &str, path: &str, utf8: bool) -> Result<TextTable<Entries>, Reason> {
+        let source = Source::settled(path)?;
+        Ok(TextTable::new(table, source, Entries::new(utf8)))
     }
 }
 

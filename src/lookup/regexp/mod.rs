@@ -27,6 +27,8 @@ pub(super) struct Expressions {
 }
 
 impl Condition for Expressions {
+    const KIND: &'static str = "regexp";
+
     const KEYS: Keys = Keys::Pattern;
 
     type Key = CString;

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::lookup::table::{ClientKeys, Reason, Table};
-use crate::lookup::text::{self, Contents, Source, TextTable};
+use crate::lookup::text::{self, Contents, TextTable};
 
 fn parse(file: &[u8]) -> (Vec<String>, Result<Rules<Expressions>, String>) {
     text::parse(Rules::new(), "regexp map F", file)
@@ -19,8 +19,7 @@ fn warnings(file: &str) -> Vec<String> {
 }
 
 fn named(text: &str) -> Result<TextTable<Rules<Expressions>>, Reason> {
-    let source = Source::rules("regexp", text)?;
-    Ok(TextTable::new("regexp:F", source, Rules::new()))
+    Rules::table("regexp:F", text)
 }
 
 #[test]
