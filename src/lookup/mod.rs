@@ -28,8 +28,6 @@ mod text;
 mod texthash;
 
 #[cfg(test)]
-mod open_name;
-#[cfg(test)]
 mod tests;
 
 use std::fmt::{self, Display};

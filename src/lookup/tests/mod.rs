@@ -1,3 +1,5 @@
+mod open_name;
+
 use std::fs;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -19,10 +21,10 @@ const SIX: (&str, &str) = ("six.example.net", "2001:db8::5");
 const GONE: (&str, &str) = ("unknown", "unknown");
 
 /// A directory with the files of one test, removed at its end.
-pub(super) struct Files(pub(super) PathBuf);
+struct Files(PathBuf);
 
 impl Files {
-    pub(super) fn new(test: &str, files: &[(&str, &str)]) -> Files {
+    fn new(test: &str, files: &[(&str, &str)]) -> Files {
         let directory = std::env::temp_dir().join(format!("qmqpd-{test}-{}", std::process::id()));
         fs::create_dir_all(&directory).expect("directory");
         for (name, content) in files {
@@ -32,7 +34,7 @@ impl Files {
     }
 
     /// `text` with `@` replaced by the directory.
-    pub(super) fn at(&self, text: &str) -> String {
+    fn at(&self, text: &str) -> String {
         text.replace('@', self.0.to_str().expect("UTF-8"))
     }
 }
@@ -55,10 +57,7 @@ fn tables() -> Tables {
     })
 }
 
-pub(super) fn parse(
-    patterns: &str,
-    parents: ParentStyle,
-) -> (Vec<String>, Result<MatchList, Error>) {
+fn parse(patterns: &str, parents: ParentStyle) -> (Vec<String>, Result<MatchList, Error>) {
     let (notes, list) = MatchList::parse(LIST, patterns, parents, &mut tables());
     let lines = notes.into_iter().map(|note| match note {
         Note::Warning(text) => format!("warning: {text}"),

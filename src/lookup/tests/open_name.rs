@@ -4,11 +4,11 @@ use std::fs;
 
 use proptest::prelude::*;
 
-use super::Listing;
-use super::items::{Item, What};
-use super::table::Keys;
-use super::table::ParentStyle::{self, DotOnly, ParentAlso};
-use super::tests::{Files, parse};
+use super::{Files, parse};
+use crate::lookup::Listing;
+use crate::lookup::items::{Item, What};
+use crate::lookup::table::Keys;
+use crate::lookup::table::ParentStyle::{self, DotOnly, ParentAlso};
 
 const ADDR: &str = "192.0.2.7";
 
