@@ -554,6 +554,7 @@ fn systemd_has_nothing_to_say_against_the_units() {
         (&["unix-socket"], &["no-network"]),
         (&[], &["qmail-queue"]),
         (&[], &["no-network", "qmail-queue"]),
+        (&launchers::poll_limit(), &[]),
     ]
     .into_iter()
     .enumerate()

@@ -346,7 +346,7 @@ fn systemd_keeps_a_place_for_others() {
         return;
     }
     let launcher = Launcher::Systemd {
-        socket: Vec::new(),
+        socket: launchers::poll_limit(),
         service: Vec::new(),
     };
     keeps_a_place_for_others("systemd", &launcher);

@@ -109,6 +109,19 @@ pub fn program(name: &str) -> Option<PathBuf> {
         .find(|path| path.exists())
 }
 
+/// The version of the systemd that is installed, if one is.
+pub fn systemd_version() -> Option<u32> {
+    let output = Command::new("systemctl").arg("--version").output().ok()?;
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    said.split_whitespace().nth(1)?.parse().ok()
+}
+
+/// The drop-in for sockets that this systemd knows, and needs so that a host's flood does not keep others waiting.
+pub fn poll_limit() -> Vec<&'static str> {
+    let is_known = systemd_version().is_some_and(|version| version >= 255);
+    is_known.then_some("poll-limit").into_iter().collect()
+}
+
 /// A launcher to test.
 #[derive(Debug, Clone)]
 pub enum Launcher {
