@@ -408,6 +408,7 @@ fn normal(line: &str, queue_id: &str) -> String {
         "create_time: ",
         "named_attribute: client_port=",
         "named_attribute: log_client_port=",
+        "named_attribute: message_id=<",
         "Message-Id: <",
         "Date: ",
     ] {
