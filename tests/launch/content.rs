@@ -158,7 +158,8 @@ fn start(machine: &Machine, request: &[u8]) -> (Child, File) {
     (child, answer.into())
 }
 
-/// The peak of memory, in bytes. The pages of files are shared with all other processes.
+/// The peak of memory, in bytes. The pages of files are shared with all other processes; those of a program on a tmpfs are
+/// counted as shared memory.
 fn peak(child: &Child) -> u64 {
     let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
     let kib = |name: &str| -> u64 {
@@ -170,7 +171,7 @@ fn peak(child: &Child) -> u64 {
             .parse()
             .unwrap()
     };
-    (kib("VmHWM:") - kib("RssFile:")) * 1024
+    (kib("VmHWM:") - kib("RssFile:") - kib("RssShmem:")) * 1024
 }
 
 /// Takes the answer, and waits for the end.
