@@ -108,30 +108,38 @@ const CASES: &[Case] = &[
     ("standard error is full at the last line", full_at_last),
 ];
 
+/// How often a wait is tried once more, and alone, that was too long beside the others: a busy machine makes it long once,
+/// a mistake each time.
+const TRIES: usize = 3;
+
 #[test]
 fn every_wait_ends() {
-    let failures: Vec<&str> = thread::scope(|scope| {
+    let failures: Vec<Case> = thread::scope(|scope| {
         let runs: Vec<_> = CASES
             .iter()
-            .map(|(name, case)| {
-                scope.spawn(move || match catch_unwind(AssertUnwindSafe(case)) {
-                    Ok(waited) => {
-                        tell(&format!(
-                            "{name}: {:?} after {:.1} s",
-                            waited.reply,
-                            waited.took.as_secs_f64()
-                        ));
-                        None
-                    }
-                    Err(_) => Some(*name),
-                })
-            })
+            .map(|&case| scope.spawn(move || (!ends(case)).then_some(case)))
             .collect();
         runs.into_iter()
             .filter_map(|run| run.join().unwrap())
             .collect()
     });
+    let failures = failures.into_iter();
+    let failures = failures.filter(|&case| !(0..TRIES).any(|_| ends(case)));
+    let failures: Vec<&str> = failures.map(|(name, _)| name).collect();
     assert!(failures.is_empty(), "{failures:?}");
+}
+
+/// Whether it came out as it has to.
+fn ends((name, case): Case) -> bool {
+    let waited = catch_unwind(AssertUnwindSafe(case));
+    if let Ok(waited) = &waited {
+        tell(&format!(
+            "{name}: {:?} after {:.1} s",
+            waited.reply,
+            waited.took.as_secs_f64()
+        ));
+    }
+    waited.is_ok()
 }
 
 /// A session that has sent a whole request.
