@@ -183,6 +183,9 @@ fn make_case(numbers: &mut Numbers) -> Case {
         message.resize(message.len() + length, b'x');
         message.push(b'\n');
     }
+    if VARIANTS[variant].starts_with("detect_8bit") {
+        message.extend_from_slice(b"Content-Transfer-Encoding: 8bit\n");
+    }
     if VARIANTS[variant].starts_with("header_size_limit") {
         message.extend_from_slice(&folded_header(numbers));
     }
