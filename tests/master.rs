@@ -497,8 +497,10 @@ fn a_mistake_in_the_configuration_is_answered_at_once_and_costs_no_process() {
     assert!(start.elapsed() >= Duration::from_secs(1));
     assert_eq!(residents.len(), 2);
     assert_eq!(residents[0], residents[1]);
-    let trouble = master.trouble();
     let fatal = "fatal: unexpected command-line argument: stray";
+    // postlogd may write the second line after the client has its answer.
+    until(PATIENCE, || master.log().matches(fatal).count() == 2);
+    let trouble = master.trouble();
     assert!(
         trouble.iter().all(|line| line.contains(fatal)) && trouble.len() == 2,
         "{trouble:?}"
