@@ -536,7 +536,6 @@ fn without_alarms_nobody_is_served() {
             ..How::default()
         };
         let mut session = machine.start(&how);
-        session.send(&REQUEST[..7]);
         assert_eq!(session.reply(PATIENCE), CONFIGURATION_ERROR);
         assert_eq!(session.end(), "1");
         let fatal = "fatal: alarm(2), without which no wait ends: Operation not permitted";
