@@ -73,6 +73,8 @@ impl Scratch {
         command
             .args(["--mount", "sh", "-c", OVERLAY, "sh"])
             .arg(&self.0)
+            // A trap counts only for a signal that is not ignored, as under nohup(1).
+            .args(["env", "--default-signal=HUP,INT,TERM"])
             .args(["bash", "-c", &format!("set -eu; . scripts/peers; {text}")])
             .arg(&self.0)
             .current_dir(ROOT)
