@@ -563,7 +563,10 @@ fn systemd_has_nothing_to_say_against_the_units() {
         dir.write_units(socket, service);
         for unit in ["qmqpd.socket", "qmqpd@.service"] {
             let (good, said) = systemd_analyze(&["verify", "--man=no"], &dir.0.join(unit));
-            assert!(good && said.is_empty(), "{unit}: {said}");
+            // It reads units of the machine as well, and says what it has against those.
+            let of_ours = |line: &&str| line.contains("qmqpd") || !line.starts_with('/');
+            let said: Vec<&str> = said.lines().filter(of_ours).collect();
+            assert!(good && said.is_empty(), "{unit}: {said:?}");
         }
     }
 }
