@@ -144,22 +144,28 @@ impl Client {
         }
     }
 
-    /// Talks to the server, which is the process that `find` says, to the end of the connection. `log` is the socket that
-    /// the server logs to.
-    fn talk(self, mut stream: impl Stream, find: impl Fn() -> Option<Pid>, log: &Path) {
+    /// Talks to the server, which is the process that `find` says, to the end of the connection. `log` is the socket below
+    /// `public` that the server logs to.
+    fn talk(
+        self,
+        mut stream: impl Stream,
+        find: impl Fn() -> Option<Pid>,
+        master: &Master,
+        log: &str,
+    ) {
         let (first, rest, expected) = self.parts();
         // A server that has heard enough need not listen to the end.
         drop(stream.write_all(&first));
         match self {
             Client::Deaf => {
-                wait_for_call(&find, libc::SYS_read);
-                fill_datagram(log);
+                wait_for_call(&find, libc::SYS_read, master);
+                fill_datagram(&master.socket(log));
             }
             Client::Ended(signal) => {
-                kill(wait_for_call(&find, libc::SYS_read), signal).unwrap();
+                kill(wait_for_call(&find, libc::SYS_read, master), signal).unwrap();
             }
             Client::Garbage => {
-                let pid = wait_for_call(&find, libc::SYS_clock_nanosleep);
+                let pid = wait_for_call(&find, libc::SYS_clock_nanosleep, master);
                 kill(pid, Signal::SIGSTOP).unwrap();
                 assert!(until(LIMIT, || status_of(pid, "State:").starts_with(['T', 't'])));
                 kill(pid, Signal::SIGCONT).unwrap();
@@ -208,16 +214,19 @@ impl Stream for TcpStream {
 }
 
 /// Returns when the process that `find` says waits in this system call; its number.
-fn wait_for_call(find: impl Fn() -> Option<Pid>, number: libc::c_long) -> Pid {
+fn wait_for_call(find: impl Fn() -> Option<Pid>, number: libc::c_long, master: &Master) -> Pid {
+    let call_of = |pid: Pid| fs::read_to_string(format!("/proc/{pid}/syscall")).unwrap_or_default();
     let mut pid = None;
     let is_there = || {
-        pid = find().filter(|pid| {
-            let text = fs::read_to_string(format!("/proc/{pid}/syscall")).unwrap_or_default();
-            text.starts_with(&format!("{number} "))
-        });
+        pid = find().filter(|pid| call_of(*pid).starts_with(&format!("{number} ")));
         pid.is_some()
     };
-    assert!(until(LIMIT, is_there), "no server waits in call {number}");
+    assert!(
+        until(LIMIT, is_there),
+        "no server waits in call {number}, but {:?} in these:\n{}",
+        find().map(|pid| (pid, call_of(pid))),
+        master.log()
+    );
     pid.unwrap()
 }
 
@@ -245,7 +254,7 @@ fn under_a_launcher(master: &Master) -> BTreeSet<i32> {
                     let options: Vec<&str> = options.iter().map(String::as_str).collect();
                     let (mut child, stream) = start(master, &[], &options);
                     let pid = i32::try_from(child.id()).unwrap();
-                    client.talk(stream, || Some(Pid::from_raw(pid)), &master.socket(&log));
+                    client.talk(stream, || Some(Pid::from_raw(pid)), master, &log);
                     let status = child.wait().unwrap();
                     if let Client::Ended(signal) = client {
                         assert_eq!(status.signal(), Some(signal as i32));
@@ -291,24 +300,26 @@ fn services() -> (Vec<Service>, String) {
 }
 
 fn under_master(master: &Master, services: &[Service]) {
+    // The child that looks mail_owner up, before a resident process is confined, is no server.
     let find = || {
         let all = master.processes("qmqpd");
-        let is_child = |pid: &Pid| {
+        let is_server = |pid: &Pid| {
             let parent = status_of(*pid, "PPid:").parse().map(Pid::from_raw);
-            parent.is_ok_and(|parent| all.contains(&parent))
+            let is_child = parent.is_ok_and(|parent| all.contains(&parent));
+            is_child && status_of(*pid, "Seccomp:") == "2"
         };
-        all.iter().copied().find(is_child)
+        all.iter().copied().find(is_server)
     };
     for Service { at, client, port } in services {
-        let log = master.socket(&format!("resident-{at}"));
-        client.talk(connect_from([127, 0, 0, 1], *port), find, &log);
+        let log = format!("resident-{at}");
+        client.talk(connect_from([127, 0, 0, 1], *port), find, master, &log);
         // The next server is to be the only one.
         assert!(until(LIMIT, || find().is_none()), "{client:?} goes on");
     }
     let public = UnixStream::connect(master.socket("clients")).unwrap();
-    Client::Small.talk(public, find, Path::new(""));
+    Client::Small.talk(public, find, master, "");
     let handed = handed_over(&master.socket("handed"));
-    Client::Small.talk(handed, find, Path::new(""));
+    Client::Small.talk(handed, find, master, "");
 }
 
 /// A program in the place of qmqpd that has strace(1) write down what qmqpd does, and keeps its process number.
@@ -384,7 +395,7 @@ fn a_crash_of_a_confined_process_is_seen_as_one() {
     for signal in [Signal::SIGSEGV, Signal::SIGBUS] {
         let (mut child, stream) = start(&master, &[], &["qmqpd_queue_method=file"]);
         let pid = Pid::from_raw(i32::try_from(child.id()).unwrap());
-        Client::Ended(signal).talk(stream, || Some(pid), Path::new(""));
+        Client::Ended(signal).talk(stream, || Some(pid), &master, "");
         assert_eq!(child.wait().unwrap().signal(), Some(signal as i32));
     }
     let (complete, partial) = master.incoming();
