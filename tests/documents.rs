@@ -216,7 +216,7 @@ fn check_inetd_line(line: &str) {
     let [service, kind, protocol, wait, user, program] = fields[..FIELDS] else {
         panic!("too few fields: {line}");
     };
-    let services = ["qmqp", "127.0.0.1:qmqp", "/run/qmqp"];
+    let services = ["qmqp", "127.0.0.1:qmqp", "/run/qmqp/socket"];
     assert!(services.contains(&service), "{line}");
     assert_eq!(kind, "stream", "{line}");
     let is_path = service.starts_with('/');
