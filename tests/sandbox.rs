@@ -213,12 +213,15 @@ impl Stream for TcpStream {
     }
 }
 
-/// Returns when the process that `find` says waits in this system call; its number.
+/// Returns when the process that `find` says waits in this system call; its number. Where a signal has stopped a traced
+/// process, even one that it ignores, such as the SIGCHLD of qmail-queue, its sleep goes on as another call.
 fn wait_for_call(find: impl Fn() -> Option<Pid>, number: libc::c_long, master: &Master) -> Pid {
     let call_of = |pid: Pid| fs::read_to_string(format!("/proc/{pid}/syscall")).unwrap_or_default();
+    let begins = [number, libc::SYS_restart_syscall].map(|number| format!("{number} "));
     let mut pid = None;
     let is_there = || {
-        pid = find().filter(|pid| call_of(*pid).starts_with(&format!("{number} ")));
+        let waits = |pid: &Pid| begins.iter().any(|begin| call_of(*pid).starts_with(begin));
+        pid = find().filter(waits);
         pid.is_some()
     };
     assert!(
