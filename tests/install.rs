@@ -108,6 +108,18 @@ fn program_manual_and_examples_are_installed_and_work() {
     let example = scratch.read("opt/mail/share/doc/qmqpd/examples/inetd.conf.example");
     assert!(example.contains(" /opt/mail/sbin/qmqpd "), "{example}");
     assert!(!example.contains("/usr/sbin/qmqpd"), "{example}");
+    let readme = scratch.read("opt/mail/share/doc/qmqpd/README.md");
+    let manual = Command::new("gzip")
+        .arg("-dc")
+        .arg(scratch.0.join("opt/mail/share/man/man8/qmqpd.8.gz"))
+        .output()
+        .unwrap();
+    let manual = String::from_utf8(manual.stdout).unwrap();
+    for text in [readme, manual] {
+        assert!(text.contains("/opt/mail/share/doc/qmqpd/examples"));
+        assert!(text.contains("/opt/mail/sbin/qmqpd"));
+        assert!(!text.contains("/usr/share/doc/qmqpd") && !text.contains("/usr/sbin/qmqpd"));
+    }
 }
 
 #[test]
