@@ -454,6 +454,11 @@ struct System(World);
 
 impl System {
     fn boot(test: &str) -> Option<System> {
+        System::boot_after(test, "")
+    }
+
+    /// As [`System::boot`], after more steps of the shell.
+    fn boot_after(test: &str, steps: &str) -> Option<System> {
         if master::is_missing(test) || is_missing(test) {
             return None;
         }
@@ -461,7 +466,11 @@ impl System {
             harness::skip(test, "systemd or deb-systemd-helper is not installed");
             return None;
         }
-        let system = System(World::start_after(OWN_SYSTEM, &Launcher::BareSystemd, &[]));
+        let system = System(World::start_after(
+            &(OWN_SYSTEM.to_owned() + steps),
+            &Launcher::BareSystemd,
+            &[],
+        ));
         let up = until(PATIENCE, || {
             system.0.run(&["systemctl", "is-active", "only.target"]).0
         });
@@ -648,6 +657,58 @@ fn the_package_starts_nothing_is_upgraded_while_it_serves_and_goes_wholly() {
     assert!(
         !system.is_active() && !system.has(SOCKET_LINK),
         "as the first time"
+    );
+}
+
+/// Another Debian that has no Postfix: /etc and /var/spool are in memory as well.
+const NO_POSTFIX: &str = "\
+umount /etc/postfix /var/spool/postfix
+umount /etc/systemd
+for dir in /etc /var/spool; do
+    mkdir -p \"/run/over$dir/upper\" \"/run/over$dir/work\"
+    mount -t overlay -o \"lowerdir=$dir,upperdir=/run/over$dir/upper,workdir=/run/over$dir/work\" overlay \"$dir\"
+done
+rm -rf /etc/postfix /var/spool/postfix
+";
+
+/// The commands that README.md gives for a machine without Postfix.
+fn commands_without_postfix() -> Vec<String> {
+    let readme = fs::read_to_string(format!("{ROOT}/README.md")).unwrap();
+    let (_, section) = readme.split_once("\n### Without Postfix\n").unwrap();
+    let (_, block) = section.split_once("```sh\n").unwrap();
+    let (block, _) = block.split_once("```\n").unwrap();
+    block.lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn the_package_queues_mail_on_a_machine_without_postfix() {
+    let test = "the_package_queues_mail_on_a_machine_without_postfix";
+    let Some(system) = System::boot_after(test, NO_POSTFIX) else {
+        return;
+    };
+    system.run(&["dpkg", "--install", &package(&system, 1)]);
+    let commands = commands_without_postfix();
+    assert_eq!(commands.len(), 3);
+    for command in commands {
+        system.run(&["sh", "-ec", &command]);
+    }
+    system.sends();
+    let queue = "/var/spool/qmqpd/incoming";
+    let file = system.run(&[
+        "find", queue, "-type", "f", "-user", "qmqpd", "-perm", "0700",
+    ]);
+    let message = system.run(&["qmqpd", "--cat", file.trim()]);
+    assert!(
+        message.contains("Subject: t\n") && message.contains("\n\nHello.\n"),
+        "{message}"
+    );
+    let check = ["env", "MAIL_CONFIG=/etc/qmqpd", "qmqpd", "--check"];
+    let said = system.run(&check);
+    // The warning: no syslog daemon runs in there.
+    let log = "the log is out of reach: /dev/log";
+    assert!(
+        said.contains(log) && said.contains("no errors, 1 warning\n"),
+        "{said}"
     );
 }
 
