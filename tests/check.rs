@@ -646,3 +646,52 @@ fn a_main_cf_that_cannot_be_read_is_all_there_is_to_say() {
     assert!(report.ends_with("\n1 error, no warnings\n"), "{report}");
     assert_eq!(code, Some(78));
 }
+
+#[test]
+fn proxies_that_make_no_sense_are_named() {
+    let set = "qmqpd_upstream_proxy_protocol = haproxy";
+    for (lines, expected) in [
+        (
+            &[set][..],
+            "qmqpd_upstream_proxy_clients is empty: nobody may send",
+        ),
+        (
+            &[
+                set,
+                "qmqpd_upstream_proxy_clients = 192.0.2.1, [2001:db8::]/32",
+            ],
+            "each address of [2001:db8::]/32 may be a proxy",
+        ),
+        (
+            &[set, "qmqpd_upstream_proxy_clients = static:all"],
+            "qmqpd_upstream_proxy_clients lets everybody be a proxy",
+        ),
+        (
+            &["qmqpd_upstream_proxy_clients = 192.0.2.1"],
+            "qmqpd_upstream_proxy_clients has no effect",
+        ),
+        (
+            &[
+                set,
+                "qmqpd_upstream_proxy_clients = 192.0.2.1, 192.0.2.2/32, [::1]/128",
+            ],
+            "",
+        ),
+    ] {
+        let instance = instance(&[lines, &["qmqpd_authorized_clients = 192.0.2.7"]].concat());
+        let _cleanup = cleanup(&instance);
+        let (report, code) = said(&instance, &["--check"]);
+        let warnings: Vec<&str> = report
+            .lines()
+            .filter(|line| line.starts_with("warning: ") && line.contains("_proxy_"))
+            .collect();
+        let named = |warning: &&str| warning.contains(expected);
+        assert!(warnings.iter().all(named), "{report}");
+        assert_eq!(warnings.is_empty(), expected.is_empty(), "{report}");
+        assert_eq!(code, Some(0), "{report}");
+    }
+    let instance = instance(&["qmqpd_upstream_proxy_protocol = nginx"]);
+    let (report, code) = said(&instance, &["--check"]);
+    let error = "parameter qmqpd_upstream_proxy_protocol: unknown protocol: nginx";
+    assert!(report.contains(error) && code == Some(78), "{report}");
+}

@@ -39,3 +39,5 @@ mod relay;
 mod reply;
 #[path = "launch/rights.rs"]
 mod rights;
+#[path = "launch/upstream.rs"]
+mod upstream;

@@ -3,21 +3,19 @@
 //! Evaluates all of main.cf and opens the lists as a serving process does, then leaves it to `rehearsal` to go on like
 //! one. So what is reported is what would happen, and not a guess at it. Nothing is logged.
 
-use std::net::{IpAddr, Ipv4Addr};
-
 use nix::errno::Errno;
 use nix::unistd::{Group, geteuid};
 
 use crate::config::{Config, Owner, QueueMethod, TABLE};
 use crate::exit::Fatal;
 use crate::log::{self, Level};
-use crate::lookup::{Listing, MatchList};
+use crate::lookup::MatchList;
 use crate::options::Options;
 use crate::session::{Lists, program_owner, try_queue_directory};
 
 use super::report::{Report, place};
 use super::survey::{self, Place};
-use super::{accounts, rehearsal};
+use super::{accounts, proxies, rehearsal};
 
 /// What cleanup(8) does to a message on its way through, and no other queue method; with the value that makes it do
 /// nothing of the kind.
@@ -47,12 +45,6 @@ const BYPASSED: &[(&str, &str)] = &[
     ("strict_mime_encoding_domain", "no"),
     ("virtual_alias_maps", ""),
     ("virtual_maps", ""),
-];
-
-/// Addresses that no client has (RFC 5737). A list that has them both has everybody.
-const NOBODY: [Ipv4Addr; 2] = [
-    Ipv4Addr::new(198, 51, 100, 77),
-    Ipv4Addr::new(203, 0, 113, 77),
 ];
 
 /// Checks everything, and says how it went: 0, or 78 where there is an error.
@@ -161,6 +153,7 @@ fn check_lists(report: &mut Report, config: &Config) {
     let all = [
         Some(&lists.qmqpd_authorized_clients),
         lists.debug_peer_list.as_ref(),
+        lists.qmqpd_upstream_proxy_clients.as_ref(),
     ];
     let run_as = || program_owner(config);
     let problems = |list: &MatchList| list.problems(&lists.tables, &run_as);
@@ -184,12 +177,18 @@ fn check_lists(report: &mut Report, config: &Config) {
         report.warning(&format!("{}: {text}", place(config, list_in(&text))), None);
     }
     check_access(report, config, &lists);
+    proxies::check(report, config, &lists);
 }
 
 /// The list that a message is about: its first word, if that is one.
 fn list_in(text: &str) -> &'static str {
     let first = text.split(':').next().unwrap_or_default();
-    ["debug_peer_list", "parent_domain_matches_subdomains"]
+    let others = [
+        "debug_peer_list",
+        "parent_domain_matches_subdomains",
+        "qmqpd_upstream_proxy_clients",
+    ];
+    others
         .into_iter()
         .find(|list| *list == first)
         .unwrap_or("qmqpd_authorized_clients")
@@ -205,13 +204,7 @@ fn check_access(report: &mut Report, config: &Config, lists: &Lists) {
             Some(advice),
         );
     }
-    let listed = |addr: &Ipv4Addr| {
-        let decision = lists
-            .qmqpd_authorized_clients
-            .decide(Some("unknown"), &IpAddr::V4(*addr).to_string());
-        decision.is_ok_and(|decision| decision.listing == Listing::Listed)
-    };
-    if NOBODY.iter().all(listed) {
+    if survey::has_everybody(&lists.qmqpd_authorized_clients, Some("unknown")) {
         let advice = "QMQP has no password: list the addresses that are to send.";
         let text = format!("{place}: {name} lets everybody in, from anywhere");
         report.warning(&text, Some(advice));

@@ -6,6 +6,7 @@ pub mod cat;
 mod check;
 mod explain;
 mod help;
+mod proxies;
 mod rehearsal;
 mod report;
 pub mod survey;

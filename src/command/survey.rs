@@ -2,9 +2,12 @@
 //!
 //! For `--check` and `--explain`; a serving process asks for values alone.
 
+use std::net::Ipv4Addr;
+
 use crate::config::lines::{self, logical_lines};
 use crate::config::{Config, DefaultValue, Error, Param, TABLE, main_cf, read_file};
 use crate::log::{self, Destination, Shown};
+use crate::lookup::{Listing, MatchList};
 use crate::options::Options;
 
 /// Where a parameter was given the value that counts.
@@ -60,6 +63,21 @@ pub fn unknown_names(config: &Config, prefix: &str) -> Vec<String> {
 pub fn is_empty_list(config: &Config, name: &str) -> bool {
     let value = config.expanded(name);
     value.is_some_and(|value| lines::items(&value).next().is_none())
+}
+
+/// Addresses that no client has (RFC 5737). A list that has them both has everybody.
+const NOBODY: [Ipv4Addr; 2] = [
+    Ipv4Addr::new(198, 51, 100, 77),
+    Ipv4Addr::new(203, 0, 113, 77),
+];
+
+/// Whether a list has each client of this name, or, with none, each client whatever its name.
+pub fn has_everybody(list: &MatchList, name: Option<&str>) -> bool {
+    let is_listed = |addr: &Ipv4Addr| {
+        let decision = list.decide(name, &addr.to_string());
+        decision.is_ok_and(|decision| decision.listing == Listing::Listed)
+    };
+    NOBODY.iter().all(is_listed)
 }
 
 /// What it is for, what to write there, and what holds where nothing is written.

@@ -172,6 +172,32 @@ impl Kind for QueueMethod {
     }
 }
 
+/// By what a proxy in front of the program says who the client is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProxyProtocol {
+    /// There is no proxy.
+    None,
+    /// A header of HAProxy's PROXY protocol.
+    Haproxy,
+}
+
+impl Kind for ProxyProtocol {
+    type Value = ProxyProtocol;
+    const NAME: &'static str = "keyword";
+
+    fn parse(config: &Config, param: &Param, value: Vec<u8>) -> Result<ProxyProtocol, Error> {
+        match value.as_slice() {
+            b"" => Ok(ProxyProtocol::None),
+            b"haproxy" => Ok(ProxyProtocol::Haproxy),
+            _ => Err(config.in_file(format_args!(
+                "parameter {}: unknown protocol: {}",
+                param.name,
+                Shown(&value)
+            ))),
+        }
+    }
+}
+
 /// A facility of syslog(3), as the number that a log line starts with (`mail` is 2).
 pub enum Facility {}
 

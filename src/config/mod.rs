@@ -39,7 +39,7 @@ pub use error::Error;
 pub use file::{open_file, read_file};
 pub use {
     hostname::valid_hostname,
-    keywords::{Protocols, QueueMethod, ReceiveOverrides},
+    keywords::{Protocols, ProxyProtocol, QueueMethod, ReceiveOverrides},
     main_cf::read_settled,
     owner::Owner,
     params::{DefaultValue, Param},

@@ -7,7 +7,9 @@
 //! where they are paths. `tests.rs` compares them with postconf(1).
 
 use super::hostname::{Hostname, Origin, Relayhost, mydomain, myhostname};
-use super::keywords::{Facility, Protocols, QueueMethod, ReceiveOverrides, Style, Utf8Classes};
+use super::keywords::{
+    Facility, Protocols, ProxyProtocol, QueueMethod, ReceiveOverrides, Style, Utf8Classes,
+};
 use super::kinds::{
     Bool, Bytes, Count, Int, Kind, Level, Limit, Long, MaillogFile, Path, Text, Time, VerpFilter,
 };
@@ -327,6 +329,12 @@ parameters! {
     qmqpd_peername_lookup: Bool = "yes" => acts;
     /// Whether log lines go to standard error.
     qmqpd_log_stderr: Bool = "no" => acts;
+    /// The protocol by which a proxy in front says who the client is; empty where there is no proxy.
+    qmqpd_upstream_proxy_protocol: ProxyProtocol = "" => acts;
+    /// The limit for the proxy's header.
+    qmqpd_upstream_proxy_timeout: Time = "5s", min 1 => acts;
+    /// The proxies that may say who the client is, by address.
+    qmqpd_upstream_proxy_clients: Text = "" => acts;
 
     // cleanup(8)'s, for the queue method that does its work.
 

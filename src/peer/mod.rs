@@ -14,6 +14,7 @@ mod hosts;
 mod resolver;
 #[cfg(test)]
 mod tests;
+pub mod upstream;
 
 use std::borrow::Cow;
 use std::ffi::{CStr, OsString};

@@ -4,18 +4,20 @@ use std::cell::OnceCell;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::config::{self, Config, Owner};
+use crate::config::{self, Config, Owner, ProxyProtocol};
 use crate::exit::Fatal;
 use crate::jail;
 use crate::log;
 use crate::options::Options;
-use crate::peer::{self, Ask, LOOKUP_LIMIT, Peer};
+use crate::peer::{self, Ask, LOOKUP_LIMIT, Peer, upstream};
 use crate::queue::Method;
 use crate::session::{
-    Client, Lists, Outcome, Session, SessionSettings, enter_queue_directory, try_queue_directory,
+    self, Client, Lists, Outcome, Session, SessionSettings, enter_queue_directory,
+    try_queue_directory,
 };
 use crate::sys::time::Moment;
 use crate::sys::{alarm, inherit};
+use crate::wire::proxy_header::Header;
 
 /// Who made the connection that is on descriptor 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +36,8 @@ pub struct Server<'a> {
     method: Method,
     lists: Lists,
     ask: Ask,
+    /// How long a proxy may take to say who the client is; none where the socket says it.
+    proxy_timeout: Option<Duration>,
     sandbox: bool,
     daemon_timeout: Duration,
     /// mail_owner, once it has been looked up.
@@ -56,6 +60,10 @@ impl<'a> Server<'a> {
                 environment: launch == Launch::Stdin,
                 lookup_limit: LOOKUP_LIMIT,
             },
+            proxy_timeout: match config.qmqpd_upstream_proxy_protocol()? {
+                ProxyProtocol::None => None,
+                ProxyProtocol::Haproxy => Some(config.qmqpd_upstream_proxy_timeout()?),
+            },
             lists: {
                 try_queue_directory(config)?;
                 Lists::open(config)?
@@ -64,7 +72,7 @@ impl<'a> Server<'a> {
         };
         match launch {
             Launch::Stdin if !server.lists.tables.is_empty() => {
-                let addr = peer::address_of(inherit::client_input(), &server.ask);
+                let addr = server.known_address();
                 server
                     .lists
                     .begin(addr.as_deref(), &|| server.program_owner());
@@ -153,13 +161,19 @@ impl<'a> Server<'a> {
         alarm::limit_process(self.daemon_timeout);
         let arrival = Moment::now();
         if self.asks_programs(options) {
-            let addr = peer::address_of(inherit::client_input(), &self.ask);
+            let addr = self.known_address();
             self.lists.begin(addr.as_deref(), &|| self.program_owner());
         }
-        let peer = Peer::of(inherit::client_input(), &self.ask).map_err(Fatal::from_display)?;
-        let Some(descriptors) = inherit::client() else {
-            return Err(Fatal::Text("no client on standard input".to_owned()));
+        let found = self.find_client();
+        let peer = match found {
+            Found::Client(peer) => peer.map_err(Fatal::from_display)?,
+            Found::Check => return Ok(Outcome::Served),
+            Found::Nobody { proxy, why } => {
+                session::turn_away(self.take_client()?, &proxy, &why, &self.settings);
+                return Ok(Outcome::Served);
+            }
         };
+        let client = self.take_client()?;
         let session = Session {
             settings: &self.settings,
             lists: &self.lists,
@@ -176,8 +190,64 @@ impl<'a> Server<'a> {
                 Ok(())
             },
         };
-        Ok(session.run(Client::new(descriptors, self.settings.qmqpd_timeout)))
+        Ok(session.run(client))
     }
+
+    fn take_client(&self) -> Result<Client, Fatal> {
+        let Some(descriptors) = inherit::client() else {
+            return Err(Fatal::Text("no client on standard input".to_owned()));
+        };
+        Ok(Client::new(descriptors, self.settings.qmqpd_timeout))
+    }
+
+    /// The client's address, as far as it is known before its first byte.
+    fn known_address(&self) -> Option<String> {
+        match self.proxy_timeout {
+            None => peer::address_of(inherit::client_input(), &self.ask),
+            Some(_) => None,
+        }
+    }
+
+    fn find_client(&self) -> Found {
+        let input = inherit::client_input();
+        let Some(limit) = self.proxy_timeout else {
+            return Found::Client(Peer::of(input, &self.ask));
+        };
+        let address = upstream::socket_address(input).map(|address| address.to_string());
+        let shown = address.as_deref().unwrap_or("unknown");
+        let nobody = |why| {
+            let proxy = format!("unknown[{shown}]");
+            Found::Nobody { proxy, why }
+        };
+        if !self.lists.has_proxy(address.as_deref()) {
+            return nobody(format!("{shown} may not send a PROXY header"));
+        }
+        match upstream::read_header(input, limit) {
+            Ok(Header::Client { address, port }) => {
+                log::debug!(1, "proxy {shown} passes on {address} port {port}");
+                Found::Client(Peer::remote(address, Some(port), &self.ask))
+            }
+            // Unlike Postfix, which serves it as the proxy's own connection (`tests/spec/differences.md`, 49).
+            Ok(Header::Check) => {
+                log::debug!(1, "proxy {shown} checks the service");
+                Found::Check
+            }
+            Ok(Header::Unknown) => nobody("PROXY header without a client's address".to_owned()),
+            Err(fault) => nobody(fault.to_string()),
+        }
+    }
+}
+
+/// What becomes known of a connection's client.
+enum Found {
+    Client(Result<Peer, peer::Error>),
+    /// There is none: a proxy tries whether the service is there.
+    Check,
+    /// No proxy that may do so has said who the client is.
+    Nobody {
+        proxy: String,
+        why: String,
+    },
 }
 
 /// Logs what main.cf was found to have wrong since the last time.

@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use crate::config::{self, Config, Owner};
+use crate::config::{self, Config, Owner, ProxyProtocol};
 use crate::exit::Fatal;
 use crate::log;
-use crate::lookup::{self, MatchList, RunAs, Tables};
+use crate::lookup::{self, Listing, MatchList, RunAs, Tables};
 use crate::sys::{ignore, inherit};
 
 /// The access lists, opened while that was still allowed.
@@ -13,6 +13,8 @@ use crate::sys::{ignore, inherit};
 pub struct Lists {
     pub qmqpd_authorized_clients: MatchList,
     pub debug_peer_list: Option<MatchList>,
+    /// Where a proxy says who the client is.
+    pub qmqpd_upstream_proxy_clients: Option<MatchList>,
     /// Those in the lists, and the programs that read some of them.
     pub tables: Tables,
 }
@@ -39,18 +41,35 @@ impl Lists {
             "qmqpd_authorized_clients",
             &config.qmqpd_authorized_clients()?,
         )?;
+        let qmqpd_upstream_proxy_clients = match config.qmqpd_upstream_proxy_protocol()? {
+            ProxyProtocol::None => None,
+            ProxyProtocol::Haproxy => Some(open(
+                "qmqpd_upstream_proxy_clients",
+                &config.qmqpd_upstream_proxy_clients()?,
+            )?),
+        };
         // parent_domain_matches_subdomains can have tables too.
         tables.close_unused();
         Ok(Lists {
             qmqpd_authorized_clients,
             debug_peer_list,
+            qmqpd_upstream_proxy_clients,
             tables,
+        })
+    }
+
+    /// Whether a proxy may be at this address. The name of the address does not count: nobody is asked for it.
+    pub fn has_proxy(&self, addr: Option<&str>) -> bool {
+        let list = self.qmqpd_upstream_proxy_clients.as_ref().zip(addr);
+        list.is_some_and(|(list, addr)| {
+            matches!(list.match_client(None, addr), Ok(Listing::Listed))
         })
     }
 
     /// As [`Tables::begin`], for the tables that the lists can come to for a client at `addr`.
     pub fn begin(&self, addr: Option<&str>, run_as: RunAs<'_>) {
         let lists = self.debug_peer_list.iter();
+        let lists = lists.chain(&self.qmqpd_upstream_proxy_clients);
         let lists = lists.chain([&self.qmqpd_authorized_clients]);
         self.tables
             .begin(lists.flat_map(|list| list.reached(addr)), run_as);

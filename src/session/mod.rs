@@ -215,6 +215,16 @@ pub fn apologize(mut client: Client) {
     }
 }
 
+/// Answers a connection on which no proxy has said who the client is. The client may be one that is let in.
+pub fn turn_away(mut client: Client, proxy: &str, why: &str, settings: &SessionSettings) {
+    let reply = Reply::try_later(&format!("Error: {why}"));
+    log::warning!("NOQUEUE: {proxy}: {}", Shown(reply.text()));
+    std::thread::sleep(settings.qmqpd_error_delay);
+    if client.send(&reply).is_ok() {
+        client.drain(&reply);
+    }
+}
+
 /// What `-v -v` shows of the request.
 fn trace(seen: Seen<'_>) {
     if log::verbosity() < 2 {

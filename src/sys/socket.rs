@@ -68,6 +68,12 @@ pub fn read_arrived(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> 
     Ok(recv(fd.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT)?)
 }
 
+/// Waits until something has arrived on a socket, for `limit` at most (`TimedOut`), and copies it to `buffer`; it stays to
+/// be read. 0 is the end.
+pub fn peek(fd: BorrowedFd<'_>, buffer: &mut [u8], limit: Duration) -> io::Result<usize> {
+    alarm::bounded(limit, || recv(fd.as_raw_fd(), buffer, MsgFlags::MSG_PEEK))
+}
+
 /// Receives one descriptor with one byte from the peer on a UNIX-domain socket.
 pub fn receive_descriptor(fd: BorrowedFd<'_>, limit: Duration) -> io::Result<OwnedFd> {
     let mut byte = [0];

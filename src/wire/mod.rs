@@ -7,6 +7,7 @@
 pub mod address;
 pub mod attr;
 pub mod netstring;
+pub mod proxy_header;
 pub mod qmqp;
 pub mod record;
 pub mod verp;

@@ -53,6 +53,9 @@ const OURS: &[&str] = &[
     "qmqpd_peername_lookup",
     "qmqpd_queue_method",
     "qmqpd_sandbox",
+    "qmqpd_upstream_proxy_clients",
+    "qmqpd_upstream_proxy_protocol",
+    "qmqpd_upstream_proxy_timeout",
 ];
 
 /// What another version may have other defaults for.

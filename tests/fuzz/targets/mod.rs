@@ -19,6 +19,7 @@ mod main_cf;
 mod match_list;
 mod message;
 mod obvious;
+mod proxy_header;
 mod queue_file;
 mod records;
 mod regexp;
@@ -33,6 +34,6 @@ mod random;
 
 pub use {
     cat::cat, cdb::cdb, cidr::cidr, cleanup::cleanup, main_cf::main_cf, match_list::match_list,
-    queue_file::queue_file, records::records, regexp::regexp, request::request, session::session,
-    texthash::texthash,
+    proxy_header::proxy_header, queue_file::queue_file, records::records, regexp::regexp,
+    request::request, session::session, texthash::texthash,
 };

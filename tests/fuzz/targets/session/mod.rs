@@ -56,6 +56,7 @@ fn run(world: &World) -> Outcome {
             qmqpd_authorized_clients: MatchList::from_patterns(LIST, list, parents, &mut tables)
                 .unwrap(),
             debug_peer_list: None,
+            qmqpd_upstream_proxy_clients: None,
             tables,
         },
         method: world,
