@@ -137,6 +137,7 @@ fn every_mistake_is_found_in_one_run() {
          warning: DIR/conf/main.cf, line 11: qmqpd_authorized_clients: IPv6 pattern \"::1\" without brackets, perhaps you \
          should use \"[::1]\" instead\n\
          error: DIR/conf/main.cf, line 11: open file DIR/nosuch: No such file or directory\n\
+         warning: DIR/conf/main.cf, line 11: unsupported dictionary type: foo. Is the postfix-foo package installed?\n\
          error: DIR/conf/main.cf, line 11: unsupported dictionary type: foo\n\
          error: DIR/conf/main.cf, line 11: qmqpd_authorized_clients: non-null host address bits in \"10.0.0.1/8\", perhaps you \
          should use \"10.0.0.0/8\" instead\n\
@@ -147,7 +148,7 @@ fn every_mistake_is_found_in_one_run() {
          \x20   Log lines are lost. \"qmqpd_log_stderr = yes\" writes them to standard error.\n\
          error: cleanup is out of reach: DIR/queue/public/cleanup: No such file or directory\n\
          \x20   Start Postfix (postfix start); its master makes the socket.\n\
-         9 errors, 4 warnings\n"
+         9 errors, 5 warnings\n"
     );
     assert_eq!(code, Some(78));
 }

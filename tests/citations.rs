@@ -1,7 +1,7 @@
 //! What source, tests and documents cite of the pages in `tests/spec` is there: the page, the section, the number.
 //!
-//! A citation is a path and a section (`tests/spec/qmqp.md`, section 2), or the path of the differences from Postfix and
-//! a number (`tests/spec/differences.md`, 7). The pages cite one another without the directory.
+//! A citation is a path and a section (`tests/spec/qmqp.md`, section 2), or the path of the differences from Postfix
+//! or of its versions, and a number (`tests/spec/differences.md`, 7). The pages cite one another without the directory.
 #![forbid(unsafe_code)]
 #![allow(
     clippy::unwrap_used,
@@ -15,8 +15,9 @@ use std::path::{Path, PathBuf};
 /// Where the pages are.
 const SPEC: &str = "tests/spec/";
 
-/// The page whose rows have numbers.
+/// The pages whose rows have numbers.
 const DIFFERENCES: &str = "differences.md";
+const VERSIONS: &str = "versions.md";
 
 /// How a comment begins that tells of a difference.
 const UNLIKE: &str = "Unlike Postfix";
@@ -62,7 +63,7 @@ fn pages() -> Pages {
         let path = entry.unwrap().path();
         let text = fs::read_to_string(&path).unwrap();
         let name = path.file_name().unwrap().to_str().unwrap();
-        let heading = if name == DIFFERENCES { "| " } else { "##" };
+        let heading = if has_rows(name) { "| " } else { "##" };
         let numbers = text.lines().filter_map(|line| {
             let rest = line.strip_prefix(heading)?.trim_start_matches('#');
             let number = rest.split_whitespace().next()?.trim_end_matches('.');
@@ -71,6 +72,10 @@ fn pages() -> Pages {
         pages.insert(name.to_owned(), numbers.collect());
     }
     pages
+}
+
+fn has_rows(page: &str) -> bool {
+    page == DIFFERENCES || page == VERSIONS
 }
 
 fn is_digit(c: char) -> bool {
@@ -122,7 +127,7 @@ fn citations(text: &str, directory: &str) -> Vec<(String, Vec<String>)> {
         let rest = rest.strip_prefix(", ").unwrap_or_default();
         let words = ["sections ", "section "];
         let section = words.iter().find_map(|word| rest.strip_prefix(word));
-        let is_list = format!("{page}.md") == DIFFERENCES;
+        let is_list = has_rows(&format!("{page}.md"));
         let place = if is_list { Some(rest) } else { section };
         let numbers = numbers(place.unwrap_or_default());
         found.push((format!("{page}.md"), numbers));

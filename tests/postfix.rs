@@ -18,7 +18,7 @@ use harness::outcome::{Seen, date_of, since_1970};
 use harness::peers::Act;
 use harness::requests::{Case, Numbers};
 use harness::server::{self, Server, Setting};
-use harness::{dialogue, reading};
+use harness::{dialogue, reading, versions};
 
 /// Says why nothing is compared on this machine; with `CI=true` that is a failure.
 fn postfix_is_missing(test: &str) -> bool {
@@ -257,4 +257,23 @@ fn value(numbers: &mut Numbers, depth: u32) -> String {
         };
     }
     text
+}
+
+/// A line that is not translated fails as a difference; one that is translated by mistake would hide a difference.
+#[test]
+fn lines_of_another_version_are_translated_and_no_others() {
+    let lines = |text: &str| -> Vec<Vec<u8>> { text.lines().map(Vec::from).collect() };
+    let from = &["error: no {TYPE}"];
+    let to = &["warning: is {TYPE} there? {TYPE:2}", "error: no {TYPE}"];
+    let old = "a[1]: x\na[1]: error: no foo\nb[2]: warning: error: no foo\na[1]: error: no ";
+    let new = "a[1]: x\na[1]: warning: is foo there? fo\na[1]: error: no foo\n\
+               b[2]: warning: error: no foo\na[1]: error: no ";
+    assert_eq!(versions::replace(from, to, lines(old)), lines(new));
+    assert_eq!(versions::replace(to, from, lines(new)), lines(old));
+    let swapped = |text| versions::replace(&["{ADDR} is {B}"], &["{B} is {ADDR}"], lines(text));
+    assert_eq!(swapped("::1 is a.example"), lines("a.example is ::1"));
+    assert_eq!(swapped("a.example is ::1"), lines("a.example is ::1"));
+    let day = |text| versions::replace(&["{A}; {DAY},  {B}"], &["{A}; {DAY}, 0{B}"], lines(text));
+    assert_eq!(day("x; y; Sun,  1 Nov"), lines("x; y; Sun, 01 Nov"));
+    assert_eq!(day("x; Sun, 11 Nov"), lines("x; Sun, 11 Nov"));
 }

@@ -23,11 +23,11 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use super::TableSettings;
 use super::database::Database;
 use super::table::{
     ClientKeys, Keys, ParentStyle, Problem, Reason, Table, parents_of, unavailable,
 };
+use super::{Note, TableSettings};
 use crate::config::{self, Owner, read_file};
 use crate::log::{self, Shown, error_text};
 use crate::sys::program::{Output, Program, Rights};
@@ -133,10 +133,15 @@ impl Postmap {
         table: &str,
         (kind, name): (&str, &str),
         settings: &TableSettings,
+        notes: &mut Vec<Note>,
     ) -> Result<Postmap, Reason> {
         let known = TYPES.iter().any(|(own, _)| *own == kind);
         if !known && !is_plugin(kind, settings) {
-            return Err(Reason(format!("unsupported dictionary type: {kind}")));
+            let reason = format!("unsupported dictionary type: {kind}");
+            notes.push(Note::Warning(format!(
+                "{reason}. Is the postfix-{kind} package installed?"
+            )));
+            return Err(Reason(reason));
         }
         let suffix = match kind {
             "hash" | "btree" => Some("db"),

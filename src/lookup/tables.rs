@@ -146,7 +146,7 @@ impl Tables {
             "proxy" => Rc::new(Proxy::new(table, name, settings)),
             "regexp" => Rc::new(Rules::<Expressions>::table(table, name)?),
             _ => {
-                let table = Rc::new(Postmap::new(table, (kind, name), settings)?);
+                let table = Rc::new(Postmap::new(table, (kind, name), settings, notes)?);
                 self.programs.push(Rc::downgrade(&table));
                 table
             }

@@ -9,7 +9,7 @@ use std::thread;
 use super::outcome::{Outcome, QUEUE, SECTIONS};
 use super::peers::{Act, Launch};
 use super::server::{self, Server, Setting};
-use super::text;
+use super::{text, versions};
 
 /// Runs that go on at the same time. Most of them wait most of the time.
 const AT_ONCE: usize = 6;
@@ -29,6 +29,8 @@ pub struct Dialogue {
     pub differs: Option<String>,
     /// Why Postfix is not asked.
     pub unasked: Option<String>,
+    /// The installed Postfix does what we do: its version is on our side of a row of the table of versions.
+    agrees: bool,
     ours: Outcome,
     /// What Postfix does where that is something else.
     postfix: [Option<Vec<String>>; 4],
@@ -44,6 +46,7 @@ impl Dialogue {
             in_full: false,
             differs: None,
             unasked: None,
+            agrees: false,
             ours: Outcome::default(),
             postfix: [const { None }; 4],
         };
@@ -91,17 +94,29 @@ impl Dialogue {
             "c" => setting.client.push(Act::read(value)?),
             "show" if value == "attributes" => self.in_full = true,
             "differs" => self.differs = Some(value.into()),
-            "postfix" => {
-                self.unasked = Some(
-                    value
-                        .strip_prefix("not asked, ")
-                        .ok_or("not asked, WHY")?
-                        .into(),
-                )
-            }
+            "postfix" => self.add_exception(value)?,
             _ => return Err(format!("unknown: {line}")),
         }
         self.head.push(line.into());
+        Ok(())
+    }
+
+    /// Takes what follows `postfix:`, why it is not asked or which versions of it agree with us.
+    fn add_exception(&mut self, value: &str) -> Result<(), String> {
+        let row = |rest: &str| {
+            let page = rest.strip_prefix("tests/spec/")?;
+            let number = page.strip_prefix("versions.md, ")?;
+            number.parse().ok().map(versions::has)
+        };
+        if let Some(why) = value.strip_prefix("not asked, ") {
+            self.unasked = Some(why.into());
+        } else if let Some(has) = value.strip_prefix("agrees since ").and_then(row) {
+            self.agrees = has;
+        } else if let Some(has) = value.strip_prefix("agrees before ").and_then(row) {
+            self.agrees = !has;
+        } else {
+            return Err("not asked, WHY; agrees since or before a row of the versions".into());
+        }
         Ok(())
     }
 
@@ -131,7 +146,7 @@ impl Dialogue {
     /// What `server` has to do.
     fn expected(&self, server: Server) -> Outcome {
         let mut outcome = self.ours.clone();
-        if server == Server::Postfix {
+        if server == Server::Postfix && !self.agrees {
             for (lines, theirs) in outcome.iter_mut().zip(&self.postfix) {
                 if let Some(theirs) = theirs {
                     lines.clone_from(theirs);
@@ -152,6 +167,10 @@ impl Dialogue {
 
     /// Writes into the file what Postfix did: as what has to happen, or beside it if we differ on purpose.
     fn record(&mut self, outcome: Outcome) {
+        if self.agrees {
+            // Another version says what is written.
+            return;
+        }
         let written = self.ours.iter().any(|lines| !lines.is_empty());
         if self.differs.is_some() && written {
             for (section, lines) in outcome.into_iter().enumerate() {

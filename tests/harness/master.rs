@@ -25,6 +25,7 @@ pub use super::patience::until;
 use super::patience::{PATIENCE, end_of};
 use super::peers;
 use super::server::why_no_postfix;
+use super::versions;
 
 /// Where Debian's Postfix has its daemons.
 const DAEMONS: &str = "/usr/lib/postfix/sbin";
@@ -207,7 +208,8 @@ impl Master {
                 ![NO_QUEUE_MANAGER, CLOCK, NO_NAME]
                     .iter()
                     .any(|part| line.contains(part))
-            });
+            })
+            .filter(|line| !versions::is_passed_on(line));
         lines.map(str::to_owned).collect()
     }
 

@@ -56,12 +56,10 @@ impl Seen {
     pub fn of_postfix(mut self) -> Seen {
         for item in &mut self.cleanup {
             if let Item::Record(b'N', data) = item {
-                *data = versions::renew(data);
+                *data = versions::renew_record(std::mem::take(data));
             }
         }
-        for line in &mut self.log {
-            *line = versions::renew(line);
-        }
+        self.log = versions::renew_log(self.log);
         if self.ending == Ending::Reset {
             self.ending = Ending::Eof;
         }

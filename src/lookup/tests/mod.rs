@@ -249,6 +249,7 @@ fn a_table_that_cannot_be_opened_is_an_error_once_and_a_warning_whenever_it_is_r
     assert_eq!(
         logged("foo:bar !foo:bar", LOCAL4),
         [
+            "warning: unsupported dictionary type: foo. Is the postfix-foo package installed?",
             "error: unsupported dictionary type: foo",
             "warning: foo:bar is unavailable. unsupported dictionary type: foo",
             "warning: qmqpd_authorized_clients: foo:bar: table lookup problem",
