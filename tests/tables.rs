@@ -26,6 +26,7 @@ use harness::launchers::connect_from;
 use harness::lists::{self, CLIENTS, Client, LOG, List, Maker, letter};
 use harness::master::{self, Master};
 use harness::server::{Server, our_program};
+use harness::versions;
 use nix::unistd::chown;
 
 /// How many lists are made up.
@@ -580,6 +581,58 @@ fn a_postmap_that_fails_in_any_way_lets_nobody_in() {
             begin.elapsed()
         ))
     });
+}
+
+/// Postfix 3.11 has tables of the type debug (`tests/spec/versions.md`, 8): a line for each key, which decides nothing.
+#[test]
+fn lines_about_single_keys_are_information() {
+    let test = "lines_about_single_keys_are_information";
+    if master::is_missing(test) {
+        return;
+    }
+    let line = |key: &str, value: &str| format!("DIR/list lookup: \"{key}\" = \"{value}\"");
+    let found = line("localhost", "error: no more memory");
+    let (name, address) = (
+        line("localhost", "not_found"),
+        line("127.0.0.1", "not_found"),
+    );
+    let script = |lines: &[&String], end: &str| {
+        let say = |line: &&String| format!("echo 'postmap: texthash:{line}' >&2; ");
+        format!(
+            "cat >/dev/null; {}{end}",
+            lines.iter().map(say).collect::<String>()
+        )
+    };
+    let not_found = script(&[&name, &address], "exit 1");
+    let is_found = script(&[&found], "printf 'localhost\\terror: no more memory\\n'");
+    for (source, script, lines, expected) in [
+        ("", not_found, vec![&name, &address], REFUSED),
+        (
+            "localhost error: no more memory\n",
+            is_found,
+            vec![&found],
+            LET_IN,
+        ),
+    ] {
+        let scripted = instance("debug:texthash:DIR/list", &["command_directory = DIR"]);
+        let dir = scripted.dir.display().to_string();
+        fake_postmap(&scripted, &script.replace("DIR", &dir));
+        let real = instance("debug:texthash:DIR/list", &[]);
+        real.write("list", source.as_bytes());
+        let instances = [Some(scripted), versions::has(8).then_some(real)];
+        for instance in instances.iter().flatten() {
+            let (reply, log) = as_root(instance, &[], &[]);
+            assert_eq!(reply, expected, "{log}");
+            for line in &lines {
+                let line = line.replace("DIR", &instance.dir.display().to_string());
+                assert!(
+                    log.contains(&format!(": texthash:{line}\n")),
+                    "{line} {log}"
+                );
+            }
+            assert!(!log.contains("warning: "), "{log}");
+        }
+    }
 }
 
 /// Types of tables, what makes one that has something to warn of, and the warning. None of them has the client.

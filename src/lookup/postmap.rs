@@ -48,6 +48,15 @@ const SNAPSHOT_SIZE: usize = 256 * 1024 * 1024;
 /// How many lines of complaint are passed on.
 const COMPLAINTS: usize = 20;
 
+/// How many lines about single keys are passed on. A name has 127 parents at most.
+const REMARKS: usize = 1000;
+
+/// How a line of postmap's begins, and not one of a library's.
+const SPEAKER: &str = "postmap: ";
+
+/// The level of messages that do not end a lookup.
+const WARNING: &str = "warning: ";
+
 /// The levels of messages that end a lookup, as they follow the program's name.
 const FAILURES: &[&str] = &["fatal: ", "panic: ", "error: "];
 
@@ -323,6 +332,7 @@ impl Postmap {
         limit: Duration,
     ) -> Result<BTreeSet<Vec<u8>>, Vec<String>> {
         let output = self.finished(program, b"", limit, SNAPSHOT_SIZE)?;
+        log_remarks(&output.stderr);
         let complaints = self.complaints(&output.stderr);
         if output.status.code() != Some(0) || output.cut {
             return Err(complaints);
@@ -341,6 +351,7 @@ impl Postmap {
 
     /// The keys that were found, or what keeps anybody from knowing.
     fn answer(&self, output: &Output, keys: &[String]) -> Result<Vec<String>, Vec<String>> {
+        log_remarks(&output.stderr);
         let complaints = self.complaints(&output.stderr);
         let is_answer = !output.cut && !says_failure(&output.stderr);
         match output.status.code() {
@@ -368,9 +379,12 @@ impl Postmap {
             .split(|&b| b == b'\n')
             .filter(|line| !line.is_empty());
         let translate = |line: &[u8]| {
+            if remark(line).is_some() {
+                return None;
+            }
             let line = Shown(line).to_string();
-            let text = line.strip_prefix("postmap: ").unwrap_or(&line);
-            if let Some(text) = text.strip_prefix("warning: ") {
+            let text = line.strip_prefix(SPEAKER).unwrap_or(&line);
+            if let Some(text) = text.strip_prefix(WARNING) {
                 // An empty value is worth a complaint to those who build tables, not to a list.
                 let about_value = text
                     .strip_prefix(&format!("table {name}"))
@@ -433,12 +447,27 @@ fn says_failure(stderr: &[u8]) -> bool {
     let mut lines = stderr.split(|&b| b == b'\n');
     lines.any(|line| {
         let line = String::from_utf8_lossy(line);
-        let Some(text) = line.strip_prefix("postmap: ") else {
+        let Some(text) = line.strip_prefix(SPEAKER) else {
             return false;
         };
         FAILURES.iter().any(|level| text.starts_with(level))
-            || UNANSWERED.iter().any(|what| text.contains(what))
+            || text.starts_with(WARNING) && UNANSWERED.iter().any(|what| text.contains(what))
     })
+}
+
+/// A line of postmap's without a level: it says what postmap does. Tables of the type debug write one for each key.
+fn remark(line: &[u8]) -> Option<&[u8]> {
+    let text = line.strip_prefix(SPEAKER.as_bytes())?;
+    let has_level = |level: &&'static str| text.starts_with(level.as_bytes());
+    let is_remark = !FAILURES.iter().chain(&[WARNING]).any(has_level);
+    is_remark.then_some(text)
+}
+
+fn log_remarks(stderr: &[u8]) {
+    let lines = stderr.split(|&b| b == b'\n');
+    for text in lines.filter_map(remark).take(REMARKS) {
+        log::info!("{}", Shown(text));
+    }
 }
 
 fn log_all(complaints: &[String]) {
@@ -533,6 +562,10 @@ mod tests {
             ("postmap: warning: x\npostmap: fatal: y\n", true),
             ("postmap: panic: y", true),
             ("postmap: error: y\npostmap: z", true),
+            (
+                "postmap: texthash:/x lookup: \"a\" = \"no more memory\"\n",
+                false,
+            ),
             (
                 "postmap: warning: pcre map x, line 1: match limit exceeded\n",
                 true,
