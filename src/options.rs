@@ -61,11 +61,20 @@ impl Transport {
 pub enum Command {
     Help,
     Version,
-    Check,
+    Check(Extent),
     /// With the address, and the name that is the first argument after the options.
     Explain(String, Option<String>),
     /// With the queue file.
     Cat(PathBuf),
+}
+
+/// How much `--check` looks at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extent {
+    /// The configuration, and what a start on this machine would make of it.
+    All,
+    /// `--configuration`: what main.cf says, on whatever machine it is to be.
+    Configuration,
 }
 
 /// Why the command line is not understood, in Postfix's words.
@@ -143,6 +152,7 @@ fn grammar() -> getopts::Options {
     grammar.optflag("", "help", "").optflag("", "version", "");
     grammar
         .optflag("", "check", "")
+        .optflag("", "configuration", "")
         .optopt("", "explain", "", "")
         .optopt("", "cat", "", "");
     grammar
@@ -199,11 +209,17 @@ fn command(matches: &Matches) -> Result<Option<Command>, Error> {
     } else if matches.opt_present("version") {
         Command::Version
     } else if matches.opt_present("check") {
-        Command::Check
+        Command::Check(if matches.opt_present("configuration") {
+            Extent::Configuration
+        } else {
+            Extent::All
+        })
     } else if let Some(address) = matches.opt_str("explain") {
         Command::Explain(address, free.next())
     } else if let Some(file) = matches.opt_str("cat") {
         Command::Cat(file.into())
+    } else if matches.opt_present("configuration") {
+        return Err(Error::Option("configuration".to_owned()));
     } else {
         return Ok(None);
     };
@@ -263,7 +279,11 @@ mod tests {
             Some(Command::Explain(addr.to_owned(), name.map(str::to_owned)))
         };
         for (arguments, command) in [
-            ("--check -o a=b", Some(Command::Check)),
+            ("--check -o a=b", Some(Command::Check(Extent::All))),
+            (
+                "--configuration --check",
+                Some(Command::Check(Extent::Configuration)),
+            ),
             ("-o a=b --explain ::1", explain("::1", None)),
             (
                 "--explain ::1 -v a.example",
@@ -283,6 +303,7 @@ mod tests {
             ("-s x", "invalid socket_count: x"),
             ("-r 0", "invalid retirement time: 0"),
             ("-t fifo", "unsupported transport type: fifo"),
+            ("--configuration", "invalid option: configuration"),
             ("--check x", "unexpected command-line argument: x"),
             ("--explain ::1 x -v", "unexpected command-line argument: -v"),
             ("--explain", "invalid option: explain"),

@@ -131,7 +131,7 @@ fn every_mistake_is_found_in_one_run() {
          \x20   The limit of each wait for the client. qmqpd_timeout takes a time (30s, 5m, 2h, 1d, 1w) of at least 1s; \
          its default is 300s\n\
          warning: DIR/conf/main.cf, line 10: there is no parameter qmqpd_authorised_clients\n\
-         \x20   \"man qmqpd\" lists them all.\n\
+         \x20   Did you mean qmqpd_authorized_clients?\n\
          error: DIR/conf/main.cf, line 16: parameter setgid_group: unknown group name: nosuch\n\
          error: DIR/conf/main.cf, line 15: parameters default_privs and mail_owner specify the same user postfix\n\
          warning: DIR/conf/main.cf, line 11: qmqpd_authorized_clients: IPv6 pattern \"::1\" without brackets, perhaps you \
@@ -151,6 +151,132 @@ fn every_mistake_is_found_in_one_run() {
          9 errors, 5 warnings\n"
     );
     assert_eq!(code, Some(78));
+}
+
+/// What is typed into main.cf, and what is said about it: one of the file's sections.
+struct Mistake<'a> {
+    title: &'a str,
+    typed: Vec<u8>,
+    said: String,
+}
+
+/// `\r`, `\0` and the like, and `\xNN` for any byte.
+fn unescaped(text: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut pieces = text.split('\\');
+    bytes.extend(pieces.next().unwrap().bytes());
+    for piece in pieces {
+        let (byte, length) = match piece.as_bytes()[0] {
+            b'r' => (b'\r', 1),
+            b'0' => (0, 1),
+            b'x' => (u8::from_str_radix(&piece[1..3], 16).unwrap(), 3),
+            other => panic!("\\{} is no escape", char::from(other)),
+        };
+        bytes.push(byte);
+        bytes.extend(piece.as_bytes().split_at(length).1);
+    }
+    bytes
+}
+
+/// The sections of a file like tests/check/mistakes.txt: a title, what is typed, and what is said behind `> `.
+fn mistakes(text: &str) -> Vec<Mistake<'_>> {
+    let sections = text.split("\n## ").skip(1).map(|section| {
+        let (title, lines) = section.split_once('\n').unwrap();
+        let mut mistake = Mistake {
+            title,
+            typed: Vec::new(),
+            said: String::new(),
+        };
+        for line in lines.lines().filter(|line| !line.is_empty()) {
+            if let Some(said) = line.strip_prefix("> ") {
+                mistake.said.push_str(&format!("{said}\n"));
+            } else {
+                mistake.typed.extend(unescaped(line));
+                mistake.typed.push(b'\n');
+            }
+        }
+        mistake
+    });
+    sections.collect()
+}
+
+#[test]
+fn each_mistake_is_answered() {
+    let all = mistakes(include_str!("check/mistakes.txt"));
+    assert!(all.len() > 9, "is the file whole?");
+    let mut wrong = String::new();
+    for Mistake {
+        title,
+        typed,
+        said: expected,
+    } in all
+    {
+        let instance = instance(&[]);
+        let list = b"qmqpd_authorized_clients";
+        let rest = if typed.windows(list.len()).any(|part| part == list) {
+            &b""[..]
+        } else {
+            b"qmqpd_authorized_clients = 192.0.2.1\n"
+        };
+        instance.write("conf/main.cf", &[&typed, rest].concat());
+        let (report, _) = said(&instance, &["--check", "--configuration"]);
+        let is_finding = |line: &&str| !line.starts_with("  ") || line.starts_with("    ");
+        let found: String = report
+            .replace("DIR/conf/", "")
+            .lines()
+            .filter(is_finding)
+            .filter(|line| *line != "Parameters come from main.cf.")
+            .filter(|line| {
+                !(line.starts_with("no errors, ")
+                    || line.contains(" error, ")
+                    || line.contains(" errors, "))
+            })
+            .map(|line| format!("{line}\n"))
+            .collect();
+        if found != expected {
+            wrong.push_str(&format!(
+                "## {title}\nexpected:\n{expected}said:\n{found}\n"
+            ));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong}");
+}
+
+/// Examples that packages of Debian have: postfix, postfix-doc, postsrsd, a module for puppet.
+const EXAMPLES: [&str; 7] = [
+    "/etc/postfix/main.cf.proto",
+    "/usr/share/postfix/main.cf.debian",
+    "/usr/share/postfix/main.cf.dist",
+    "/usr/share/postfix/main.cf.tls",
+    "/usr/share/doc/postfix/examples/main.cf.default",
+    "/usr/share/doc/postsrsd/main.cf.ex",
+    "/usr/share/puppet/modules.available/camptocamp-postfix/files/main.cf",
+];
+
+#[test]
+fn examples_of_packages_have_no_slips() {
+    let found: Vec<_> = EXAMPLES
+        .into_iter()
+        .filter_map(|path| Some((path, fs::read(path).ok()?)))
+        .collect();
+    if found.is_empty() {
+        harness::skip(
+            "examples_of_packages_have_no_slips",
+            "no package with a main.cf",
+        );
+    }
+    for (path, example) in found {
+        let instance = instance(&[]);
+        instance.write("conf/main.cf", &example);
+        let (report, _) = said(&instance, &["--check", "--configuration"]);
+        let warnings: Vec<&str> = report
+            .lines()
+            .filter(|line| line.starts_with("warning: "))
+            .filter(|line| !line.ends_with("qmqpd_authorized_clients is empty: nobody may send"))
+            .filter(|line| !line.contains(": overriding earlier entry: "))
+            .collect();
+        assert_eq!(warnings, [""; 0], "{path}");
+    }
 }
 
 #[test]

@@ -6,16 +6,17 @@
 use nix::errno::Errno;
 use nix::unistd::{Group, geteuid};
 
-use crate::config::{Config, Owner, QueueMethod, TABLE};
+use crate::config::{Config, Owner, QueueMethod, TABLE, main_cf_path, read_file};
 use crate::exit::Fatal;
 use crate::log::{self, Level};
 use crate::lookup::MatchList;
-use crate::options::Options;
+use crate::options::{Extent, Options};
 use crate::session::{Lists, program_owner, try_queue_directory};
 
+use super::names::Slip;
 use super::report::{Report, place};
 use super::survey::{self, Place};
-use super::{accounts, proxies, rehearsal};
+use super::{accounts, encoding, names, proxies, rehearsal};
 
 /// What cleanup(8) does to a message on its way through, and no other queue method; with the value that makes it do
 /// nothing of the kind.
@@ -48,10 +49,11 @@ const BYPASSED: &[(&str, &str)] = &[
 ];
 
 /// Checks everything, and says how it went: 0, or 78 where there is an error.
-pub fn run(options: &Options, process: &str) -> u8 {
+pub fn run(extent: Extent, options: &Options, process: &str) -> u8 {
     let mut report = Report::default();
+    check_encoding(&mut report);
     match survey::load(options, process) {
-        Ok(config) => check(&mut report, &config, options),
+        Ok(config) => check(&mut report, &config, extent, options),
         Err(error) => {
             let advice = "main.cf is read from the directory in the environment variable MAIL_CONFIG, \
                           else from /etc/postfix; options -o stand before other arguments.";
@@ -61,14 +63,18 @@ pub fn run(options: &Options, process: &str) -> u8 {
     report.conclude()
 }
 
-fn check(report: &mut Report, config: &Config, options: &Options) {
+fn check(report: &mut Report, config: &Config, extent: Extent, options: &Options) {
     list_settings(report, config);
     check_parameters(report, config);
     check_names(report, config);
-    check_accounts(report, config);
+    if extent == Extent::All {
+        check_accounts(report, config);
+    }
     check_lists(report, config);
     check_bypassed(report, config);
-    rehearsal::run(report, config, options);
+    if extent == Extent::All {
+        rehearsal::run(report, config, options);
+    }
 }
 
 fn list_settings(report: &mut Report, config: &Config) {
@@ -101,11 +107,39 @@ fn check_parameters(report: &mut Report, config: &Config) {
     }
 }
 
+/// What an editor has put into main.cf besides the text. First, because it may be why main.cf cannot be read.
+fn check_encoding(report: &mut Report) {
+    let path = main_cf_path();
+    for (text, advice) in encoding::problems(&path, &read_file(&path).unwrap_or_default()) {
+        report.warning(&text, Some(&advice));
+    }
+}
+
+/// What is set for nobody, and what is taken from where nothing is.
 fn check_names(report: &mut Report, config: &Config) {
-    for name in survey::unknown_names(config, "qmqpd_") {
+    for Slip { name, meant, .. } in names::unused(config) {
         let place = place(config, &name);
-        let text = format!("{place}: there is no parameter {name}");
-        report.warning(&text, Some("\"man qmqpd\" lists them all."));
+        let advice = meant.map_or_else(
+            || "\"man qmqpd\" lists them all.".to_owned(),
+            |meant| format!("Did you mean {meant}?"),
+        );
+        report.warning(
+            &format!("{place}: there is no parameter {name}"),
+            Some(&advice),
+        );
+    }
+    for Slip {
+        parameter,
+        name,
+        meant,
+    } in names::undefined(config)
+    {
+        let place = place(config, &parameter);
+        let advice = meant.map(|meant| format!("Did you mean ${meant}?"));
+        let text = format!(
+            "{place}: {parameter}: ${name} stands for nothing: there is no parameter {name}"
+        );
+        report.warning(&text, advice.as_deref());
     }
 }
 

@@ -9,7 +9,7 @@ use crate::sys::ignore;
 
 pub const HELP: &str = "\
 usage: qmqpd [-cSvV] [-n service] [-o parameter=value]
-       qmqpd --check | --explain address [name] | --cat file
+       qmqpd --check [--configuration] | --explain address [name] | --cat file
 
 Receives one message by QMQP on standard input and output, puts it into the
 mail queue, and answers. It is started for each connection by inetd, xinetd,
@@ -29,6 +29,8 @@ file that qmqpd writes (file), or to a program such as qmail-queue
   -V           log to standard error as well
   --cat FILE   show a queue file: envelope, times, message
   --check      what is set, and everything that is wrong with it
+  --configuration
+               with --check: look at main.cf alone, and not at this machine
   --explain ADDRESS [NAME]
                whether this client may send, and what decides that
   --help       this text

@@ -4,8 +4,10 @@
 mod accounts;
 pub mod cat;
 mod check;
+mod encoding;
 mod explain;
 mod help;
+pub mod names;
 mod proxies;
 mod rehearsal;
 mod report;
@@ -31,7 +33,7 @@ pub fn obey(command: &Command, options: &Options, process: &str) -> u8 {
     match command {
         Command::Help => help::print(HELP),
         Command::Version => help::print(VERSION),
-        Command::Check => check::run(options, process),
+        Command::Check(extent) => check::run(*extent, options, process),
         Command::Explain(address, name) => explain::run(address, name.as_deref(), options, process),
         Command::Cat(path) => cat::run(path),
     }

@@ -5,7 +5,7 @@
 use std::net::Ipv4Addr;
 
 use crate::config::lines::{self, logical_lines};
-use crate::config::{Config, DefaultValue, Error, Param, TABLE, main_cf, read_file};
+use crate::config::{Config, DefaultValue, Error, Param, main_cf, read_file};
 use crate::log::{self, Destination, Shown};
 use crate::lookup::{Listing, MatchList};
 use crate::options::Options;
@@ -48,15 +48,6 @@ pub fn changed(config: &Config, name: &str) -> Option<String> {
     let value = config.expanded(name)?;
     let is_default = config.expanded_default(name).as_ref() == Some(&value);
     (!is_default).then(|| Shown(&value).to_string())
-}
-
-/// The names that are set, start with `prefix`, and that nobody knows: likely misspelt.
-pub fn unknown_names(config: &Config, prefix: &str) -> Vec<String> {
-    let is_known = |name: &[u8]| TABLE.iter().any(|param| param.name.as_bytes() == name);
-    let unknown = config
-        .names_set()
-        .filter(|name| name.starts_with(prefix.as_bytes()) && !is_known(name));
-    unknown.map(|name| Shown(name).to_string()).collect()
 }
 
 /// Whether nothing at all is set for `name`, or nothing but blanks and commas.
@@ -111,6 +102,7 @@ pub fn advice(param: &Param) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::TABLE;
     use crate::config::tests::{config, directory_with};
 
     #[test]
@@ -132,15 +124,6 @@ mod tests {
         assert_eq!(changed(&config, "qmqpd_timeout"), None);
         assert_eq!(changed(&config, "qmqpd_client_port_logging"), None);
         assert_eq!(changed(&config, "qmqpd_error_delay").as_deref(), Some("2s"));
-    }
-
-    #[test]
-    fn names_that_nobody_knows_are_found() {
-        let config = config("qmqpd_authorised_clients = x\nqmqpd_timeout = 1\nfoo = 1\n");
-        assert_eq!(
-            unknown_names(&config, "qmqpd_"),
-            ["qmqpd_authorised_clients"]
-        );
     }
 
     #[test]

@@ -54,6 +54,11 @@ pub fn directory() -> PathBuf {
     std::env::var_os("MAIL_CONFIG").map_or_else(|| DEFAULT_DIRECTORY.into(), PathBuf::from)
 }
 
+/// The file's name, as messages have it, before it has been read.
+pub fn main_cf_path() -> String {
+    main_cf_in(&directory()).to_string_lossy().into_owned()
+}
+
 fn main_cf_in(directory: &Path) -> PathBuf {
     // Not `join`: a directory that is the empty string means /main.cf.
     let mut path = OsString::from(directory);

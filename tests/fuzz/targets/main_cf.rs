@@ -1,7 +1,7 @@
 //! main.cf of any bytes: every parameter has a value or an error, in the end. And values with `$`, made together with
 //! what they come to.
 
-use crate::command::survey;
+use crate::command::{names, survey};
 use crate::config::{Config, TABLE};
 
 use super::input::Input;
@@ -70,7 +70,8 @@ fn evaluate(config: &Config) {
     for warning in config.take_warnings() {
         assert!(!warning.is_empty());
     }
-    drop(survey::unknown_names(config, "qmqpd_"));
+    drop(names::unused(config));
+    drop(names::undefined(config));
 }
 
 /// What the names in a made value stand for.
