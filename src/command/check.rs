@@ -8,7 +8,7 @@ use nix::unistd::{Group, geteuid};
 
 use crate::config::{Config, Owner, QueueMethod, TABLE, main_cf_path, read_file};
 use crate::exit::Fatal;
-use crate::log::{self, Level};
+use crate::log::{self, Level, Shown};
 use crate::lookup::MatchList;
 use crate::options::{Extent, Options};
 use crate::session::{Lists, program_owner, try_queue_directory};
@@ -16,7 +16,7 @@ use crate::session::{Lists, program_owner, try_queue_directory};
 use super::names::Slip;
 use super::report::{Report, place};
 use super::survey::{self, Place};
-use super::{accounts, encoding, names, proxies, rehearsal};
+use super::{accounts, encoding, items, names, proxies, rehearsal};
 
 /// What cleanup(8) does to a message on its way through, and no other queue method; with the value that makes it do
 /// nothing of the kind.
@@ -190,8 +190,12 @@ fn check_lists(report: &mut Report, config: &Config) {
         lists.qmqpd_upstream_proxy_clients.as_ref(),
     ];
     let run_as = || program_owner(config);
+    let all = || all.into_iter().flatten();
+    for list in all() {
+        check_items(report, config, list, &kept);
+    }
     let problems = |list: &MatchList| list.problems(&lists.tables, &run_as);
-    for problem in all.into_iter().flatten().flat_map(problems) {
+    for problem in all().flat_map(problems) {
         // That it could not be opened is why it does not answer.
         if kept.iter().any(|(_, text)| problem.text.ends_with(text)) {
             continue;
@@ -212,6 +216,28 @@ fn check_lists(report: &mut Report, config: &Config) {
     }
     check_access(report, config, &lists);
     proxies::check(report, config, &lists);
+}
+
+/// Items that no client can match. Serving, nothing is said of them.
+fn check_items(report: &mut Report, config: &Config, list: &MatchList, kept: &[(Level, String)]) {
+    let name = list.name();
+    let names = config.qmqpd_peername_lookup().unwrap_or(true);
+    for item in list.literals() {
+        let bare = item.pattern.trim_matches(['[', ']']);
+        // What is to stand there has been said.
+        if kept
+            .iter()
+            .any(|(_, text)| text.contains(&format!("\"{bare}\" without brackets")))
+        {
+            continue;
+        }
+        if let Some(advice) = items::advice(&item, names) {
+            let place = item.place.clone().unwrap_or_else(|| place(config, name));
+            let pattern = Shown(item.pattern.as_bytes());
+            let text = format!("{place}: {name}: \"{pattern}\" can match no client");
+            report.warning(&text, Some(&advice));
+        }
+    }
 }
 
 /// The list that a message is about: its first word, if that is one.
@@ -276,6 +302,11 @@ fn advice_for(text: &str) -> Option<&'static str> {
     if text.contains(&log::errno_text(Errno::EACCES)) {
         return Some(
             "Lists are read as the user who starts qmqpd: start it as root, or let that user read them.",
+        );
+    }
+    if text.starts_with("unsupported dictionary type: ") {
+        return Some(
+            "What stands before a colon is a type of table; the items of a list have no port and no protocol.",
         );
     }
     let unmade =

@@ -7,6 +7,7 @@ mod check;
 mod encoding;
 mod explain;
 mod help;
+mod items;
 pub mod names;
 mod proxies;
 mod rehearsal;

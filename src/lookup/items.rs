@@ -11,7 +11,7 @@ use std::rc::Rc;
 use super::braces::next_item;
 use super::table::Table;
 use super::tables::Tables;
-use super::{Error, Note};
+use super::{Error, Note, pattern};
 use crate::config::lines::logical_lines;
 use crate::config::open_file;
 use crate::log::{self, Shown};
@@ -141,8 +141,9 @@ impl Items<'_> {
     /// an IPv6 address or network without brackets is one: no table type looks like that
     /// (`tests/spec/differences.md`, 9).
     fn bracket(&mut self, pattern: &str) -> What {
+        let better = pattern::as_ipv4(pattern).unwrap_or_else(|| format!("[{pattern}]"));
         self.notes.push(Note::Warning(format!(
-            "{}: IPv6 pattern \"{pattern}\" without brackets, perhaps you should use \"[{pattern}]\" instead",
+            "{}: IPv6 pattern \"{pattern}\" without brackets, perhaps you should use \"{better}\" instead",
             self.list
         )));
         What::Literal(format!("[{}]", pattern.to_ascii_lowercase()))

@@ -77,6 +77,17 @@ pub struct ItemProblem {
     pub text: String,
 }
 
+/// An item that is no table.
+#[derive(Debug)]
+pub struct Literal<'a> {
+    /// In lower case.
+    pub pattern: &'a str,
+    /// A domain stands for its subdomains.
+    pub includes_subdomains: bool,
+    /// `FILE, line N`; none where the item stands in the parameter itself.
+    pub place: Option<String>,
+}
+
 impl MatchList {
     /// Reads the value of the parameter `list`, the files it names included, and opens its tables.
     ///
@@ -211,6 +222,23 @@ impl MatchList {
             })
         };
         self.items.iter().filter_map(problem).collect()
+    }
+
+    /// The parameter that has the list.
+    pub fn name(&self) -> &'static str {
+        self.list
+    }
+
+    /// The names and address patterns of the list, but for those that are malformed.
+    pub fn literals(&self) -> impl Iterator<Item = Literal<'_>> {
+        self.items.iter().filter_map(|item| match &item.what {
+            What::Literal(pattern) if pattern::check(pattern).is_ok() => Some(Literal {
+                pattern,
+                includes_subdomains: self.parents == ParentStyle::ParentAlso,
+                place: item.place.as_ref().map(ToString::to_string),
+            }),
+            What::Literal(_) | What::Table(_) => None,
+        })
     }
 
     fn problem_of(&self, table: &dyn Table, tables: &Tables, run_as: RunAs<'_>) -> Option<String> {

@@ -38,7 +38,8 @@ use std::time::Duration;
 use crate::config::{self, Config};
 use crate::log;
 
-pub use match_list::{Listing, MatchList, parent_style};
+pub use match_list::{Listing, Literal, MatchList, parent_style};
+pub use pattern::as_ipv4;
 pub use postmap::RunAs;
 pub use tables::Tables;
 

@@ -147,6 +147,19 @@ fn at_slash(text: &str) -> (&str, Option<&str>) {
     }
 }
 
+/// The IPv4 address or network that an IPv6 pattern spells, with brackets or without: a client that has such an address is
+/// known by its IPv4 address, and does not match the pattern.
+pub fn as_ipv4(pattern: &str) -> Option<String> {
+    let inside = pattern.replace(['[', ']'], "");
+    let (address, mask) = at_slash(&inside);
+    let address = address.parse::<Ipv6Addr>().ok()?.to_ipv4_mapped()?;
+    let Some(mask) = mask else {
+        return Some(address.to_string());
+    };
+    let length = mask.parse::<u8>().ok()?.checked_sub(128 - 32)?;
+    Some(format!("{address}/{length}"))
+}
+
 /// The standard library reads addresses as inet_pton(3) does: no leading zeros, no short forms, no scope.
 fn parse_address(pattern: &str, address: &str) -> Option<IpAddr> {
     if pattern.contains(':') {
@@ -198,6 +211,20 @@ mod tests {
                 "non-null host address bits in \"{pattern}\", perhaps you should use \"{net}/{length}\" instead"
             );
             assert_eq!(bad.to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn an_ipv4_address_is_seen_in_an_ipv6_pattern() {
+        for (pattern, ipv4) in [
+            ("[::ffff:10.0.0.1]", Some("10.0.0.1")),
+            ("::ffff:a00:0/104", Some("10.0.0.0/8")),
+            ("[::ffff:0:0/96]", Some("0.0.0.0/0")),
+            ("[::ffff:0:0]/95", None),
+            ("[::1]", None),
+            ("10.0.0.1", None),
+        ] {
+            assert_eq!(as_ipv4(pattern).as_deref(), ipv4, "{pattern}");
         }
     }
 
