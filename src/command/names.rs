@@ -66,13 +66,13 @@ pub fn unused(config: &Config) -> Vec<Slip> {
             meant,
         })
     };
-    config.names_set().filter_map(slip).collect()
+    config.names_set().into_iter().filter_map(slip).collect()
 }
 
 /// The names that values refer to, and that nothing sets.
 pub fn undefined(config: &Config) -> Vec<Slip> {
     let used = used(config);
-    let set: BTreeSet<&[u8]> = config.names_set().collect();
+    let set: BTreeSet<&[u8]> = config.names_set().into_iter().collect();
     let is_read = |name: &[u8]| {
         (is_known(name) || used.contains(name))
             && !NOT_EXPANDED.iter().any(|raw| raw.as_bytes() == name)
@@ -112,7 +112,7 @@ fn is_of_a_service(name: &[u8]) -> bool {
 
 /// What main.cf and `-o` set.
 fn values(config: &Config) -> impl Iterator<Item = (&[u8], &[u8])> {
-    config.names_set().filter_map(|name| {
+    config.names_set().into_iter().filter_map(|name| {
         let value = config.as_set(std::str::from_utf8(name).ok()?)?;
         Some((name, value))
     })

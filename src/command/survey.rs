@@ -31,8 +31,7 @@ pub fn place_of(config: &Config, name: &str) -> Option<Place> {
     let bytes = read_file(config.main_cf()).unwrap_or_default();
     let last = logical_lines(&bytes)
         .filter_map(|line| {
-            let text = line.text.split(|&b| b == 0).next()?;
-            let (found, value) = main_cf::split(text).ok()?;
+            let (found, value) = main_cf::split(line.up_to_nul()).ok()?;
             (found == name.as_bytes()).then(|| (line.first_line, value.to_vec()))
         })
         .last();

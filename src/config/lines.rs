@@ -4,16 +4,17 @@
 //! of any value and length. What a logical line means is for its reader. Authority: postconf(5), "the general format
 //! of the main.cf file".
 
-use std::io::BufRead;
+use std::borrow::Cow;
 
 use crate::log::Shown;
+use crate::sys::bytes;
 
 /// How much of a misplaced line is shown.
 const SHOWN_LINE: usize = 30;
 
 /// One logical line.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Logical {
+pub struct Logical<'a> {
     /// The number, from 1, of its first physical line.
     pub first_line: usize,
     /// The number of the last physical line read for it, comments after it included.
@@ -21,21 +22,36 @@ pub struct Logical {
     /// A NUL byte stood in one of those lines, or in a comment among them. Postfix reads no further than that.
     pub has_nul: bool,
     /// The bytes of its physical lines, newlines left out and leading whitespace kept.
-    pub text: Vec<u8>,
+    pub text: Cow<'a, [u8]>,
 }
 
-/// The logical lines of a file, in order. The last one need not end in a newline.
-pub fn logical_lines(bytes: &[u8]) -> impl Iterator<Item = Logical> + '_ {
-    LogicalLines {
-        rest: bytes,
-        line: 0,
+impl Logical<'_> {
+    /// What Postfix reads of the text.
+    pub fn up_to_nul(&self) -> &[u8] {
+        if self.has_nul {
+            self.text.split(|&b| b == 0).next().unwrap_or_default()
+        } else {
+            &self.text
+        }
     }
 }
 
-struct LogicalLines<'a> {
+/// The logical lines of a file, in order. The last one need not end in a newline.
+pub fn logical_lines(bytes: &[u8]) -> LogicalLines<'_> {
+    LogicalLines {
+        rest: bytes,
+        line: 0,
+        has_nul: bytes::position(bytes, 0).is_some(),
+    }
+}
+
+#[derive(Debug)]
+pub struct LogicalLines<'a> {
     rest: &'a [u8],
     /// Physical lines read so far.
     line: usize,
+    /// Whether there is a NUL in any of them: most files have none, and no line has to be looked through for one.
+    has_nul: bool,
 }
 
 impl<'a> LogicalLines<'a> {
@@ -44,33 +60,34 @@ impl<'a> LogicalLines<'a> {
         if self.rest.is_empty() {
             return None;
         }
-        let from = self.rest;
-        // On a slice this cannot fail, and it searches as fast as the C library can.
-        let length = self.rest.skip_until(b'\n').unwrap_or(from.len());
+        let end = bytes::position(self.rest, b'\n').unwrap_or(self.rest.len());
+        let (line, rest) = self.rest.split_at(end);
+        self.rest = rest.get(1..).unwrap_or_default();
         self.line += 1;
-        let (line, _) = from.split_at(length);
-        Some(line.strip_suffix(b"\n").unwrap_or(line))
+        Some(line)
     }
 }
 
-impl Iterator for LogicalLines<'_> {
-    type Item = Logical;
+impl<'a> Iterator for LogicalLines<'a> {
+    type Item = Logical<'a>;
 
-    fn next(&mut self) -> Option<Logical> {
+    fn next(&mut self) -> Option<Logical<'a>> {
         let mut logical = Logical {
             first_line: 0,
             last_line: 0,
             has_nul: false,
-            text: Vec::new(),
+            text: Cow::Borrowed(&[]),
         };
         while let Some(line) = self.physical() {
-            logical.has_nul |= line.contains(&0);
-            let first = line.iter().copied().find(|&b| !is_space(b));
-            if first.is_some_and(|b| b != b'#') {
+            logical.has_nul |= self.has_nul && line.contains(&0);
+            let first = line.iter().find(|b| !is_space(**b));
+            if first.is_some_and(|b| *b != b'#') {
                 if logical.text.is_empty() {
                     logical.first_line = self.line;
+                    logical.text = Cow::Borrowed(line);
+                } else {
+                    logical.text.to_mut().extend_from_slice(line);
                 }
-                logical.text.extend_from_slice(line);
             }
             let continues = self.rest.first().is_some_and(|&b| b == b'#' || is_space(b));
             if !logical.text.is_empty() && !continues {
@@ -113,12 +130,14 @@ pub(super) fn skip_space(text: &[u8]) -> &[u8] {
 
 /// `text` without whitespace at either end.
 pub fn trim(text: &[u8]) -> &[u8] {
-    let start = text.iter().position(|&b| !is_space(b));
-    let end = text.iter().rposition(|&b| !is_space(b));
-    match (start, end) {
-        (Some(start), Some(end)) => text.get(start..=end).unwrap_or_default(),
-        _ => b"",
+    let mut text = text;
+    while let Some((_, rest)) = text.split_first().filter(|(b, _)| is_space(**b)) {
+        text = rest;
     }
+    while let Some((_, rest)) = text.split_last().filter(|(b, _)| is_space(**b)) {
+        text = rest;
+    }
+    text
 }
 
 /// The items of a list without quoting: separated by commas and whitespace.
@@ -195,7 +214,7 @@ mod tests {
     proptest! {
         #[test]
         fn every_byte_of_text_survives_once_and_in_order(file in "[a# \\n\\r\u{e9}\0]{0,60}") {
-            let kept: Vec<u8> = logical_lines(file.as_bytes()).flat_map(|l| l.text).collect();
+            let kept: Vec<u8> = logical_lines(file.as_bytes()).flat_map(|l| l.text.into_owned()).collect();
             let lines = file.split('\n').filter(|l| {
                 let first = l.bytes().find(|&b| !is_space(b));
                 first.is_some_and(|b| b != b'#')

@@ -10,6 +10,7 @@ use super::error::Error;
 use super::file::open_file;
 use super::lines::{self, Logical, is_space, trim};
 use crate::log::{Shown, error_text};
+use crate::sys::bytes;
 
 /// A file changed less than this before it was read may still be in somebody's hands.
 const SETTLE: Duration = Duration::from_secs(1);
@@ -79,7 +80,7 @@ pub(super) fn parse(
         if line.has_nul {
             warn(nul_in(path, &line));
         }
-        let text = line.text.split(|&b| b == 0).next().unwrap_or_default();
+        let text = line.up_to_nul();
         if let Some(warning) = lines::misplaced(path, text) {
             warn(warning);
             continue;
@@ -98,7 +99,7 @@ pub(super) fn parse(
     Ok(())
 }
 
-fn nul_in(path: &str, line: &Logical) -> String {
+fn nul_in(path: &str, line: &Logical<'_>) -> String {
     let (first, last) = (line.first_line, line.last_line);
     let lines = if first == last {
         format!("{first}")
@@ -111,16 +112,13 @@ fn nul_in(path: &str, line: &Logical) -> String {
 /// Splits `name = value`, or says why the text is none. Any bytes make a name, save whitespace and `=`.
 pub fn split(text: &[u8]) -> Result<(&[u8], &[u8]), &'static str> {
     let text = trim(text);
-    let end = text
-        .iter()
-        .position(|&b| b == b'=' || is_space(b))
-        .unwrap_or(text.len());
-    let (name, rest) = text.split_at(end);
-    if name.is_empty() {
-        return Err("missing attribute name");
-    }
-    match trim(rest).strip_prefix(b"=") {
-        None => Err("missing '=' after attribute name"),
-        Some(value) => Ok((name, trim(value))),
+    let at = bytes::position(text, b'=').unwrap_or(text.len());
+    let (name, rest) = text.split_at(at);
+    let name = trim(name);
+    let has_space = name.iter().any(|&b| b <= b' ' && is_space(b));
+    match rest.split_first() {
+        Some((_, value)) if !has_space && !name.is_empty() => Ok((name, trim(value))),
+        _ if name.is_empty() => Err("missing attribute name"),
+        _ => Err("missing '=' after attribute name"),
     }
 }

@@ -5,6 +5,7 @@
 //! collected for the caller, and an error has Postfix's text for it. Authority: postconf(5).
 #![forbid(unsafe_code)]
 
+mod dictionary;
 mod error;
 mod expand;
 mod file;
@@ -25,7 +26,6 @@ pub mod tests;
 
 use std::borrow::Cow;
 use std::cell::{OnceCell, RefCell};
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
@@ -35,6 +35,7 @@ use kinds::Kind;
 
 use crate::log::Shown;
 
+pub use dictionary::Dictionary;
 pub use error::Error;
 pub use file::{open_file, read_file};
 pub use {
@@ -106,8 +107,8 @@ impl Override {
 pub struct Config {
     directory: PathBuf,
     names: Names,
-    /// What main.cf and `-o` set, as it stands there. A map only so that a name's earlier value is found in passing.
-    set: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// What main.cf and `-o` set, as it stands there.
+    set: Dictionary,
     warnings: RefCell<Warnings>,
     progress: expand::Progress,
     /// The kernel's name for this machine, as soon as it was asked for.
@@ -137,20 +138,24 @@ impl Config {
         names: Names,
     ) -> Result<Config, Error> {
         let mut warnings = Vec::new();
-        let mut set: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
+        let mut set = Dictionary::default();
         let parsed = main_cf::parse(
             &main_cf_in(directory).to_string_lossy(),
             bytes,
             &mut |warning| warnings.push(warning),
             &mut |name, value| {
-                let earlier = set.insert(name.to_vec(), value.to_vec());
-                earlier.filter(|earlier| earlier != value)
+                let earlier = set.insert(name, value);
+                earlier
+                    .filter(|earlier| *earlier != value)
+                    .map(<[u8]>::to_vec)
             },
         );
         if let Err(error) = parsed {
             return Err(error.after_warnings(warnings));
         }
-        set.extend(overrides.into_iter().map(|o| (o.name, o.value)));
+        for Override { name, value } in &overrides {
+            set.insert(name, value);
+        }
         Ok(Config {
             directory: directory.to_owned(),
             names,
@@ -182,12 +187,14 @@ impl Config {
 
     /// What main.cf or `-o` sets the name to, known or not, as it stands there.
     pub fn as_set(&self, name: &str) -> Option<&[u8]> {
-        self.set.get(name.as_bytes()).map(Vec::as_slice)
+        self.set.get(name.as_bytes())
     }
 
-    /// The names that main.cf or `-o` sets, known or not.
-    pub fn names_set(&self) -> impl Iterator<Item = &[u8]> {
-        self.set.keys().map(Vec::as_slice)
+    /// The names that main.cf or `-o` sets, known or not, in order.
+    pub fn names_set(&self) -> Vec<&[u8]> {
+        let mut names: Vec<&[u8]> = self.set.keys().collect();
+        names.sort_unstable();
+        names
     }
 
     /// A parameter's value, expanded, not checked, where that is possible.

@@ -187,7 +187,7 @@ fn take_lines(
         warnings: Vec::new(),
     };
     for logical in logical_lines(bytes) {
-        let line = logical.text.split(|&b| b == 0).next().unwrap_or_default();
+        let line = logical.up_to_nul();
         reader.line = logical.first_line;
         if let Some(warning) = misplaced(&source.name, line) {
             reader.warnings.push(warning);

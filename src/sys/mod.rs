@@ -4,6 +4,7 @@
 //! nothing of Postfix, QMQP or mail.
 
 pub mod alarm;
+pub mod bytes;
 pub mod capability;
 pub mod child;
 pub mod entry;

@@ -3,10 +3,14 @@
 
 use crate::command::{names, survey};
 use crate::config::{Config, TABLE};
+use crate::log::Shown;
 
 use super::input::Input;
-use super::obvious::lines::{is_space, logical, trim};
+use super::obvious::lines::{is_space, trim};
 use super::surroundings::config;
+
+/// What is set for the targets, whatever the file says.
+const SURROUNDINGS: [&str; 4] = ["myhostname", "mydomain", "mynetworks", "myorigin"];
 
 /// Where the first byte is even, the rest is main.cf; otherwise it is what a value is made of.
 pub fn main_cf(data: &[u8]) {
@@ -19,44 +23,123 @@ pub fn main_cf(data: &[u8]) {
 }
 
 fn check_file(file: &[u8]) {
-    let expected = read(file);
+    let mut expected = Expected::default();
+    let is_right = expected.read(file);
     let config = match config(file) {
         Ok(config) => config,
         Err(error) => {
-            assert!(expected.is_none(), "{error}");
+            assert!(!is_right, "{error}");
+            assert_eq!(error.warnings(), expected.warnings);
+            let place = format!("/nonexistent/main.cf, line {}: ", expected.line);
+            assert!(error.to_string().starts_with(&place), "{error}");
             return;
         }
     };
-    for (name, value) in &expected.expect("a line without a name or a value") {
+    assert!(is_right, "a line without a name or a value");
+    assert_eq!(config.take_warnings(), expected.warnings);
+    for (name, value) in &expected.set {
         let name = String::from_utf8_lossy(name);
-        if name.contains(char::REPLACEMENT_CHARACTER) {
+        if name.contains(char::REPLACEMENT_CHARACTER) || SURROUNDINGS.contains(&&*name) {
             continue;
         }
-        assert!(config.as_set(&name).is_some(), "{name}");
-        if name == "content_filter" && !value.contains(&b'$') {
-            assert_eq!(config.content_filter().unwrap(), *value);
-        }
+        assert_eq!(config.as_set(&name), Some(&value[..]), "{name}");
     }
+    let names = expected.set.iter().map(|(name, _)| &name[..]);
+    let mut names: Vec<&[u8]> = names.chain(SURROUNDINGS.map(str::as_bytes)).collect();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(config.names_set(), names);
     evaluate(&config);
 }
 
-/// Names and values as they are written, the last of each name; none where a line has no name or no value.
-fn read(file: &[u8]) -> Option<Vec<(Vec<u8>, Vec<u8>)>> {
-    let mut set: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
-    for line in logical(file) {
-        let text = line.split(|&b| b == 0).next().unwrap();
-        if text.first().is_some_and(|&b| is_space(b)) {
-            continue;
+/// What a file says.
+#[derive(Default)]
+struct Expected {
+    /// Names and values as they are written, the last of each name.
+    set: Vec<(Vec<u8>, Vec<u8>)>,
+    warnings: Vec<String>,
+    /// The number of the line that was read last.
+    line: usize,
+}
+
+impl Expected {
+    /// Reads a file as far as a line that has no name or no value. Whether there is none.
+    fn read(&mut self, file: &[u8]) -> bool {
+        for (first, last, line, has_nul) in numbered(file) {
+            let warn = |text: &str| format!("/nonexistent/main.cf{text}");
+            self.line = first;
+            if has_nul {
+                let lines = if first == last {
+                    first.to_string()
+                } else {
+                    format!("{first}-{last}")
+                };
+                self.warnings.push(warn(&format!(
+                    ", line {lines}: text after null byte may be ignored"
+                )));
+            }
+            let text = line.split(|&b| b == 0).next().unwrap();
+            if text.first().is_some_and(|&b| is_space(b)) {
+                let shown = Shown(&text[..text.len().min(30)]);
+                let more = if text.len() > 30 { "..." } else { "" };
+                self.warnings.push(warn(&format!(
+                    ": logical line must not start with whitespace: \"{shown}{more}\""
+                )));
+                continue;
+            }
+            let Some((name, value)) = name_and_value(text) else {
+                return false;
+            };
+            if let Some((_, earlier)) = self.set.iter().find(|(own, _)| own == name) {
+                if earlier != value {
+                    let (name, earlier) = (Shown(name), Shown(earlier));
+                    self.warnings.push(warn(&format!(
+                        ", line {first}: overriding earlier entry: {name}={earlier}"
+                    )));
+                }
+            }
+            self.set.retain(|(own, _)| own != name);
+            self.set.push((name.to_vec(), value.to_vec()));
         }
-        let equals = text.iter().position(|&b| b == b'=')?;
-        let (name, value) = (trim(&text[..equals]), trim(&text[equals + 1..]));
-        if name.is_empty() || name.iter().any(|&b| is_space(b)) {
-            return None;
-        }
-        set.retain(|(own, _)| own != name);
-        set.push((name.to_vec(), value.to_vec()));
+        true
     }
-    Some(set)
+}
+
+fn name_and_value(text: &[u8]) -> Option<(&[u8], &[u8])> {
+    let equals = text.iter().position(|&b| b == b'=')?;
+    let (name, value) = (trim(&text[..equals]), trim(&text[equals + 1..]));
+    let is_name = !name.is_empty() && !name.iter().any(|&b| is_space(b));
+    is_name.then_some((name, value))
+}
+
+/// The logical lines of a file: the numbers of their first line and of the last one up to the next, their text, and
+/// whether a NUL is in any of these lines. What stands before the first is counted to it.
+fn numbered(file: &[u8]) -> Vec<(usize, usize, Vec<u8>, bool)> {
+    let mut found: Vec<(usize, usize, Vec<u8>, bool)> = Vec::new();
+    let mut nul_before = false;
+    let physical = file.strip_suffix(b"\n").unwrap_or(file);
+    for (number, line) in (1..).zip(physical.split(|&b| b == b'\n')) {
+        let has_nul = line.contains(&0);
+        let is_text = !matches!(trim(line).first(), None | Some(b'#'));
+        let continues = line.first().is_some_and(|&b| b == b'#' || is_space(b));
+        match found.last_mut() {
+            Some(last) if !is_text && (continues || number == last.1 + 1) => {
+                last.1 = number;
+                last.3 |= has_nul;
+            }
+            Some(last) if continues => {
+                last.1 = number;
+                last.2.extend_from_slice(line);
+                last.3 |= has_nul;
+            }
+            None if !is_text => nul_before |= has_nul,
+            Some(_) | None => {
+                found.push((number, number, line.to_vec(), has_nul | nul_before));
+                nul_before = false;
+            }
+        }
+    }
+    found
 }
 
 fn evaluate(config: &Config) {
@@ -226,7 +309,8 @@ mod tests {
             }
             let mut input = vec![0];
             for _ in 0..random.below(6) {
-                let param = TABLE[random.below(TABLE.len())].name;
+                let among = [2, TABLE.len()][random.below(2)];
+                let param = TABLE[random.below(among)].name;
                 input.extend(param.bytes());
                 input.extend(random.text(3, &["=", " = ", "\n ", "#", "\0"]));
                 input.extend(random.text(
