@@ -11,6 +11,7 @@ pub mod entry;
 #[cfg(debug_assertions)]
 pub mod escape;
 pub mod inherit;
+pub mod landlock;
 pub mod memory;
 pub mod name;
 pub mod program;
