@@ -112,27 +112,73 @@ fn the_directory_above_a_new_one_is_on_disk_before_the_client_hears_of_it() {
     let tracer = ["strace", "-y", "-o", to.to_str().unwrap()];
     let options = ["hash_queue_names=incoming", "hash_queue_depth=2"];
     let reply = send(&master, &tracer, &options, &small_request());
-    let id = queue_id(&reply);
-    let (outer, inner) = (&id[..1], format!("{}/{}", &id[..1], &id[1..2]));
-    let calls = trace::read(&to);
-    let place = |name: &str, part: &str| {
-        let mut found = calls.iter().enumerate();
-        found
-            .find(|(_, call)| call.name == name && call.line.contains(part))
-            .unwrap_or_else(|| panic!("no {name} {part}: {calls:#?}"))
-            .0
-    };
-    let steps = [
-        place("mkdirat", &format!("\"{outer}\"")),
-        place("fsync", "/incoming>"),
-        place("mkdirat", &format!("\"{inner}\"")),
-        place("fsync", &format!("/incoming/{outer}>")),
-        place("fchmod", ", 0700"),
-        place("fsync", &format!("/incoming/{inner}/{id}>")),
-        place("fsync", &format!("/incoming/{inner}>")),
-        place("write", ":KOk"),
-    ];
-    assert!(steps.is_sorted(), "{steps:?}");
+    let (outer, inner) = levels(queue_id(&reply));
+    let made = [("mkdirat", quoted(&outer)), ("mkdirat", quoted(&inner))];
+    assert_are_in_order(&to, &made, queue_id(&reply));
+}
+
+/// The names of the directories that a message lies in, with two levels of them.
+fn levels(id: &str) -> (String, String) {
+    (id[..1].to_owned(), format!("{}/{}", &id[..1], &id[1..2]))
+}
+
+fn quoted(path: &str) -> String {
+    format!("\"{path}\"")
+}
+
+/// Of a message with two directories: after these calls the directories come to disk, then the message, then the reply.
+fn assert_are_in_order(trace: &Path, first: &[(&str, String)], id: &str) {
+    let (outer, inner) = levels(id);
+    let mut steps = first.to_vec();
+    steps.extend([
+        ("fsync", "/incoming>".to_owned()),
+        ("fsync", format!("/incoming/{outer}>")),
+        ("fchmod", ", 0700".to_owned()),
+        ("fsync", format!("/incoming/{inner}/{id}>")),
+        ("fsync", format!("/incoming/{inner}>")),
+        ("write", ":KOk".to_owned()),
+    ]);
+    let calls = trace::read(trace);
+    let places = steps.iter().map(|(name, part)| {
+        let has = |call: &trace::Call| call.name == *name && call.line.contains(part);
+        let place = calls.iter().position(has);
+        place.unwrap_or_else(|| panic!("no {name} {part}: {calls:#?}"))
+    });
+    let places: Vec<usize> = places.collect();
+    assert!(places.is_sorted(), "{steps:?}: {places:?}");
+}
+
+/// Another process has made the directories a moment ago, and has not made certain that they are on disk: before this
+/// process looks, or after the first look.
+#[test]
+fn a_directory_that_another_process_has_just_made_comes_to_disk_as_well() {
+    let test = "a_directory_that_another_process_has_just_made_comes_to_disk_as_well";
+    if is_missing(test) {
+        return;
+    }
+    let master = Master::start(FILE, "");
+    // The first character of an id is that of a number below a million in hexadecimal.
+    for outer in "0123456789ABCDEF".chars() {
+        for inner in "0123456789ABCDEF".chars() {
+            make_directory(&master.dir.join(format!("queue/incoming/{outer}/{inner}")));
+        }
+        make_directory(&master.dir.join(format!("queue/incoming/{outer}")));
+    }
+    let to = master.dir.join("trace.out");
+    let two = ["hash_queue_names=incoming", "hash_queue_depth=2"];
+    let tracer = ["strace", "-y", "-o", to.to_str().unwrap()];
+    let reply = send(&master, &tracer, &two, &small_request());
+    assert_are_in_order(&to, &[], queue_id(&reply));
+    let inject = ["-e", "inject=renameat:error=ENOENT:when=1"];
+    let options = [&["qmqpd_sandbox=no"][..], &two].concat();
+    let tracer = [&tracer[..], &inject].concat();
+    let reply = send(&master, &tracer, &options, &small_request());
+    let (outer, inner) = levels(queue_id(&reply));
+    let made = [("mkdirat", quoted(&outer)), ("mkdirat", quoted(&inner))];
+    let lines = trace::read(&to);
+    let exists = |call: &&trace::Call| call.name == "mkdirat" && call.line.contains("EEXIST");
+    assert_eq!(lines.iter().filter(exists).count(), 2, "{lines:#?}");
+    assert_are_in_order(&to, &made, queue_id(&reply));
 }
 
 #[test]

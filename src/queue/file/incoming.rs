@@ -5,11 +5,12 @@
 //! can no longer open any. Authority: `tests/spec/queue-file.md`, section 2.
 
 use std::fmt::{self, Display};
-use std::fs::Permissions;
+use std::fs::{self, Permissions};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, open, openat, renameat};
@@ -49,6 +50,10 @@ const COMPLETE: u32 = 0o700;
 const DIRECTORY: OFlag = OFlag::O_RDONLY
     .union(OFlag::O_DIRECTORY)
     .union(OFlag::O_CLOEXEC);
+
+/// For how long after a subdirectory was made its name may not be on disk. File systems write such changes out by
+/// themselves after 5 to 30 seconds, and after a few minutes where they are set up to save power.
+const UNSETTLED: Duration = Duration::from_secs(600);
 
 /// How many times a name is tried. Names collide where the clock stands still, and even that ends.
 const TRIES: u32 = 1000;
@@ -101,7 +106,7 @@ fn at<E: Into<io::Error>>(step: &'static str, path: &str) -> impl FnOnce(E) -> E
 /// A file that is no mail yet.
 #[derive(Debug)]
 pub struct Incoming {
-    file: std::fs::File,
+    file: fs::File,
     /// Where its name is.
     directory: OwnedFd,
     name: String,
@@ -139,8 +144,8 @@ pub fn create(settings: &PlaceSettings) -> Result<Named, Error> {
         let created = Moment::now();
         let id = Id::new(created, inode, settings.enable_long_queue_ids);
         match file.rename(&id.path(depth)) {
-            Ok(()) => {
-                file.enter_subdirectory(settings)?;
+            Ok(made) => {
+                file.enter_subdirectory(settings, made)?;
                 unfinished::arm(&held, file.directory(), &file.name)
                     .map_err(at("remember", INCOMING))?;
                 remove_leftovers(settings, &id);
@@ -236,7 +241,7 @@ impl PlaceSettings {
 impl Incoming {
     /// A file that somebody has made, and that has no name to be removed.
     #[cfg(any(test, fuzzing))]
-    pub fn made(file: std::fs::File, directory: OwnedFd, limit: Option<u64>) -> Incoming {
+    pub fn made(file: fs::File, directory: OwnedFd, limit: Option<u64>) -> Incoming {
         Incoming {
             file,
             directory,
@@ -256,23 +261,26 @@ impl Incoming {
         self.directory.as_fd()
     }
 
-    /// Gives the file its name, in a subdirectory that is made if it has to be.
-    fn rename(&mut self, name: &str) -> nix::Result<()> {
+    /// Gives the file its name, in a subdirectory that is made if it has to be. Whether it had to.
+    fn rename(&mut self, name: &str) -> nix::Result<bool> {
         let rename = || renameat(&self.directory, self.name.as_str(), &self.directory, name);
+        let mut made = false;
         match rename() {
             Err(Errno::ENOENT) if name.contains('/') => {
                 make_subdirectories(&self.directory, name)?;
                 rename()?;
+                made = true;
             }
             result => result?,
         }
         self.path = format!("{INCOMING}/{name}");
         name.clone_into(&mut self.name);
-        Ok(())
+        Ok(made)
     }
 
-    /// Takes hold of the directory that the name is in, if that is a subdirectory.
-    fn enter_subdirectory(&mut self, settings: &PlaceSettings) -> Result<(), Error> {
+    /// Takes hold of the directory that the name is in, if that is a subdirectory, and makes certain that it is on disk: this
+    /// process has `made` it, or another one may have a moment ago.
+    fn enter_subdirectory(&mut self, settings: &PlaceSettings, made: bool) -> Result<(), Error> {
         let Some((directory, name)) = self.name.rsplit_once('/') else {
             return Ok(());
         };
@@ -282,6 +290,9 @@ impl Incoming {
             let status = fstatat(&self.directory, path, AtFlags::empty());
             let status = status.map_err(at("stat", &shown))?;
             rights::judge_own(&shown, &status).map_err(|fault| settings.refuse(&fault))?;
+            if made || is_unsettled(&shown) {
+                sync_above(&self.directory, path).map_err(at("fsync directory of", &shown))?;
+            }
         }
         let opened = openat(&self.directory, directory, DIRECTORY, Mode::empty());
         let name = name.to_owned();
@@ -313,21 +324,37 @@ impl Incoming {
     }
 }
 
-/// `a/b/name` takes the directories `a` and `a/b`. That they exist is made certain at once, since only the last one is
-/// held on to.
+/// `a/b/name` takes the directories `a` and `a/b`.
 fn make_subdirectories(incoming: &OwnedFd, name: &str) -> nix::Result<()> {
     for (end, _) in name.match_indices('/') {
         let directory = name.get(..end).unwrap_or_default();
         match mkdirat(incoming, directory, Mode::S_IRWXU) {
-            Ok(()) => {
-                let above = directory.rsplit_once('/').map_or(".", |(above, _)| above);
-                fsync(openat(incoming, above, DIRECTORY, Mode::empty())?)?;
-            }
-            Err(Errno::EEXIST) => {}
+            Ok(()) | Err(Errno::EEXIST) => {}
             Err(errno) => return Err(errno),
         }
     }
     Ok(())
+}
+
+/// Makes certain that the name of a directory below `incoming` is on disk.
+fn sync_above(incoming: &OwnedFd, directory: &str) -> nix::Result<()> {
+    match directory.rsplit_once('/') {
+        None => fsync(incoming),
+        Some((above, _)) => fsync(openat(incoming, above, DIRECTORY, Mode::empty())?),
+    }
+}
+
+/// Whether a directory is so young that its name may not be on disk: the process that has made it may be about to see to
+/// that, or may leave it to the file system. Also where the file system does not say when a directory was made.
+fn is_unsettled(path: &str) -> bool {
+    let born = fs::metadata(path).and_then(|found| found.created());
+    born.map_or(true, |born| is_young(born, SystemTime::now()))
+}
+
+/// Whether `born` is not long ago. A time that is still to come is that of a clock that has been set since.
+fn is_young(born: SystemTime, now: SystemTime) -> bool {
+    now.duration_since(born)
+        .map_or(true, |age| age <= UNSETTLED)
 }
 
 /// Fails with [`OverLimit`] before anything goes beyond message_size_limit.
@@ -393,5 +420,22 @@ mod tests {
         }
         let error = io::Error::from(io::ErrorKind::FileTooLarge);
         assert!(!file.write_error(error).is_over_limit());
+    }
+
+    #[test]
+    fn a_directory_is_young_until_it_has_settled() {
+        let now = SystemTime::now();
+        let just_past = UNSETTLED + Duration::from_nanos(1);
+        for (born, young) in [
+            (now, true),
+            (now - UNSETTLED, true),
+            (now - just_past, false),
+            (SystemTime::UNIX_EPOCH, false),
+            (now + just_past, true),
+        ] {
+            assert_eq!(is_young(born, now), young, "{born:?}");
+        }
+        assert!(is_unsettled("/nowhere/at/all"));
+        assert!(is_unsettled("/proc/self"));
     }
 }
