@@ -17,6 +17,8 @@ mod confined;
 mod content;
 #[path = "launch/deadline.rs"]
 mod deadline;
+#[path = "launch/descriptors.rs"]
+mod descriptors;
 #[path = "launch/destination.rs"]
 mod destination;
 #[path = "launch/escape.rs"]

@@ -9,7 +9,6 @@
 use std::cell::Cell;
 use std::fs;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::time::{Duration, SystemTime};
 
 use super::Note;
@@ -48,15 +47,21 @@ pub(super) trait Pages: std::fmt::Debug {
     fn has_changed(&self) -> bool {
         false
     }
+
+    fn close(&self) {}
 }
 
 impl Pages for Database {
     fn read_exact_at(&self, buffer: &mut [u8], at: u64) -> io::Result<()> {
-        self.file.read_exact_at(buffer, at)
+        Database::read_exact_at(self, buffer, at)
     }
 
     fn has_changed(&self) -> bool {
         Database::has_changed(self)
+    }
+
+    fn close(&self) {
+        Database::close(self);
     }
 }
 
@@ -122,6 +127,10 @@ impl<F: Pages> Table for Cdb<F> {
 
     fn has_changed(&self) -> bool {
         self.file.has_changed()
+    }
+
+    fn close(&self) {
+        self.file.close();
     }
 }
 

@@ -3,9 +3,14 @@
 //! It is opened with the rights of the start. postmap(1) writes a database anew, in the place of the old one or in the
 //! same file. Authority: `tests/spec/client-access.md`, section 4.2.
 
+use std::cell::RefCell;
 use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
 use std::os::unix::fs::MetadataExt;
 use std::time::SystemTime;
+
+use nix::errno::Errno;
 
 use super::table::Reason;
 use crate::config::open_file;
@@ -15,7 +20,8 @@ use crate::log::error_text;
 #[derive(Debug)]
 pub(super) struct Database {
     pub(super) path: String,
-    pub(super) file: File,
+    /// Nothing once it is closed.
+    file: RefCell<Option<File>>,
     pub(super) size: u64,
     /// When it was last written to.
     pub(super) written: Option<SystemTime>,
@@ -29,7 +35,7 @@ impl Database {
             .map_err(|error| Reason(format!("open database {path}: {}", error_text(&error))))?;
         Ok(Database {
             path,
-            file,
+            file: RefCell::new(Some(file)),
             size: metadata.size(),
             written: metadata.modified().ok(),
         })
@@ -37,9 +43,23 @@ impl Database {
 
     /// Whether there is another one by now, or it has been written to.
     pub(super) fn has_changed(&self) -> bool {
-        let Ok(now) = self.file.metadata() else {
+        let file = self.file.borrow();
+        let Some(Ok(now)) = file.as_ref().map(File::metadata) else {
             return true;
         };
         now.nlink() == 0 || self.written.is_some() && now.modified().ok() != self.written
+    }
+
+    /// Reads what must be there.
+    pub(super) fn read_exact_at(&self, buffer: &mut [u8], at: u64) -> io::Result<()> {
+        match &*self.file.borrow() {
+            Some(file) => file.read_exact_at(buffer, at),
+            None => Err(Errno::EBADF.into()),
+        }
+    }
+
+    /// Closes the file, whose path and size are still known then.
+    pub(super) fn close(&self) {
+        drop(self.file.take());
     }
 }

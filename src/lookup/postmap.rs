@@ -160,10 +160,10 @@ impl Postmap {
         let file = suffix
             .map(|suffix| Database::at(format!("{name}.{suffix}")))
             .transpose()?
-            .map(|file| Database {
+            .map(|mut file| {
                 // The file changes while nothing in it does.
-                written: file.written.filter(|_| kind != "lmdb"),
-                ..file
+                file.written = file.written.filter(|_| kind != "lmdb");
+                file
             });
         Ok(Postmap {
             name: table.to_owned(),
@@ -427,6 +427,13 @@ impl Table for Postmap {
 
     fn has_changed(&self) -> bool {
         self.file.as_ref().is_some_and(Database::has_changed)
+    }
+
+    fn close(&self) {
+        self.dismiss();
+        if let Some(file) = &self.file {
+            file.close();
+        }
     }
 
     fn find(&self, key: &str, client: &ClientKeys<'_>) -> Result<Option<Vec<u8>>, Problem> {

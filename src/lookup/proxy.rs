@@ -290,6 +290,10 @@ impl Table for Proxy {
         }
     }
 
+    fn close(&self) {
+        drop(self.stream.take());
+    }
+
     fn load(&self) -> Result<(), Problem> {
         match self.keys.get_or_init(|| self.contact()) {
             Ok(_) => Ok(()),

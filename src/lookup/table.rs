@@ -65,6 +65,9 @@ pub(super) trait Table: Debug {
         Ok(())
     }
 
+    /// Closes what is open to be read or asked: no lookup comes after this one.
+    fn close(&self) {}
+
     /// Whether what was opened is no longer what would be opened now. Only tables that Postfix watches say so.
     fn has_changed(&self) -> bool {
         false

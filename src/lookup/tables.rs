@@ -68,6 +68,11 @@ impl Tables {
         self.programs().for_each(|table| table.dismiss());
     }
 
+    /// Closes all that is open of the tables, in a process that has asked them its last question.
+    pub fn close(&self) {
+        self.opened.iter().for_each(|table| table.close());
+    }
+
     /// Gets the tables ready for one client after another, before rights are given up.
     pub fn take_snapshots(&self) {
         self.programs().for_each(|table| table.take_snapshot());

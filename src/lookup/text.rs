@@ -22,7 +22,8 @@ pub(super) struct Source {
     name: String,
     /// What messages about a line call the table.
     label: String,
-    text: Text,
+    /// Nothing once it has been read, or is closed.
+    text: RefCell<Option<Text>>,
 }
 
 #[derive(Debug)]
@@ -42,7 +43,7 @@ impl Source {
         Ok(Source {
             name: path.to_owned(),
             label: path.to_owned(),
-            text: Text::Settled(file),
+            text: RefCell::new(Some(Text::Settled(file))),
         })
     }
 
@@ -60,6 +61,7 @@ impl Source {
             )
         };
         let name = name.to_owned();
+        let text = RefCell::new(Some(text));
         Ok(Source { name, label, text })
     }
 
@@ -69,21 +71,24 @@ impl Source {
         Source {
             name: "F".to_owned(),
             label: label.to_owned(),
-            text: Text::Rules(lines.to_vec()),
+            text: RefCell::new(Some(Text::Rules(lines.to_vec()))),
         }
     }
 
-    /// All of the text, or why it cannot be had.
-    fn read(&self) -> Result<Vec<u8>, String> {
-        match &self.text {
-            Text::File(file) => read_from_start(file)
+    /// All of the text, once, or why it cannot be had.
+    fn take(&self) -> Result<Vec<u8>, String> {
+        let Some(text) = self.text.take() else {
+            return Err(format!("{}: closed", self.label));
+        };
+        match text {
+            Text::File(file) => read_from_start(&file)
                 .map_err(|error| format!("{}: read error: {}", self.label, error_text(&error))),
             Text::Settled(file) => read_settled(|| {
-                let bytes = read_from_start(file)?;
+                let bytes = read_from_start(&file)?;
                 Ok((bytes, file.metadata()?.modified()?))
             })
             .map_err(|error: io::Error| format!("read {}: {}", self.name, error_text(&error))),
-            Text::Rules(lines) => Ok(lines.clone()),
+            Text::Rules(lines) => Ok(lines),
         }
     }
 }
@@ -162,7 +167,7 @@ impl<C: Contents> TextTable<C> {
     /// Reads the source the first time, and logs what is wrong with its lines.
     fn outcome(&self) -> Result<(), &str> {
         let outcome = self.outcome.get_or_init(|| {
-            let bytes = self.source.read()?;
+            let bytes = self.source.take()?;
             let mut contents = self.contents.borrow_mut();
             let (warnings, taken) = take_lines(&mut *contents, &self.source, &bytes);
             for warning in warnings {
@@ -215,6 +220,10 @@ impl<C: Contents> Table for TextTable<C> {
             .map_err(|reason| unavailable(&self.name, reason))?;
         let value = self.contents.borrow().value(key);
         value.map_err(|problem| Problem::from(format!("{}: {problem}", self.source.label)))
+    }
+
+    fn close(&self) {
+        drop(self.source.text.take());
     }
 
     fn load(&self) -> Result<(), Problem> {

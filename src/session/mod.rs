@@ -180,7 +180,7 @@ impl Session<'_> {
     fn authorize(&self) -> Result<(), Fault> {
         let list = &self.lists.qmqpd_authorized_clients;
         let listed = list.match_client(self.peer.name_for_lists(), &self.peer.addr);
-        self.lists.tables.end();
+        self.lists.tables.close();
         match listed {
             Ok(Listing::Listed) => Ok(()),
             Ok(Listing::NotListed) => Err(Fault::Unauthorized),
