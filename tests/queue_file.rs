@@ -9,6 +9,7 @@ mod harness;
 
 use std::fs;
 use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
@@ -23,9 +24,10 @@ use nix::sys::socket::{
 
 use harness::dialogue::at_once;
 use harness::instance::Instance;
-use harness::master::{self, Master, queue_id, until};
+use harness::master::{self, Master, free_port, handed_over, queue_id, until};
 use harness::queue_file::{files, records, send, start, take};
 use harness::requests::Numbers;
+use harness::sinks::full_listener;
 use harness::trace::{self, Call};
 use harness::versions::installed;
 
@@ -608,6 +610,11 @@ fn damaged_queue_files_are_shown_as_postcat_shows_them() {
 
 /// The queue manager, who delivers everything to nowhere. It is woken by us, or else after `wakeup` seconds.
 fn with_queue_manager(main_cf: &str, wakeup: u32) -> Master {
+    with_queue_manager_and(main_cf, wakeup, "")
+}
+
+/// The same, with more services.
+fn with_queue_manager_and(main_cf: &str, wakeup: u32, services: &str) -> Master {
     let main_cf = format!(
         "default_transport = discard\nlocal_transport = discard\nrelay_transport = discard\n\
          virtual_transport = discard\nmaximal_queue_lifetime = 1d\n{FILE}\n{main_cf}"
@@ -615,7 +622,7 @@ fn with_queue_manager(main_cf: &str, wakeup: u32) -> Master {
     let master_cf = format!(
         "qmgr unix n - n {wakeup} 1 qmgr\ndiscard unix - - n - - discard\n\
          bounce unix - - n - 0 bounce\ndefer unix - - n - 0 bounce\ntrace unix - - n - 0 bounce\n\
-         error unix - - n - - error\nretry unix - - n - - error\n"
+         error unix - - n - - error\nretry unix - - n - - error\n{services}"
     );
     let master = Master::start(&main_cf, &master_cf);
     let qmgr = master.dir.join("queue/public/qmgr");
@@ -717,6 +724,71 @@ fn the_client_hears_of_it_when_the_disk_has_it_and_the_queue_manager_after_that(
         place("write", "\"W\""),
     ];
     assert!(steps.is_sorted(), "{steps:?}");
+}
+
+/// Postfix's own queue manager, whose scan comes after 300 s.
+#[test]
+fn under_master_the_queue_manager_is_woken_as_soon_as_the_process_of_a_client_has_ended() {
+    let test =
+        "under_master_the_queue_manager_is_woken_as_soon_as_the_process_of_a_client_has_ended";
+    if master::is_missing(test) {
+        return;
+    }
+    let port = free_port();
+    let services = format!(
+        "127.0.0.1:{port} inet n - n - 1 qmqpd\nclients unix n - n - 1 qmqpd\n\
+         handed pass n - n - 1 qmqpd\nrooted unix n - y - 1 qmqpd\n"
+    );
+    let master = with_queue_manager_and("", 300, &services);
+    let request = master::request(b"x\n", "s@x.example", &["r@y.example"]);
+    let removed = |reply: std::io::Result<String>| {
+        let begin = Instant::now();
+        let line = format!("{}: removed", queue_id(&reply.unwrap()));
+        master.wait_for_log(&line);
+        assert!(begin.elapsed() < Duration::from_secs(10), "{line}");
+    };
+    let unix = |name: &str| UnixStream::connect(master.socket(name)).unwrap();
+    // The second client of each service has the same resident process.
+    for _ in 0..2 {
+        let inet = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        removed(master::send(inet, &request));
+        removed(master::send(unix("clients"), &request));
+        removed(master::send(unix("rooted"), &request));
+        let handed = handed_over(&master.socket("handed"));
+        removed(master::send(handed, &request));
+    }
+    assert_eq!(files(&master), []);
+    let ours = master.trouble().into_iter();
+    let ours: Vec<String> = ours.filter(|line| line.contains("/qmqpd[")).collect();
+    assert_eq!(ours, Vec::<String>::new());
+}
+
+/// The resident process is free for the next client although nobody takes its connection, or there is nobody.
+#[test]
+fn under_master_a_queue_manager_that_takes_no_connection_holds_nobody_up() {
+    let test = "under_master_a_queue_manager_that_takes_no_connection_holds_nobody_up";
+    if master::is_missing(test) {
+        return;
+    }
+    let master = Master::start(FILE, "clients unix n - n - 1 qmqpd\n");
+    let request = master::request(b"x\n", "s@x.example", &["r@y.example"]);
+    let send_three = || {
+        for _ in 0..3 {
+            let begin = Instant::now();
+            let client = UnixStream::connect(master.socket("clients")).unwrap();
+            queue_id(&master::send(client, &request).unwrap());
+            assert!(begin.elapsed() < Duration::from_secs(2));
+        }
+    };
+    send_three();
+    let resident = master.processes("qmqpd");
+    let listener = full_listener(&master.socket("qmgr"));
+    fs::set_permissions(master.socket("qmgr"), fs::Permissions::from_mode(0o666)).unwrap();
+    send_three();
+    assert_eq!(master.processes("qmqpd"), resident);
+    assert_eq!(files(&master).len(), 6);
+    assert_eq!(master.trouble(), Vec::<String>::new());
+    drop(listener);
 }
 
 #[test]

@@ -146,6 +146,23 @@ impl Method {
         }
     }
 
+    /// Leaves it to the parent of the process that queues a message to wake the queue manager, by [`Method::wake`]. A process
+    /// that has read a client's bytes then need not be able to connect to anything.
+    pub fn leave_waking(&mut self) {
+        match self {
+            Method::File(settings) => settings.leave_waking(),
+            Method::Cleanup(_) | Method::Qmail(_) => {}
+        }
+    }
+
+    /// Tells the queue manager of a message that a child has queued, if that is left to this process. Does not wait.
+    pub fn wake(&self) {
+        match self {
+            Method::File(settings) => file::wake_at_once(settings),
+            Method::Cleanup(_) | Method::Qmail(_) => {}
+        }
+    }
+
     /// Whether a message is opened by starting another program, whose rights must not be less than its own.
     pub fn starts_a_program(&self) -> bool {
         match self {

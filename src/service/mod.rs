@@ -76,7 +76,7 @@ fn start() -> Result<u8, Fatal> {
     }
     .inspect_err(|_| log_warnings(&config))?;
     Ok(match outcome {
-        Outcome::Served => EX_OK,
+        Outcome::Queued | Outcome::Served => EX_OK,
         Outcome::Failed => EX_FATAL,
     })
 }

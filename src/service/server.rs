@@ -47,11 +47,16 @@ pub struct Server<'a> {
 impl<'a> Server<'a> {
     /// Evaluates the parameters, and opens the access lists with the rights that the process was started with.
     pub fn prepare(config: &'a Config, launch: Launch) -> Result<Self, Fatal> {
+        let settings = SessionSettings::from_config(config)?;
+        let mut method = Method::from_config(config)?;
+        if launch == Launch::Master {
+            method.leave_waking();
+        }
         let server = Server {
             config,
             launch,
-            settings: SessionSettings::from_config(config)?,
-            method: Method::from_config(config)?,
+            settings,
+            method,
             daemon_timeout: config.daemon_timeout()?,
             sandbox: config.qmqpd_sandbox()?,
             ask: Ask {
@@ -81,6 +86,11 @@ impl<'a> Server<'a> {
             Launch::Master => server.lists.tables.take_snapshots(),
         }
         Ok(server)
+    }
+
+    /// For a process whose child has queued a message: does what was left to it.
+    pub fn announce(&self) {
+        self.method.wake();
     }
 
     /// How long a session may last.

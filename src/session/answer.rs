@@ -15,6 +15,8 @@ use super::reply::Reply;
 /// How a session ended, for the exit status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
+    /// The client's message is in the queue, and the client was told so if it could be.
+    Queued,
     /// The client was served, whatever it was told.
     Served,
     /// Something here is wrong that needs an administrator.
@@ -121,7 +123,12 @@ pub fn log_all(lines: &[Line]) {
 /// The answer to a complete request. `who` is `QID: NAME[ADDR]`.
 pub fn to_verdict(verdict: &Verdict, id: &str, who: &str) -> Answer {
     let reply = match verdict {
-        Verdict::Queued => return Answer::new(Reply::accepted(&format!("Ok: queued as {id}"))),
+        Verdict::Queued => {
+            return Answer {
+                outcome: Outcome::Queued,
+                ..Answer::new(Reply::accepted(&format!("Ok: queued as {id}")))
+            };
+        }
         Verdict::Deferred(reason) => Reply::try_later_with("Error: ", reason),
         // The queue's reason says by its first digit whether it is for good.
         Verdict::Rejected(reason) if reason.first() == Some(&b'4') => {

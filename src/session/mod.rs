@@ -90,7 +90,7 @@ impl Session<'_> {
         log::set_verbosity(normal.saturating_add(self.debug_level()));
         log::info!("connect from {namaddr}");
         let outcome = self.converse(client, &namaddr);
-        if outcome == Outcome::Served {
+        if outcome != Outcome::Failed {
             log::info!("disconnect from {namaddr}");
         }
         log::set_verbosity(normal);

@@ -35,6 +35,15 @@ pub fn connect(stream: &OwnedFd, path: &Path, limit: Duration) -> io::Result<()>
     alarm::bounded(limit, || socket::connect(stream.as_raw_fd(), &address))
 }
 
+/// Connects a stream to `path`, says `bytes` and hangs up, all without waiting: `WouldBlock` where the listener's queue is
+/// full.
+pub fn notify(path: &Path, bytes: &[u8]) -> io::Result<usize> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let stream = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+    socket::connect(stream.as_raw_fd(), &UnixAddr::new(path)?)?;
+    Ok(nix::unistd::write(&stream, bytes)?)
+}
+
 /// Waits until `fd` has something to read (true) or has come to its end (false), and reads nothing.
 pub fn wait_for_input(fd: BorrowedFd<'_>, limit: Duration) -> io::Result<bool> {
     let mut byte = [0];

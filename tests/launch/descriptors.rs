@@ -48,7 +48,7 @@ const METHODS: [(&str, &[&str], &[&str]); 3] = [
     (
         "file",
         &["message", "incoming", "queue manager"],
-        &["message", "incoming", "queue manager"],
+        &["message", "incoming"],
     ),
     (
         "qmail:DIR/qmail-queue",

@@ -7,7 +7,8 @@
 //!
 //! [`Queue::commit`] is the order that nothing may change: content, size record, mode, file and directory on disk.
 //! Only after the client has its answer the queue manager is woken: it takes no other connection for ten seconds if one
-//! is made and then left alone.
+//! is made and then left alone. Under master(8) that is for the resident process, which the exit status of its child tells
+//! that a message is queued.
 
 mod header;
 mod id;
@@ -66,6 +67,8 @@ mod flag {
 pub struct FileSettings {
     /// Relative to queue_directory: `public/qmgr`.
     trigger: PathBuf,
+    /// Whether the process that writes the file wakes the queue manager, and not its parent.
+    wakes: bool,
     incoming: incoming::PlaceSettings,
     addresses: recipients::AddressSettings,
     content: header::HeaderSettings,
@@ -81,6 +84,7 @@ impl FileSettings {
     pub fn from_config(config: &Config) -> Result<FileSettings, config::Error> {
         Ok(FileSettings {
             trigger: Path::new("public").join(config.queue_service_name()?),
+            wakes: true,
             incoming: incoming::PlaceSettings {
                 queue_directory: config.queue_directory()?,
                 enable_long_queue_ids: config.enable_long_queue_ids()?,
@@ -116,6 +120,16 @@ impl FileSettings {
             smtputf8_enable: config.smtputf8_enable()?,
             autodetect_utf8: config.smtputf8_autodetect_classes()?.qmqpd,
         })
+    }
+
+    /// From here on the process that writes a file does not wake the queue manager: its parent does.
+    pub fn leave_waking(&mut self) {
+        self.wakes = false;
+    }
+
+    /// A socket for the process that wakes the queue manager.
+    fn trigger(&self) -> Option<OwnedFd> {
+        self.wakes.then(|| socket::unconnected_stream().ok())?
     }
 }
 
@@ -167,7 +181,8 @@ pub struct QueueFile<'a> {
     /// When the file got its name, which is the time in Message-Id.
     created: Moment,
     out: Writer<Incoming>,
-    /// Not connected. None where there is no socket to be had: the queue manager finds the message by itself.
+    /// Not connected. None where the parent wakes the queue manager, or there is no socket to be had: it finds the message
+    /// by itself.
     trigger: Option<OwnedFd>,
     /// Held back to the end of the request: the envelope has to be in front of it.
     content: Vec<Vec<u8>>,
@@ -229,7 +244,7 @@ pub(super) fn begin_message<'a>(
         queue_id,
         created,
         out,
-        trigger: socket::unconnected_stream().ok(),
+        trigger: settings.trigger(),
         content: Vec::new(),
         sender: Vec::new(),
         seen: recipients::Seen::default(),
@@ -492,6 +507,19 @@ fn wake(trigger: Option<OwnedFd>, path: &Path) {
     };
     let told = socket::connect(&trigger, path, WAKE_LIMIT)
         .and_then(|()| Ok(nix::unistd::write(&trigger, WAKE_UP)?));
+    log_untold(told, path);
+}
+
+/// Tells the queue manager, if there is one, for a process that serves others meanwhile: one that takes no connection at
+/// once is not told. It finds the message by itself, as it does where this process ends before it comes to that.
+pub fn wake_at_once(settings: &FileSettings) {
+    log_untold(
+        socket::notify(&settings.trigger, WAKE_UP),
+        &settings.trigger,
+    );
+}
+
+fn log_untold(told: io::Result<usize>, path: &Path) {
     if let Err(error) = told {
         let (path, why) = (path.display(), log::error_text(&error));
         log::debug!(1, "connect to subsystem {path}: {why}");

@@ -19,7 +19,7 @@ use nix::sys::wait::WaitStatus;
 use nix::unistd::{Pid, dup2_stdin, dup2_stdout};
 
 use crate::config::Config;
-use crate::exit::Fatal;
+use crate::exit::{EX_FATAL, EX_OK, Fatal};
 use crate::log;
 use crate::options::{Options, Transport};
 use crate::session::Outcome;
@@ -41,6 +41,9 @@ const LISTEN_FD: i32 = 6;
 /// How long a child may outlive daemon_timeout before it is killed. It watches that time itself, but for a name lookup,
 /// the error delay, and waits that are already in progress.
 const CHILD_GRACE: Duration = Duration::from_secs(30);
+
+/// The exit status of a child that has queued a message. Its parent sees to the rest.
+const QUEUED: u8 = 2;
 
 /// The descriptors that master hands down.
 pub struct Inherited {
@@ -105,7 +108,11 @@ pub fn run_daemon(
         Some(connection) => {
             drop(resident);
             let outcome = serve_child(&server, options, connection)?;
-            child::exit(u8::from(outcome == Outcome::Failed))
+            child::exit(match outcome {
+                Outcome::Queued => QUEUED,
+                Outcome::Served => EX_OK,
+                Outcome::Failed => EX_FATAL,
+            })
         }
     }
 }
@@ -170,7 +177,9 @@ impl Resident {
                 Ok(Fork::Parent { child }) => {
                     drop(connection);
                     self.say_taken();
-                    reap(child, server.daemon_timeout() + CHILD_GRACE);
+                    if reap(child, server.daemon_timeout() + CHILD_GRACE) == Some(QUEUED) {
+                        server.announce();
+                    }
                 }
                 // The client keeps its mail, and finds the connection closed.
                 Err(error) => {
@@ -268,15 +277,18 @@ fn serve_child(
     server.serve_client(options)
 }
 
-/// Waits for the child to be done with its client. It has logged its failures itself, except for a death by a signal.
-fn reap(child: Pid, limit: Duration) {
+/// Waits for the child to be done with its client; its exit status, if it has one. It has logged its failures itself,
+/// except for a death by a signal.
+fn reap(child: Pid, limit: Duration) -> Option<u8> {
     match child::wait(child, limit) {
+        Ok(WaitStatus::Exited(_, status)) => return u8::try_from(status).ok(),
         Ok(WaitStatus::Signaled(pid, signal, _)) => {
-            log::warning!("process {pid} killed by signal {}", signal as i32)
+            log::warning!("process {pid} killed by signal {}", signal as i32);
         }
         Ok(_) => {}
         Err(error) => log::warning!("wait for process {child}: {}", log::error_text(&error)),
     }
+    None
 }
 
 fn leave(reason: &str) -> Option<Connection> {
