@@ -6,7 +6,10 @@
 
 mod destination;
 mod inetd;
+mod listener;
 mod master;
+mod pass;
+mod resident;
 mod server;
 
 use std::ffi::OsString;

@@ -5,18 +5,16 @@
 //! master's rule of one process, one client holds. Authority: `tests/spec/master.md`, sections 1 to 5.
 
 mod channel;
-mod listener;
 mod lock;
-mod pass;
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::wait::WaitStatus;
-use nix::unistd::{Pid, dup2_stdin, dup2_stdout};
+use nix::unistd::Pid;
 
 use crate::config::Config;
 use crate::exit::{EX_FATAL, EX_OK, Fatal};
@@ -26,10 +24,11 @@ use crate::session::Outcome;
 use crate::sys::child::{self, Fork};
 use crate::sys::{ignore, inherit};
 
+use super::listener::{Connection, Listener};
+use super::resident::{milliseconds, serve_child, system};
 use super::server::{Launch, Server, log_warnings};
 
 use channel::{Channel, State};
-use listener::{Connection, Listener};
 use lock::Lock;
 
 /// Where master puts what it hands down: the two ends of a pipe for flow control, which only cleanup(8) and the queue
@@ -256,27 +255,6 @@ impl Resident {
     }
 }
 
-/// In the child: puts the connection where a launcher would, and serves it.
-fn serve_child(
-    server: &Server<'_>,
-    options: &Options,
-    connection: Connection,
-) -> Result<Outcome, Fatal> {
-    log::begin_process();
-    let client = match connection.into_client() {
-        Ok(client) => client,
-        Err(error) => {
-            let text = log::error_text(&error);
-            log::error!("accept connection: {text}")?;
-            return Ok(Outcome::Failed);
-        }
-    };
-    dup2_stdin(&client).map_err(|errno| system("dup2", &errno.into()))?;
-    dup2_stdout(&client).map_err(|errno| system("dup2", &errno.into()))?;
-    drop(client);
-    server.serve_client(options)
-}
-
 /// Waits for the child to be done with its client; its exit status, if it has one. It has logged its failures itself,
 /// except for a death by a signal.
 fn reap(child: Pid, limit: Duration) -> Option<u8> {
@@ -294,17 +272,4 @@ fn reap(child: Pid, limit: Duration) -> Option<u8> {
 fn leave(reason: &str) -> Option<Connection> {
     log::debug!(1, "{reason} -- exiting");
     None
-}
-
-fn system(call: &str, error: &io::Error) -> Fatal {
-    Fatal::Text(format!("{call}: {}", log::error_text(error)))
-}
-
-/// Rounded up: a wait must not end before its time and be made again and again.
-fn milliseconds(left: Duration) -> PollTimeout {
-    let whole = left.as_nanos().div_ceil(1_000_000);
-    i32::try_from(whole)
-        .ok()
-        .and_then(|whole| PollTimeout::try_from(whole).ok())
-        .unwrap_or(PollTimeout::MAX)
 }

@@ -1,4 +1,4 @@
-//! Sockets on which master(8) listens for us.
+//! Sockets on which a launcher listens for us.
 
 use std::io;
 use std::net::TcpListener;

@@ -1,0 +1,52 @@
+//! What the resident processes have in common: the one that master(8) starts, and others that accept connections.
+//!
+//! A resident process forks a child for each connection, and never reads a byte of a client. [`serve_child`] is the
+//! child's part. How the resident process waits, and what it tells whoever has started it, is each one's own.
+
+use std::io;
+use std::time::Duration;
+
+use nix::poll::PollTimeout;
+use nix::unistd::{dup2_stdin, dup2_stdout};
+
+use crate::exit::Fatal;
+use crate::log;
+use crate::options::Options;
+use crate::session::Outcome;
+
+use super::listener::Connection;
+use super::server::Server;
+
+/// In the child: puts the connection where a launcher would, and serves it.
+pub fn serve_child(
+    server: &Server<'_>,
+    options: &Options,
+    connection: Connection,
+) -> Result<Outcome, Fatal> {
+    log::begin_process();
+    let client = match connection.into_client() {
+        Ok(client) => client,
+        Err(error) => {
+            let text = log::error_text(&error);
+            log::error!("accept connection: {text}")?;
+            return Ok(Outcome::Failed);
+        }
+    };
+    dup2_stdin(&client).map_err(|errno| system("dup2", &errno.into()))?;
+    dup2_stdout(&client).map_err(|errno| system("dup2", &errno.into()))?;
+    drop(client);
+    server.serve_client(options)
+}
+
+pub fn system(call: &str, error: &io::Error) -> Fatal {
+    Fatal::Text(format!("{call}: {}", log::error_text(error)))
+}
+
+/// Rounded up: a wait must not end before its time and be made again and again.
+pub fn milliseconds(left: Duration) -> PollTimeout {
+    let whole = left.as_nanos().div_ceil(1_000_000);
+    i32::try_from(whole)
+        .ok()
+        .and_then(|whole| PollTimeout::try_from(whole).ok())
+        .unwrap_or(PollTimeout::MAX)
+}
