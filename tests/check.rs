@@ -137,9 +137,8 @@ fn every_mistake_is_found_in_one_run() {
          warning: DIR/conf/main.cf, line 11: qmqpd_authorized_clients: IPv6 pattern \"::1\" without brackets, perhaps you \
          should use \"[::1]\" instead\n\
          error: DIR/conf/main.cf, line 11: open file DIR/nosuch: No such file or directory\n\
-         warning: DIR/conf/main.cf, line 11: unsupported dictionary type: foo. Is the postfix-foo package installed?\n\
          error: DIR/conf/main.cf, line 11: unsupported dictionary type: foo\n\
-         \x20   What stands before a colon is a type of table; the items of a list have no port and no protocol.\n\
+         \x20   What stands before a colon is a type of table, and some types have packages of their own (postfix-pcre); the items of a list have no port and no protocol.\n\
          warning: DIR/list, line 2: qmqpd_authorized_clients: \"a.example\" can match no client\n\
          \x20   Write an address: with qmqpd_peername_lookup = no a client has no name.\n\
          error: DIR/conf/main.cf, line 11: qmqpd_authorized_clients: non-null host address bits in \"10.0.0.1/8\", perhaps you \

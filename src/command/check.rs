@@ -9,7 +9,7 @@ use nix::unistd::{Group, geteuid};
 use crate::config::{Config, Owner, QueueMethod, TABLE, main_cf_path, read_file};
 use crate::exit::Fatal;
 use crate::log::{self, Level, Shown};
-use crate::lookup::MatchList;
+use crate::lookup::{self, MatchList};
 use crate::options::{Extent, Options};
 use crate::session::{Lists, program_owner, try_queue_directory};
 
@@ -164,7 +164,9 @@ fn check_lists(report: &mut Report, config: &Config) {
     let lists = try_queue_directory(config)
         .map_err(Fatal::from)
         .and_then(|()| Lists::open(config));
-    let kept = log::take_kept();
+    let mut kept = log::take_kept();
+    // A warning that asks for a package comes before the error, whose advice says so too.
+    kept.retain(|(_, text)| !text.ends_with(lookup::PACKAGE_QUESTION));
     for (level, text) in &kept {
         let place = place(config, list_in(text));
         match level {
@@ -306,7 +308,7 @@ fn advice_for(text: &str) -> Option<&'static str> {
     }
     if text.starts_with("unsupported dictionary type: ") {
         return Some(
-            "What stands before a colon is a type of table; the items of a list have no port and no protocol.",
+            "What stands before a colon is a type of table, and some types have packages of their own (postfix-pcre); the items of a list have no port and no protocol.",
         );
     }
     let unmade =

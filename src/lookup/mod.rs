@@ -40,7 +40,7 @@ use crate::log;
 
 pub use match_list::{Listing, Literal, MatchList, parent_style};
 pub use pattern::as_ipv4;
-pub use postmap::RunAs;
+pub use postmap::{PACKAGE_QUESTION, RunAs};
 pub use tables::Tables;
 
 /// What main.cf says about lookup tables.

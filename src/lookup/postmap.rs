@@ -32,6 +32,9 @@ use crate::config::{self, Owner, read_file};
 use crate::log::{self, Shown, error_text};
 use crate::sys::program::{Output, Program, Rights};
 
+/// The end of the warning about a type that may be in a package of its own.
+pub const PACKAGE_QUESTION: &str = " package installed?";
+
 /// How long an answer is waited for. With the error delay a client still has its reply within 20 s.
 const LIMIT: Duration = Duration::from_secs(15);
 
@@ -148,7 +151,7 @@ impl Postmap {
         if !known && !is_plugin(kind, settings) {
             let reason = format!("unsupported dictionary type: {kind}");
             notes.push(Note::Warning(format!(
-                "{reason}. Is the postfix-{kind} package installed?"
+                "{reason}. Is the postfix-{kind}{PACKAGE_QUESTION}"
             )));
             return Err(Reason(reason));
         }
