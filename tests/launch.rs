@@ -41,5 +41,7 @@ mod relay;
 mod reply;
 #[path = "launch/rights.rs"]
 mod rights;
+#[path = "launch/tls.rs"]
+mod tls;
 #[path = "launch/upstream.rs"]
 mod upstream;
