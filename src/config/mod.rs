@@ -10,6 +10,7 @@ mod error;
 mod expand;
 mod file;
 mod hostname;
+mod installed;
 mod keywords;
 mod kinds;
 pub mod lines;
@@ -40,6 +41,7 @@ pub use error::Error;
 pub use file::{open_file, read_file};
 pub use {
     hostname::valid_hostname,
+    installed::default_meta_directory,
     keywords::{Protocols, ProxyProtocol, QueueMethod, ReceiveOverrides},
     main_cf::read_settled,
     owner::Owner,

@@ -7,6 +7,7 @@
 //! where they are paths. `tests.rs` compares them with postconf(1).
 
 use super::hostname::{Hostname, Origin, Relayhost, mydomain, myhostname};
+use super::installed::{default_cache_db_type, default_database_type, meta_directory};
 use super::keywords::{
     Facility, Protocols, ProxyProtocol, QueueMethod, ReceiveOverrides, Style, Utf8Classes,
 };
@@ -27,7 +28,7 @@ parameters! {
     /// The name of this service in master.cf.
     service_name: Text = fixed service_name => acts;
     /// The Postfix version whose defaults apply where later versions changed them.
-    compatibility_level: Level = "0" => acts_in_values;
+    compatibility_level: Level = "0" => acts;
     /// The version of Postfix that this is compatible with.
     mail_version: Text = "3.7.11", min 1;
     /// The facility of syslog(3) to log with.
@@ -100,7 +101,7 @@ parameters! {
     /// Where Postfix's commands are.
     command_directory: Path = "/usr/sbin", min 1 => acts;
     /// Where the lists of Postfix's files and table types are.
-    meta_directory: Path = "/etc/postfix", min 1 => acts;
+    meta_directory: Path = computed meta_directory, min 1 => acts;
     /// The mail queue: the working directory of a daemon, or its root.
     queue_directory: Path = "/var/spool/postfix", min 1 => acts;
     /// Where Postfix's libraries are.
@@ -115,14 +116,14 @@ parameters! {
     double_bounce_sender: Text = "double-bounce", min 1;
     /// The user for deliveries on behalf of nobody in particular.
     default_privs: Text = "nobody", min 1 => asked;
-    /// The alias tables that newaliases(1) makes.
-    alias_database: Text = "hash:/etc/aliases";
     /// The date of the version of Postfix that this is compatible with.
     mail_release_date: Text = "20240304", min 1;
     /// The table type where none is named.
-    default_database_type: Text = "hash", min 1;
+    default_database_type: Text = computed default_database_type, min 1;
     /// The table type for caches.
-    default_cache_db_type: Text = "btree", min 1;
+    default_cache_db_type: Text = computed default_cache_db_type, min 1;
+    /// The alias tables that newaliases(1) makes.
+    alias_database: Text = "$default_database_type:/etc/aliases";
     /// Queues that are spread over subdirectories.
     hash_queue_names: Text = "deferred, defer", min 1 => acts;
     /// The characters that separate a user name from an extension.
@@ -189,6 +190,10 @@ parameters! {
     info_log_address_format: Text = "external", min 1;
     /// What is done about Berkeley DB tables where there is no Berkeley DB.
     non_bdb_migration_level: Text = "disable", min 1;
+    /// The service that makes tables of other types out of those of Berkeley DB.
+    non_bdb_migration_service_name: Text = "nbdb_reindex", min 1;
+    /// Types that take the place of others.
+    non_bdb_custom_mapping: Text = "";
 
     // Numbers.
 

@@ -58,8 +58,8 @@ pub struct TableSettings {
     pub postmap: PathBuf,
     /// Where main.cf is, for postmap.
     pub config_directory: PathBuf,
-    /// Where dynamicmaps.cf is.
-    pub meta_directory: PathBuf,
+    /// Where dynamicmaps.cf is, if main.cf says it.
+    pub meta_directory: Option<PathBuf>,
 }
 
 impl TableSettings {
@@ -71,7 +71,10 @@ impl TableSettings {
             ipc_timeout: config.ipc_timeout()?,
             postmap: config.command_directory()?.join("postmap"),
             config_directory: config::directory(),
-            meta_directory: config.meta_directory()?,
+            meta_directory: config
+                .as_set("meta_directory")
+                .map(|_| config.meta_directory())
+                .transpose()?,
         })
     }
 }

@@ -518,7 +518,8 @@ fn keys_of(kind: &str, name: &str) -> Keys {
 
 /// Whether dynamicmaps.cf has the type: a line begins with it.
 fn is_plugin(kind: &str, settings: &TableSettings) -> bool {
-    let directory = &settings.meta_directory;
+    let directory = settings.meta_directory.clone();
+    let directory = directory.unwrap_or_else(config::default_meta_directory);
     let main = directory.join("dynamicmaps.cf");
     let parts = fs::read_dir(directory.join("dynamicmaps.cf.d"))
         .into_iter()

@@ -35,6 +35,8 @@ pub fn open_log(config: &Config, process: &str) -> Result<(), config::Error> {
     // What is wrong with the parameters that follow is said there already.
     log::configure(&early_tag(process), destination.clone(), false);
     let tag = format!("{}/{process}", config.syslog_name()?);
+    // Before the first of the defaults that depend on it, which would only say that they cannot be expanded.
+    config.compatibility_level()?;
     let utf8 = config.smtputf8_enable()?;
     log::configure(&tag, destination, utf8);
     time::init();

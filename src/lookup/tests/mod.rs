@@ -53,7 +53,7 @@ fn tables() -> Tables {
         ipc_timeout: Duration::from_secs(3600),
         postmap: "/nonexistent/postmap".into(),
         config_directory: "/nonexistent".into(),
-        meta_directory: "/nonexistent".into(),
+        meta_directory: Some("/nonexistent".into()),
     })
 }
 

@@ -46,7 +46,7 @@ pub fn tables(smtputf8_enable: bool) -> Tables {
         ipc_timeout: std::time::Duration::from_secs(1),
         postmap: nowhere.join("postmap"),
         config_directory: nowhere.to_owned(),
-        meta_directory: nowhere.to_owned(),
+        meta_directory: Some(nowhere.to_owned()),
     })
 }
 
