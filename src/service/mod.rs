@@ -23,7 +23,7 @@ use crate::exit::{EX_FATAL, EX_OK, Fatal};
 use crate::log;
 use crate::options::{self, Options};
 use crate::session::{self, Client, Outcome};
-use crate::sys::{ignore, inherit};
+use crate::sys::{entry, ignore, inherit};
 
 use master::Inherited;
 use server::log_warnings;
@@ -46,7 +46,7 @@ pub fn run() -> u8 {
 }
 
 fn start() -> Result<u8, Fatal> {
-    let mut arguments = std::env::args_os();
+    let mut arguments = entry::arguments().into_iter();
     let process = process_name(arguments.next());
     log::configure(
         &destination::early_tag(&process),

@@ -78,8 +78,9 @@ pub fn init() {
     unsafe { tzset() }
 }
 
-/// localtime_r and gmtime_r have this form, and take two pointers to live values.
-type Convert = unsafe extern "C" fn(*const libc::time_t, *mut libc::tm) -> *mut libc::tm;
+/// localtime_r and gmtime_r have this form, and take two pointers to live values. A time of the C library has 64 bits: this
+/// is no program for 32-bit systems.
+type Convert = unsafe extern "C" fn(*const i64, *mut libc::tm) -> *mut libc::tm;
 
 fn broken_down(secs: i64, convert: Convert) -> LocalTime {
     // SAFETY: `tm` is plain numbers and a pointer, for which all zeros is a valid value.
