@@ -16,11 +16,13 @@ const NUMBER: u32 = 0;
 const ARCHITECTURE: u32 = 4;
 const ARGUMENTS: u32 = 16;
 
-/// AUDIT_ARCH_X86_64, AUDIT_ARCH_AARCH64: the architecture that the table's numbers are for.
+/// AUDIT_ARCH_X86_64, AUDIT_ARCH_AARCH64, AUDIT_ARCH_RISCV64: the architecture that the table's numbers are for.
 pub const OWN_ARCHITECTURE: u32 = if cfg!(target_arch = "x86_64") {
     0xc000_003e
-} else {
+} else if cfg!(target_arch = "aarch64") {
     0xc000_00b7
+} else {
+    0xc000_00f3
 };
 
 // Opcodes: load a word of seccomp_data, compare the word with a constant and jump, jump, return a constant.
@@ -240,7 +242,7 @@ impl Backwards {
     }
 }
 
-/// Where the lower 32 bits of an argument are, on the two little-endian machines that the table is for.
+/// Where the lower 32 bits of an argument are, on the little-endian machines that the table is for.
 fn lower_half(argument: u32) -> u32 {
     ARGUMENTS + 8 * argument
 }

@@ -5,15 +5,31 @@
 //! seccomp(2); the order and the words of errors are Postfix's.
 #![forbid(unsafe_code)]
 
-#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+#[cfg(any(
+    target_arch = "x86_64",
+    target_arch = "aarch64",
+    target_arch = "riscv64"
+))]
 mod filter;
 #[cfg(test)]
-#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+#[cfg(any(
+    target_arch = "x86_64",
+    target_arch = "aarch64",
+    target_arch = "riscv64"
+))]
 mod kernel_tests;
-#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+#[cfg(any(
+    target_arch = "x86_64",
+    target_arch = "aarch64",
+    target_arch = "riscv64"
+))]
 mod table;
 #[cfg(test)]
-#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+#[cfg(any(
+    target_arch = "x86_64",
+    target_arch = "aarch64",
+    target_arch = "riscv64"
+))]
 mod tests;
 
 use std::fmt::{self, Display};
@@ -29,7 +45,11 @@ use crate::log;
 use crate::sys::capability;
 
 /// Whether there is a filter of system calls for this architecture.
-pub const SUPPORTED: bool = cfg!(any(target_arch = "x86_64", target_arch = "aarch64"));
+pub const SUPPORTED: bool = cfg!(any(
+    target_arch = "x86_64",
+    target_arch = "aarch64",
+    target_arch = "riscv64"
+));
 
 /// What is amiss where a launcher has set the user and not the groups.
 pub const GROUP_OF_ROOT: &str = "the process was started as an ordinary user in group 0: \
@@ -117,7 +137,11 @@ pub fn confine(needs: &[Need<'_>]) -> Result<(), Error> {
     filter_system_calls(needs).map_err(at("prctl(PR_SET_SECCOMP)"))
 }
 
-#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+#[cfg(any(
+    target_arch = "x86_64",
+    target_arch = "aarch64",
+    target_arch = "riscv64"
+))]
 fn filter_system_calls(needs: &[Need<'_>]) -> nix::Result<()> {
     use crate::sys::seccomp;
 
@@ -126,7 +150,11 @@ fn filter_system_calls(needs: &[Need<'_>]) -> nix::Result<()> {
     seccomp::install(&filter::assemble(&filter::rules(needs), seccomp::TRAP))
 }
 
-#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+#[cfg(any(
+    target_arch = "x86_64",
+    target_arch = "aarch64",
+    target_arch = "riscv64"
+))]
 fn filter_resident() -> nix::Result<()> {
     use crate::sys::seccomp;
 
@@ -134,12 +162,20 @@ fn filter_resident() -> nix::Result<()> {
 }
 
 /// The warning comes once, from [`confine`].
-#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+#[cfg(not(any(
+    target_arch = "x86_64",
+    target_arch = "aarch64",
+    target_arch = "riscv64"
+)))]
 fn filter_resident() -> nix::Result<()> {
     Ok(())
 }
 
-#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+#[cfg(not(any(
+    target_arch = "x86_64",
+    target_arch = "aarch64",
+    target_arch = "riscv64"
+)))]
 fn filter_system_calls(_: &[Need<'_>]) -> nix::Result<()> {
     static ONCE: std::sync::Once = std::sync::Once::new();
     ONCE.call_once(|| {

@@ -179,6 +179,13 @@ pub const TABLE: &[Row] = &[
         &[OwnPid(0), Among(2, &[SIGABRT])],
         calls![SYS_tgkill],
     ),
+    #[cfg(target_env = "musl")]
+    kept(
+        OtherLibrary,
+        Everybody,
+        &[OwnPid(0), Among(1, &[SIGABRT])],
+        calls![SYS_tkill],
+    ),
     // A queue file, from its first record to the commit: the size record, when all is known, and the mode.
     seen(File, &[Held(0)], calls![SYS_pwrite64 SYS_fchmod SYS_fsync]),
     // The name of a queue file is in its directory. An absolute path passes as well, since the filter sees a pointer: it
@@ -189,6 +196,13 @@ pub const TABLE: &[Row] = &[
         Unlink,
         &[OwnPid(0), Among(2, &[SIGTERM, SIGHUP, SIGINT, SIGXCPU])],
         calls![SYS_tgkill],
+    ),
+    #[cfg(target_env = "musl")]
+    kept(
+        OtherLibrary,
+        Unlink,
+        &[OwnPid(0), Among(1, &[SIGTERM, SIGHUP, SIGINT, SIGXCPU])],
+        calls![SYS_tkill],
     ),
     seen(Connect, &[Held(0)], calls![SYS_connect]),
     seen(Wait, &[Held(0)], calls![SYS_wait4]),
@@ -217,6 +231,21 @@ pub const TABLE: &[Row] = &[
         ],
         calls![SYS_tgkill],
     ),
+    #[cfg(target_env = "musl")]
+    kept(
+        OtherLibrary,
+        Resident,
+        &[
+            Positive(0),
+            Among(1, &[SIGABRT, SIGTERM, SIGHUP, SIGINT, SIGXCPU]),
+        ],
+        calls![SYS_tkill],
+    ),
+    // musl takes fork where there is one, and asks for the child's own number in this way.
+    #[cfg(all(target_env = "musl", target_arch = "x86_64"))]
+    kept(OtherLibrary, Resident, &[], calls![SYS_fork]),
+    #[cfg(target_env = "musl")]
+    kept(OtherLibrary, Resident, &[], calls![SYS_set_tid_address]),
     // The child's own filter, and its end with its parent's.
     seen(
         Resident,
@@ -234,10 +263,12 @@ pub const TABLE: &[Row] = &[
         &[],
         calls![
             SYS_getpeername SYS_getsockname SYS_socket SYS_connect SYS_recvmsg SYS_openat
-            SYS_newfstatat SYS_fstatfs SYS_renameat SYS_unlinkat SYS_mkdirat SYS_pwrite64 SYS_fchmod
+            SYS_newfstatat SYS_fstatfs SYS_unlinkat SYS_mkdirat SYS_pwrite64 SYS_fchmod
             SYS_fsync SYS_geteuid
         ],
     ),
+    #[cfg(not(target_arch = "riscv64"))]
+    seen(Resident, &[], calls![SYS_renameat]),
     #[cfg(target_arch = "x86_64")]
     seen(Resident, &[], calls![SYS_dup2 SYS_unlink]),
     kept(

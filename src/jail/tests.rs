@@ -276,6 +276,7 @@ const NOT_FOR_RESIDENTS: &[libc::c_long] = &[
     libc::SYS_symlinkat,
     libc::SYS_fchown,
     libc::SYS_fchownat,
+    #[cfg(not(target_env = "musl"))]
     libc::SYS_tkill,
 ];
 
