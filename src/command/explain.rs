@@ -140,6 +140,7 @@ fn client(subject: &Subject, config: &Config) -> Result<Peer, Fatal> {
         protocols: config.inet_protocols()?,
         names: subject.name.is_none() && config.qmqpd_peername_lookup()?,
         environment: false,
+        sandbox: config.qmqpd_sandbox()?,
         lookup_limit: LOOKUP_LIMIT,
     };
     let mut peer = Peer::remote(subject.address, None, &ask).map_err(Fatal::from_display)?;

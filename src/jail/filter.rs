@@ -7,9 +7,10 @@
 use std::os::fd::AsRawFd;
 
 use super::Need;
+use super::limits::{FIRST_UNKNOWN, Failure, LIMITS, Party};
 use super::table::{Check, TABLE, Who};
 use crate::sys::child::own_id;
-use crate::sys::seccomp::Instruction;
+use crate::sys::seccomp::{Instruction, NO_SUCH_CALL, NOT_PERMITTED, TRAP};
 
 // Of struct seccomp_data: where the parts are that a program can look at.
 const NUMBER: u32 = 0;
@@ -54,11 +55,6 @@ pub fn rules(needs: &[Need<'_>]) -> Vec<Rule> {
     rules_of(everybody.into_iter().chain(needs.iter().map(held)))
 }
 
-/// The rules for the resident process, and for its children until they have rules of their own.
-pub fn resident_rules() -> Vec<Rule> {
-    rules_of([(Who::Everybody, 0), (Who::Resident, 0)].into_iter())
-}
-
 fn rules_of(parties: impl Iterator<Item = (Who, u32)>) -> Vec<Rule> {
     let pid = own_id();
     let mut rules = Vec::with_capacity(2 * TABLE.len());
@@ -94,11 +90,11 @@ fn held(need: &Need<'_>) -> (Who, u32) {
     (who, u32::from_ne_bytes(number.to_ne_bytes()))
 }
 
-/// Builds the program. `rules` are sorted by call; several for one call are alternatives. What no rule allows gets
-/// `refusal` for an answer.
-pub fn assemble(rules: &[Rule], refusal: u32) -> Vec<Instruction> {
+/// Builds the program of a confined process. `rules` are sorted by call; several for one call are alternatives. What no
+/// rule allows is trapped.
+pub fn assemble(rules: &[Rule]) -> Vec<Instruction> {
     let mut program = Backwards(Vec::with_capacity(4 * rules.len() + 8));
-    let refuse = program.answer(refusal);
+    let refuse = program.answer(TRAP);
     let allow = program.answer(libc::SECCOMP_RET_ALLOW);
     let mut spans = Spans(vec![(0, refuse)]);
     for rule in rules {
@@ -109,14 +105,46 @@ pub fn assemble(rules: &[Rule], refusal: u32) -> Vec<Instruction> {
         spans.begin(rule.call.saturating_add(1), refuse);
     }
     // A number with bit 30 set, an x32 call on x86_64, is beyond the table, and so in the last span: refused.
-    let search = program.search(&spans.0);
-    program.go_on_with(search);
-    let number = program.load(NUMBER);
-    let kill = program.answer(libc::SECCOMP_RET_KILL_PROCESS);
-    program.jump(JUMP_EQUAL, OWN_ARCHITECTURE, number, kill);
-    program.load(ARCHITECTURE);
-    program.0.reverse();
-    program.0
+    program.finish(&spans)
+}
+
+/// Builds the program of a process that may do all but what the limits for `party` say.
+pub fn assemble_limits(party: Party) -> Vec<Instruction> {
+    let pid = own_id();
+    let limits = LIMITS.iter().filter(|limit| limit.parties.contains(&party));
+    let mut limits: Vec<_> = limits
+        .flat_map(|limit| {
+            let calls = limit.calls.iter();
+            calls.filter_map(move |&call| Some((u32::try_from(call).ok()?, limit)))
+        })
+        .collect();
+    limits.sort_unstable_by_key(|&(call, _)| call);
+    let mut program = Backwards(Vec::with_capacity(4 * limits.len()));
+    let [refuse, hide, allow] =
+        [NOT_PERMITTED, NO_SUCH_CALL, libc::SECCOMP_RET_ALLOW].map(|word| program.answer(word));
+    let mut spans = Spans(vec![(0, allow)]);
+    for (call, limit) in limits {
+        let otherwise = match limit.failure {
+            Failure::NotPermitted => refuse,
+            Failure::NoSuchCall => hide,
+        };
+        let rule = Rule {
+            call,
+            checks: limit.unless,
+            held: 0,
+            pid,
+        };
+        let then = if limit.unless.is_empty() {
+            otherwise
+        } else {
+            program.checks(&rule, allow, otherwise)
+        };
+        spans.begin(call, then);
+        spans.begin(call.saturating_add(1), allow);
+    }
+    // With it all x32 calls.
+    spans.begin(FIRST_UNKNOWN, hide);
+    program.finish(&spans)
 }
 
 /// An instruction, counted from the end of the program.
@@ -190,6 +218,18 @@ impl Backwards {
         self.push(code, k, jt, jf)
     }
 
+    /// Adds what comes first: the architecture, and the search for the call.
+    fn finish(mut self, spans: &Spans) -> Vec<Instruction> {
+        let search = self.search(&spans.0);
+        self.go_on_with(search);
+        let number = self.load(NUMBER);
+        let kill = self.answer(libc::SECCOMP_RET_KILL_PROCESS);
+        self.jump(JUMP_EQUAL, OWN_ARCHITECTURE, number, kill);
+        self.load(ARCHITECTURE);
+        self.0.reverse();
+        self.0
+    }
+
     /// Finds the span that the loaded number is in.
     fn search(&mut self, spans: &[(u32, Place)]) -> Place {
         let (below, above) = spans.split_at(spans.len() / 2);
@@ -221,6 +261,7 @@ impl Backwards {
                 Check::OwnPid(argument) => self.among(argument, &[rule.pid], then, otherwise),
                 Check::Held(argument) => self.among(argument, &[rule.held], then, otherwise),
                 Check::Among(argument, numbers) => self.among(argument, numbers, then, otherwise),
+                Check::Except(argument, numbers) => self.among(argument, numbers, otherwise, then),
                 Check::Null(argument) => {
                     self.jump(JUMP_EQUAL, 0, then, otherwise);
                     let upper = self.load(lower_half(argument) + 4);
@@ -229,6 +270,10 @@ impl Backwards {
                 }
                 Check::Without(argument, bits) => {
                     self.jump(JUMP_SET, bits, otherwise, then);
+                    self.load(lower_half(argument))
+                }
+                Check::With(argument, bits) => {
+                    self.jump(JUMP_SET, bits, then, otherwise);
                     self.load(lower_half(argument))
                 }
                 Check::Positive(argument) => {

@@ -75,7 +75,15 @@ fn in_a_process_of_its_own() {
         "postlog" => break_out_under_postlog(),
         "drop" => become_nobody(),
         "resident" => serve_in_a_child(),
-        "resident tries" => try_what_a_resident_cannot(),
+        "resident tries" => {
+            confine_resident().unwrap();
+            try_what_is_limited();
+        }
+        "resolver tries" => look_a_name_up(),
+        "resolver without landlock" => {
+            hide_landlock();
+            look_a_name_up();
+        }
         "chroot" => become_nobody_in_a_chroot(),
         "stay root" => refuse_to_stay_root(),
         _ => break_out(&act),
@@ -314,15 +322,16 @@ fn serve_in_a_child() {
     }
 }
 
-/// Refused as if there were no such call, which everybody knows how to do without.
+/// Refused as if the user had no right to it, which libraries know how to do without.
 #[test]
-fn a_resident_process_cannot_do_what_it_gave_up_and_lives() {
-    let (status, stderr) = run("resident tries");
-    assert!(status.success(), "{status} {stderr}");
+fn a_process_with_limits_cannot_do_what_it_gave_up_and_lives() {
+    for act in ["resident tries", "resolver tries"] {
+        let (status, stderr) = run(act);
+        assert!(status.success(), "{act}: {status} {stderr}");
+    }
 }
 
-fn try_what_a_resident_cannot() {
-    confine_resident().unwrap();
+fn try_what_is_limited() {
     for call in [
         libc::SYS_execve,
         libc::SYS_ptrace,
@@ -333,8 +342,65 @@ fn try_what_a_resident_cannot() {
         libc::SYS_kill,
         libc::SYS_seccomp,
     ] {
+        assert_eq!(try_call(call, [0; 6]), Err(Errno::EPERM), "{call}");
+    }
+    for call in [libc::SYS_clone3, 463, 1000] {
         assert_eq!(try_call(call, [0; 6]), Err(Errno::ENOSYS), "{call}");
     }
+}
+
+/// Reads files, starts a thread and finds a name; changes nothing.
+fn look_a_name_up() {
+    let path = std::env::temp_dir().join("file");
+    fs::write(&path, "x").unwrap();
+    confine_resolver().unwrap();
+    try_what_is_limited();
+    assert_eq!(fs::read(&path).unwrap(), b"x");
+    for refused in [
+        fs::write(&path, "y"),
+        File::create_new(path.with_extension("new")).map(drop),
+        fs::remove_file(&path),
+        fs::rename(&path, path.with_extension("new")),
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o777)),
+        fs::create_dir(path.with_extension("new")),
+        nix::unistd::truncate(&path, 0).map_err(Into::into),
+    ] {
+        let error = refused.unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::PermissionDenied);
+    }
+    assert_eq!(
+        try_call(libc::SYS_clone, [libc::SIGCHLD.into(), 0, 0, 0, 0, 0]),
+        Err(Errno::EPERM)
+    );
+    let found = std::thread::spawn(|| {
+        use std::net::ToSocketAddrs;
+        ("localhost", 0).to_socket_addrs().unwrap().count()
+    });
+    assert!(found.join().unwrap() > 0);
+}
+
+/// The test's own filter on top stands for a kernel that has no Landlock.
+#[test]
+fn without_landlock_a_resolver_has_all_its_other_limits() {
+    let (status, stderr) = run("resolver without landlock");
+    assert!(status.success(), "{status} {stderr}");
+}
+
+fn hide_landlock() {
+    use crate::sys::seccomp::{Instruction, NO_SUCH_CALL, install};
+
+    let call = u32::try_from(libc::SYS_landlock_create_ruleset).unwrap();
+    let of = |code, k, jt, jf| Instruction { code, jt, jf, k };
+    prctl::set_no_new_privs().unwrap();
+    install(&[
+        of(filter::LOAD, 0, 0, 0),
+        of(filter::JUMP_EQUAL, call, 0, 1),
+        of(filter::RETURN, NO_SUCH_CALL, 0, 0),
+        of(filter::RETURN, libc::SECCOMP_RET_ALLOW, 0, 0),
+    ])
+    .unwrap();
+    assert_eq!(landlock::version(), None);
+    assert_eq!(landlock::forbid_changes(), Ok(false));
 }
 
 #[test]

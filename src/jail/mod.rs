@@ -23,6 +23,12 @@ mod kernel_tests;
     target_arch = "aarch64",
     target_arch = "riscv64"
 ))]
+mod limits;
+#[cfg(any(
+    target_arch = "x86_64",
+    target_arch = "aarch64",
+    target_arch = "riscv64"
+))]
 mod table;
 #[cfg(test)]
 #[cfg(any(
@@ -42,7 +48,7 @@ use nix::unistd::{Gid, Pid, Uid, chdir, chroot, setgid, setgroups, setuid};
 
 use crate::config::Owner;
 use crate::log;
-use crate::sys::capability;
+use crate::sys::{capability, landlock};
 
 /// Whether there is a filter of system calls for this architecture.
 pub const SUPPORTED: bool = cfg!(any(
@@ -118,14 +124,19 @@ pub fn drop_capabilities() -> Result<(), Error> {
 }
 
 /// Gives up, for a process and all its children, the system calls that none of them needs: those that start programs,
-/// change users, trace or kill others, mount, load. A child still does [`confine`] after this; both filters are then in
-/// force.
-///
-/// A call outside this filter fails, as one that the kernel does not have (ENOSYS), and is not logged: name services
-/// bring libraries of their own, which try calls that they can do without.
+/// change users, trace or kill others, mount, load. A child still does [`confine`] after this, or [`confine_resolver`]; both
+/// filters are then in force.
 pub fn confine_resident() -> Result<(), Error> {
     prctl::set_no_new_privs().map_err(at("prctl(PR_SET_NO_NEW_PRIVS)"))?;
     filter_resident().map_err(at("prctl(PR_SET_SECCOMP)"))
+}
+
+/// Gives up, for a process that does nothing but look a name up, what no resolver needs: the same, and all changes of files.
+/// Where the kernel has Landlock, that is a second wall against them.
+pub fn confine_resolver() -> Result<(), Error> {
+    prctl::set_no_new_privs().map_err(at("prctl(PR_SET_NO_NEW_PRIVS)"))?;
+    landlock::forbid_changes().map_err(at("landlock_restrict_self"))?;
+    filter_resolver().map_err(at("prctl(PR_SET_SECCOMP)"))
 }
 
 /// Gives up all system calls but those that serve one client and those of `needs`. One that is made nevertheless is
@@ -147,7 +158,7 @@ fn filter_system_calls(needs: &[Need<'_>]) -> nix::Result<()> {
 
     log::stay_with_connection();
     seccomp::report_violations(log::raw_fatal())?;
-    seccomp::install(&filter::assemble(&filter::rules(needs), seccomp::TRAP))
+    seccomp::install(&filter::assemble(&filter::rules(needs)))
 }
 
 #[cfg(any(
@@ -158,7 +169,18 @@ fn filter_system_calls(needs: &[Need<'_>]) -> nix::Result<()> {
 fn filter_resident() -> nix::Result<()> {
     use crate::sys::seccomp;
 
-    seccomp::install(&filter::assemble(&filter::resident_rules(), seccomp::FAIL))
+    seccomp::install(&filter::assemble_limits(limits::Party::Resident))
+}
+
+#[cfg(any(
+    target_arch = "x86_64",
+    target_arch = "aarch64",
+    target_arch = "riscv64"
+))]
+fn filter_resolver() -> nix::Result<()> {
+    use crate::sys::seccomp;
+
+    seccomp::install(&filter::assemble_limits(limits::Party::Resolver))
 }
 
 /// The warning comes once, from [`confine`].
@@ -168,6 +190,16 @@ fn filter_resident() -> nix::Result<()> {
     target_arch = "riscv64"
 )))]
 fn filter_resident() -> nix::Result<()> {
+    Ok(())
+}
+
+/// As for a resident process.
+#[cfg(not(any(
+    target_arch = "x86_64",
+    target_arch = "aarch64",
+    target_arch = "riscv64"
+)))]
+fn filter_resolver() -> nix::Result<()> {
     Ok(())
 }
 

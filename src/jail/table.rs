@@ -19,8 +19,6 @@ pub enum Who {
     Connect,
     /// [`super::Need::Wait`]
     Wait,
-    /// The process that master(8) keeps, and what its children do before they are confined: [`super::confine_resident`]
-    Resident,
 }
 
 /// Why a row is in the table.
@@ -34,13 +32,6 @@ pub enum Why {
     NoVdso,
     /// malloc asks for huge pages under GLIBC_TUNABLES=glibc.malloc.hugetlb=1, where the kernel gives them out on request.
     HugePages,
-    /// The client's connection is reset before the process asks who the client is.
-    GoneClient,
-    /// The parent ends a child that does not end in time, after half a minute and more.
-    LateChild,
-    /// The C library's resolver, and the libraries that nsswitch.conf and resolv.conf have it load: which calls, differs
-    /// from machine to machine.
-    NameService,
     /// The standard library's debug assertions. The filter of a release build has no such row.
     DebugAssertions,
 }
@@ -61,10 +52,14 @@ pub enum Check {
     Held(u32),
     /// One of these numbers.
     Among(u32, &'static [u32]),
+    /// None of these numbers.
+    Except(u32, &'static [u32]),
     /// A pointer that points nowhere.
     Null(u32),
     /// Flags without any of these.
     Without(u32, u32),
+    /// Flags with one of these at least.
+    With(u32, u32),
     /// A number above zero: of process ids, one process and no group.
     Positive(u32),
 }
@@ -98,32 +93,18 @@ const fn kept(why: Why, who: Who, checks: &'static [Check], calls: &'static [c_l
     }
 }
 
-use Check::{Among, Held, Null, OwnPid, Positive, Without};
-use Who::{Connect, Everybody, File, Resident, Unlink, Wait};
-use Why::{DebugAssertions, GoneClient, HugePages, LateChild, NameService, NoVdso, OtherLibrary};
+use Check::{Among, Held, Null, OwnPid, Without};
+use Who::{Connect, Everybody, File, Unlink, Wait};
+use Why::{DebugAssertions, HugePages, NoVdso, OtherLibrary};
 
 /// PROT_EXEC, signals and F_GETFD as the numbers that arguments are compared with.
 const PROT_EXEC: u32 = 4;
 const SIGHUP: u32 = 1;
 const SIGINT: u32 = 2;
 const SIGABRT: u32 = 6;
-const SIGKILL: u32 = 9;
 const SIGTERM: u32 = 15;
 const SIGXCPU: u32 = 24;
 const F_GETFD: u32 = 1;
-
-/// CLONE_NEW*: what makes a child the root of a world of its own.
-const NAMESPACES: u32 = 0x7e02_0000;
-
-/// Constants of prctl(2), by number where the C libraries' headers differ in type.
-const PR_SET_PDEATHSIG: u32 = 1;
-const PR_SET_NAME: u32 = 15;
-const PR_SET_SECCOMP: u32 = 22;
-const PR_SET_NO_NEW_PRIVS: u32 = 38;
-
-/// Requests of ioctl(2): how much can be read, and whether calls wait. Others are for terminals and devices.
-const FIONREAD: u32 = 0x541b;
-const FIONBIO: u32 = 0x5421;
 
 /// In the order of a session. Numbers differ between architectures, so [`super::filter`] sorts.
 pub const TABLE: &[Row] = &[
@@ -206,116 +187,4 @@ pub const TABLE: &[Row] = &[
     ),
     seen(Connect, &[Held(0)], calls![SYS_connect]),
     seen(Wait, &[Held(0)], calls![SYS_wait4]),
-    // The resident process: lock, sockets, status channel. Whatever row there is above for one descriptor is for any
-    // descriptor here, since the queue is opened later, in the child.
-    seen(Resident, &[], calls![SYS_flock SYS_accept4 SYS_setsockopt]),
-    // A child, and its end. The kernel lets mail_owner signal its own processes only; of these the filter spares groups.
-    // Not clone3, whose flags are out of its sight: the C library then takes clone.
-    seen(Resident, &[Without(0, NAMESPACES)], calls![SYS_clone]),
-    seen(
-        Resident,
-        &[],
-        calls![SYS_set_robust_list SYS_getppid SYS_wait4 SYS_rt_sigaction],
-    ),
-    kept(
-        LateChild,
-        Resident,
-        &[Positive(0), Among(1, &[SIGKILL, SIGTERM])],
-        calls![SYS_kill],
-    ),
-    seen(
-        Resident,
-        &[
-            Positive(0),
-            Among(2, &[SIGABRT, SIGTERM, SIGHUP, SIGINT, SIGXCPU]),
-        ],
-        calls![SYS_tgkill],
-    ),
-    #[cfg(target_env = "musl")]
-    kept(
-        OtherLibrary,
-        Resident,
-        &[
-            Positive(0),
-            Among(1, &[SIGABRT, SIGTERM, SIGHUP, SIGINT, SIGXCPU]),
-        ],
-        calls![SYS_tkill],
-    ),
-    // musl takes fork where there is one, and asks for the child's own number in this way.
-    #[cfg(all(target_env = "musl", target_arch = "x86_64"))]
-    kept(OtherLibrary, Resident, &[], calls![SYS_fork]),
-    #[cfg(target_env = "musl")]
-    kept(OtherLibrary, Resident, &[], calls![SYS_set_tid_address]),
-    // The child's own filter, and its end with its parent's.
-    seen(
-        Resident,
-        &[Among(
-            0,
-            &[PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP],
-        )],
-        calls![SYS_prctl],
-    ),
-    kept(GoneClient, Resident, &[], calls![SYS_getsockopt]),
-    // Who the client is, the queue's and the log's sockets, and a queue file. Whose files they are is the kernel's to
-    // check.
-    seen(
-        Resident,
-        &[],
-        calls![
-            SYS_getpeername SYS_getsockname SYS_socket SYS_connect SYS_recvmsg SYS_openat
-            SYS_newfstatat SYS_fstatfs SYS_unlinkat SYS_mkdirat SYS_pwrite64 SYS_fchmod
-            SYS_fsync SYS_geteuid
-        ],
-    ),
-    #[cfg(not(target_arch = "riscv64"))]
-    seen(Resident, &[], calls![SYS_renameat]),
-    #[cfg(target_arch = "x86_64")]
-    seen(Resident, &[], calls![SYS_dup2 SYS_unlink]),
-    kept(
-        OtherLibrary,
-        Resident,
-        &[],
-        calls![SYS_dup3 SYS_renameat2 SYS_readv],
-    ),
-    #[cfg(target_arch = "x86_64")]
-    kept(OtherLibrary, Resident, &[], calls![SYS_open SYS_stat]),
-    // Code from files, threads, sockets of more kinds, and the pipe for the answer of the child that asks.
-    kept(
-        NameService,
-        Resident,
-        &[],
-        calls![
-            SYS_pipe2 SYS_bind SYS_sendto SYS_sendmsg SYS_sendmmsg SYS_recvmmsg SYS_fcntl SYS_fstat
-            SYS_statx SYS_statfs SYS_faccessat SYS_readlinkat SYS_getdents64 SYS_lseek SYS_pread64
-            SYS_writev SYS_mmap SYS_mprotect SYS_futex SYS_rseq SYS_getrandom SYS_eventfd2
-            SYS_epoll_create1 SYS_epoll_ctl SYS_epoll_pwait SYS_pselect6 SYS_getuid SYS_getgid
-            SYS_getegid SYS_uname SYS_sysinfo SYS_sched_yield SYS_sched_getaffinity
-        ],
-    ),
-    #[cfg(target_arch = "x86_64")]
-    kept(
-        NameService,
-        Resident,
-        &[],
-        calls![SYS_lstat SYS_access SYS_readlink SYS_epoll_wait SYS_select],
-    ),
-    kept(
-        NameService,
-        Resident,
-        &[Among(0, &[PR_SET_NAME])],
-        calls![SYS_prctl],
-    ),
-    kept(
-        NameService,
-        Resident,
-        &[Among(1, &[FIONREAD, FIONBIO])],
-        calls![SYS_ioctl],
-    ),
-    // Limits of the process itself, to be read.
-    kept(
-        NameService,
-        Resident,
-        &[Among(0, &[0]), Null(2)],
-        calls![SYS_prlimit64],
-    ),
 ];

@@ -31,14 +31,21 @@ use nix::sys::socket::{
 };
 
 use crate::config::{Protocols, valid_hostname};
+use crate::jail;
 use crate::log::{self, Shown};
-use crate::sys::child::bounded_child;
+use crate::sys::child::isolated_child;
+#[cfg(debug_assertions)]
+use crate::sys::escape;
 use crate::sys::name;
 
 pub use resolver::{has_local_server, no_server};
 
 /// How long the name lookups of a session may take together.
 pub const LOOKUP_LIMIT: Duration = Duration::from_secs(15);
+
+/// The longest answer of the child that looks a name up, in bytes: a name, or a warning with a name in it. A longer warning
+/// is cut.
+const ANSWER_LIMIT: usize = 512;
 
 const UNKNOWN: &str = "unknown";
 
@@ -68,6 +75,8 @@ pub struct Ask {
     pub names: bool,
     /// Whether the launcher's environment may be asked: it speaks of one client only where the process serves one.
     pub environment: bool,
+    /// qmqpd_sandbox: whether the process that asks the resolver gives up what a resolver does not need.
+    pub sandbox: bool,
     /// Bound on the name lookups together: [`LOOKUP_LIMIT`].
     pub lookup_limit: Duration,
 }
@@ -194,7 +203,7 @@ impl Peer {
             IpAddr::V6(_) => (format!("IPv6:{addr}"), AddressFamily::Inet6),
         };
         let name = if ask.names {
-            confirmed_name(address, &addr, ask.lookup_limit)
+            confirmed_name(address, &addr, ask)
         } else {
             Name::None
         };
@@ -514,18 +523,20 @@ enum Name {
     Open,
 }
 
-/// The name of `address`, if it has one that leads back to it. The resolver is asked in a child: it cannot be
-/// interrupted, and may take minutes.
-fn confirmed_name(address: IpAddr, addr: &str, limit: Duration) -> Name {
+/// The name of `address`, if it has one that leads back to it. The resolver is asked in a child: it cannot be interrupted,
+/// and may take minutes. It reads what a stranger's name server has sent: so the child has no rights that it could do without,
+/// and its answer is not trusted.
+fn confirmed_name(address: IpAddr, addr: &str, ask: &Ask) -> Name {
     if let Some(name) = hosts::confirmed_name(address) {
         if let Ok(text) = check_name(&name) {
             return Name::Confirmed(text.into_owned());
         }
     }
-    let answer = match bounded_child(limit, || Answer::of(address, addr).into_bytes()) {
+    let work = || ask_resolver(address, addr, ask.sandbox).into_bytes();
+    let answer = match isolated_child(ask.lookup_limit, ANSWER_LIMIT, work) {
         Ok(Some(bytes)) => Answer::from_bytes(&bytes, addr),
         Ok(None) => {
-            let seconds = limit.as_secs();
+            let seconds = ask.lookup_limit.as_secs();
             Answer::open(format!(
                 "the name lookup of {addr} took longer than {seconds} seconds"
             ))
@@ -536,6 +547,20 @@ fn confirmed_name(address: IpAddr, addr: &str, limit: Duration) -> Name {
         log::warning!("{warning}");
     }
     answer.name
+}
+
+/// What the child does.
+fn ask_resolver(address: IpAddr, addr: &str, sandbox: bool) -> Answer {
+    if sandbox {
+        if let Err(error) = jail::confine_resolver() {
+            return Answer::cannot_look_up(addr, &error);
+        }
+    }
+    #[cfg(debug_assertions)]
+    if let Some(line) = escape::outcome(escape::Place::Resolver) {
+        return Answer::open(line);
+    }
+    Answer::of(address, addr)
 }
 
 /// What the lookup in the child has found, and what is to be logged about it.
@@ -603,17 +628,23 @@ impl Answer {
         };
         let mut bytes = vec![kind];
         bytes.extend_from_slice(text.as_bytes());
+        bytes.truncate(ANSWER_LIMIT);
         bytes
     }
 
+    /// Reads it, and checks the name once more: another process has written it.
     fn from_bytes(bytes: &[u8], addr: &str) -> Answer {
         let text = |text| String::from_utf8_lossy(text).into_owned();
+        let nonsense = "the child process answered with nonsense";
         match bytes.split_first() {
             None => Answer::nothing(),
-            Some((b'c', name)) => Answer::confirmed(text(name)),
+            Some((b'c', name)) => match check_name(name) {
+                Ok(name) => Answer::confirmed(name.into_owned()),
+                Err(why) => Answer::cannot_look_up(addr, &format_args!("{nonsense}: {why}")),
+            },
             Some((b'n', warning)) => Answer::none(text(warning)),
             Some((b'o', warning)) => Answer::open(text(warning)),
-            Some(_) => Answer::cannot_look_up(addr, &"the child process answered with nonsense"),
+            Some(_) => Answer::cannot_look_up(addr, &nonsense),
         }
     }
 }

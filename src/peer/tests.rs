@@ -23,6 +23,7 @@ fn ask() -> Ask {
         protocols: protocols(true, true),
         names: false,
         environment: true,
+        sandbox: true,
         lookup_limit: LOOKUP_LIMIT,
     }
 }
@@ -415,7 +416,7 @@ fn addresses_are_written_as_the_c_library_does() {
 #[test]
 fn the_loopback_has_a_confirmed_name() {
     alarm::init().expect("alarm");
-    let name = confirmed_name(Ipv4Addr::LOCALHOST.into(), "127.0.0.1", LOOKUP_LIMIT);
+    let name = confirmed_name(Ipv4Addr::LOCALHOST.into(), "127.0.0.1", &ask());
     assert_eq!(name, Name::Confirmed("localhost".to_owned()));
 }
 
@@ -462,4 +463,44 @@ fn what_the_child_found_survives_the_pipe() {
         assert_eq!(Answer::from_bytes(&answer().into_bytes(), "::1"), answer());
     }
     assert_eq!(Answer::from_bytes(b"x", "::1").name, Name::Open);
+}
+
+#[test]
+fn a_name_from_the_child_is_checked_again() {
+    let of = |name: &str| Answer::from_bytes(format!("c{name}").as_bytes(), "::1");
+    let label = "a".repeat(63);
+    let long = [label.as_str(); 4].join(".");
+    assert_eq!(of(&long), Answer::confirmed(long.clone()));
+    for name in [
+        "",
+        "1.2.3.4",
+        "::1",
+        "a..b",
+        "a b",
+        "a\n",
+        "\u{e9}",
+        &(long + "b"),
+    ] {
+        let answer = of(name);
+        assert_eq!(answer.name, Name::Open, "{name}");
+        let warning = answer.warning.expect("warning");
+        let text =
+            "the name of ::1 cannot be looked up: the child process answered with nonsense: ";
+        assert!(warning.starts_with(text), "{warning}");
+    }
+}
+
+#[test]
+fn a_warning_of_the_child_is_cut_at_its_limit() {
+    let of = |length: usize| Answer::none("w".repeat(length));
+    let whole = of(ANSWER_LIMIT - 1);
+    assert_eq!(
+        Answer::from_bytes(&of(ANSWER_LIMIT - 1).into_bytes(), "::1"),
+        whole
+    );
+    let cut = of(ANSWER_LIMIT).into_bytes();
+    assert_eq!(
+        (cut.len(), Answer::from_bytes(&cut, "::1")),
+        (ANSWER_LIMIT, whole)
+    );
 }

@@ -15,6 +15,8 @@ use crate::session::{
     self, Client, Lists, Outcome, Session, SessionSettings, enter_queue_directory,
     try_queue_directory,
 };
+#[cfg(debug_assertions)]
+use crate::sys::escape::{self, Place};
 use crate::sys::time::Moment;
 use crate::sys::{alarm, inherit};
 use crate::wire::proxy_header::Header;
@@ -63,6 +65,7 @@ impl<'a> Server<'a> {
                 protocols: config.inet_protocols()?,
                 names: config.qmqpd_peername_lookup()?,
                 environment: launch == Launch::Stdin,
+                sandbox: config.qmqpd_sandbox()?,
                 lookup_limit: LOOKUP_LIMIT,
             },
             proxy_timeout: match config.qmqpd_upstream_proxy_protocol()? {
@@ -110,6 +113,8 @@ impl<'a> Server<'a> {
         if self.sandbox && !starts_programs {
             jail::confine_resident().map_err(Fatal::from_display)?;
         }
+        #[cfg(debug_assertions)]
+        try_to_escape(Place::Resident);
         Ok(())
     }
 
@@ -196,7 +201,7 @@ impl<'a> Server<'a> {
                     jail::confine(needs)?;
                 }
                 #[cfg(debug_assertions)]
-                try_to_escape();
+                try_to_escape(Place::Session);
                 Ok(())
             },
         };
@@ -269,15 +274,8 @@ pub fn log_warnings(config: &Config) {
 
 /// Tries what the environment says, for a test to see that it does not work. Not in a release build.
 #[cfg(debug_assertions)]
-fn try_to_escape() {
-    if let Ok(what) = std::env::var("QMQPD_ESCAPE") {
-        match crate::sys::escape::attempt(&what) {
-            Some(Ok(())) => log::info!("escape: {what}"),
-            Some(Err(error)) => {
-                let text = log::error_text(&error);
-                log::info!("escape: {what}: {text}");
-            }
-            None => log::fatal!("escape: {what}: no such way"),
-        }
+fn try_to_escape(place: Place) {
+    if let Some(line) = escape::outcome(place) {
+        log::info!("{line}");
     }
 }

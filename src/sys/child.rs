@@ -24,7 +24,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, getpid, getppid, pipe2, read};
 
-use super::{alarm, ignore};
+use super::{alarm, ignore, inherit};
 
 /// How much longer than its parent waits a child may live, should the parent not be there to kill it; and how long it may
 /// take to end once it is told to.
@@ -124,12 +124,42 @@ pub fn bounded_child(
     limit: Duration,
     work: impl FnOnce() -> Vec<u8>,
 ) -> io::Result<Option<Vec<u8>>> {
-    let (answer, question) = pipe2(OFlag::O_CLOEXEC)?;
+    run_child(limit, usize::MAX, |_| Ok(()), work)
+}
+
+/// As [`bounded_child`], in a child that has no descriptor but the pipe for its answer. An answer of more than `size` bytes
+/// is an error.
+pub fn isolated_child(
+    limit: Duration,
+    size: usize,
+    work: impl FnOnce() -> Vec<u8>,
+) -> io::Result<Option<Vec<u8>>> {
+    run_child(limit, size, keep_pipe, work)
+}
+
+/// The ends of a child's pipe: what its parent reads from, and what it writes to.
+struct Pipe {
+    output: OwnedFd,
+    input: OwnedFd,
+}
+
+/// The end that is not written to stands for what libraries expect at 0 to 2: they find no room there.
+fn keep_pipe(pipe: &Pipe) -> nix::Result<()> {
+    inherit::keep_alone(pipe.input.as_fd(), pipe.output.as_fd())
+}
+
+fn run_child(
+    limit: Duration,
+    size: usize,
+    prepare: fn(&Pipe) -> nix::Result<()>,
+    work: impl FnOnce() -> Vec<u8>,
+) -> io::Result<Option<Vec<u8>>> {
+    let (output, input) = pipe2(OFlag::O_CLOEXEC)?;
     match split()? {
-        ForkResult::Child => be_child(limit, question.into(), work),
+        ForkResult::Child => be_child(limit, Pipe { output, input }, prepare, work),
         ForkResult::Parent { child } => {
-            drop(question);
-            let answer = read_answer(limit, &answer);
+            drop(input);
+            let answer = read_answer(limit, size, &output);
             if answer.is_err() {
                 // Not reaped yet, so the number is still its own, even if it has just ended by itself.
                 kill(child, Signal::SIGKILL)?;
@@ -147,18 +177,22 @@ pub fn bounded_child(
     }
 }
 
-fn read_answer(limit: Duration, pipe: &OwnedFd) -> io::Result<Vec<u8>> {
+fn read_answer(limit: Duration, size: usize, pipe: &OwnedFd) -> io::Result<Vec<u8>> {
     let mut answer = Vec::new();
     let mut chunk = [0; 1024];
     alarm::bounded(limit, || {
         loop {
             let length = read(pipe.as_fd(), &mut chunk)?;
-            if length == 0 {
+            if length == 0 || answer.len() > size {
                 return Ok(());
             }
             answer.extend_from_slice(chunk.get(..length).unwrap_or_default());
         }
     })?;
+    if answer.len() > size {
+        let text = format!("the child process answered with more than {size} bytes");
+        return Err(io::Error::other(text));
+    }
     Ok(answer)
 }
 
@@ -180,7 +214,12 @@ impl Drop for ExitOnDrop {
     }
 }
 
-fn be_child(limit: Duration, mut pipe: File, work: impl FnOnce() -> Vec<u8>) -> ! {
+fn be_child(
+    limit: Duration,
+    pipe: Pipe,
+    prepare: fn(&Pipe) -> nix::Result<()>,
+    work: impl FnOnce() -> Vec<u8>,
+) -> ! {
     let mut end = ExitOnDrop(1);
     // SAFETY: SIG_DFL is no function of ours, so nothing can be called at a bad moment.
     unsafe { libc::signal(libc::SIGALRM, libc::SIG_DFL) };
@@ -188,7 +227,11 @@ fn be_child(limit: Duration, mut pipe: File, work: impl FnOnce() -> Vec<u8>) -> 
     ignore(prctl::set_pdeathsig(Signal::SIGKILL));
     let fuse = limit.saturating_add(FUSE).as_secs();
     nix::unistd::alarm::set(u32::try_from(fuse).unwrap_or(u32::MAX).max(1));
-    end.0 = u8::from(pipe.write_all(&work()).is_err());
+    let is_ready = prepare(&pipe).is_ok();
+    let mut input = File::from(pipe.input);
+    if is_ready {
+        end.0 = u8::from(input.write_all(&work()).is_err());
+    }
     drop(end);
     std::process::abort()
 }
@@ -249,6 +292,54 @@ pub(super) mod tests {
             bounded_child(LIMIT, Vec::new).expect("child"),
             Some(Vec::new())
         );
+    }
+
+    #[test]
+    fn an_isolated_child_has_a_pipe_and_no_other_descriptor() {
+        alarm::init().expect("alarm");
+        let (_one, _other) = pipe2(OFlag::empty()).expect("pipe");
+        let answer = isolated_child(LIMIT, 1000, || {
+            let links = std::fs::read_dir("/proc/self/fd").expect("proc");
+            let named = links.map(|link| {
+                let link = link.expect("entry");
+                let target = std::fs::read_link(link.path()).expect("link");
+                let name = link.file_name();
+                format!("{} {}\n", name.display(), target.display())
+            });
+            named.collect::<String>().into_bytes()
+        });
+        let answer = answer.expect("child").expect("in time");
+        let text = String::from_utf8(answer).expect("text");
+        let is_other = |line: &&str| !line.contains(" /proc/");
+        let mut lines: Vec<&str> = text.lines().filter(is_other).collect();
+        lines.sort_unstable();
+        let pipe = lines[0].strip_prefix("0 ").expect("a number").to_owned();
+        assert!(pipe.starts_with("pipe:["), "{lines:?}");
+        assert_eq!(lines.len(), 4, "{lines:?}");
+        assert!(lines.iter().all(|line| line.ends_with(&pipe)), "{lines:?}");
+        let cannot_write = isolated_child(LIMIT, 1, || {
+            let fd = |number| {
+                // SAFETY: `isolated_child` has put a descriptor there, which nothing closes.
+                unsafe { std::os::fd::BorrowedFd::borrow_raw(number) }
+            };
+            let refused = |number| nix::unistd::write(fd(number), b"x") == Err(Errno::EBADF);
+            vec![u8::from((0..3).all(refused))]
+        });
+        assert_eq!(cannot_write.expect("child"), Some(vec![1]));
+    }
+
+    #[test]
+    fn an_answer_has_a_limit() {
+        assert!(alone(|| {
+            let of = |length: usize| isolated_child(LIMIT, 2000, || vec![b'x'; length]);
+            let endless = isolated_child(LIMIT, 2000, || vec![b'x'; 10_000_000]);
+            of(2000).is_ok_and(|answer| answer.is_some_and(|answer| answer.len() == 2000))
+                && of(2001).is_err_and(|error| {
+                    error.to_string() == "the child process answered with more than 2000 bytes"
+                })
+                && endless.is_err()
+                && waitpid(None, None) == Err(Errno::ECHILD)
+        }));
     }
 
     #[test]

@@ -1,53 +1,163 @@
-//! What a confined process must not be able to do, tried in earnest. No release build has this.
+//! What a process with few rights must not be able to do, tried in earnest. No release build has this.
 //!
-//! Each attempt is one system call, made as by somebody who has taken the process over, and harmless where nothing stops
-//! it. When it is made is for `service` to say, and why it must not come back for `jail`.
-
-use std::io;
+//! Each attempt is one system call, made as by an attacker who has taken the process over, and harmless where nothing stops
+//! it. Which one, the environment says: `QMQPD_ESCAPE` is `PLACE:WAY`. When it is made is for `service` and `peer` to say, and
+//! why it must not come through for `jail`.
 
 use nix::errno::Errno;
 
 const PAGE: libc::c_long = 4096;
 
-/// Makes the call that goes by the name `what`. It comes back only where there is no filter; what the kernel answered
-/// then, or nothing if there is no such name.
-pub fn attempt(what: &str) -> Option<io::Result<()>> {
-    let path = |path: &'static [u8]| path.as_ptr() as libc::c_long;
-    let number = |number: libc::c_int| libc::c_long::from(number);
-    let executable = number(libc::PROT_READ | libc::PROT_EXEC);
-    let anonymous = number(libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
-    let own = libc::c_long::from(std::process::id());
-    let (call, arguments): (libc::c_long, &[libc::c_long]) = match what {
-        "open" => (
-            libc::SYS_openat,
-            &[number(libc::AT_FDCWD), path(b"/dev/null\0")],
-        ),
-        "socket" => (
-            libc::SYS_socket,
-            &[number(libc::AF_UNIX), number(libc::SOCK_STREAM)],
-        ),
-        // The client's connection, to no address.
-        "connect" => (libc::SYS_connect, &[0]),
-        "execve" => (libc::SYS_execve, &[path(b"/nowhere\0")]),
-        "fork" => (libc::SYS_clone, &[number(libc::SIGCHLD)]),
-        // There is no process 0.
-        "ptrace" => (libc::SYS_ptrace, &[libc::PTRACE_ATTACH.into()]),
-        "kill" => (libc::SYS_kill, &[own]),
-        "mmap" => (libc::SYS_mmap, &[0, PAGE, executable, anonymous, -1]),
-        "mprotect" => (libc::SYS_mprotect, &[0, 0, executable]),
-        _ => return None,
+/// Where an attempt is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// In the confined process, before it reads the client.
+    Session,
+    /// In the child that looks a name up, in place of the lookup.
+    Resolver,
+    /// In the process that master(8) keeps, before it accepts a connection.
+    Resident,
+}
+
+/// Makes the attempt that the environment asks for in this place, if it does: the line that says what the kernel has
+/// answered. Where a filter ends the process, it does not come back.
+pub fn outcome(place: Place) -> Option<String> {
+    let asked = std::env::var("QMQPD_ESCAPE").ok()?;
+    let (asked_place, way) = asked.split_once(':')?;
+    let place = match place {
+        Place::Session => "session",
+        Place::Resolver => "resolver",
+        Place::Resident => "resident",
     };
+    if asked_place != place {
+        return None;
+    }
+    Some(match attempt(way) {
+        Some(Ok(())) => format!("escape: {way}"),
+        Some(Err(errno)) => format!("escape: {way}: {}", errno.desc()),
+        None => format!("escape: {way}: no such way"),
+    })
+}
+
+fn attempt(way: &str) -> Option<nix::Result<()>> {
+    let (call, arguments) = call_in_process(way).or_else(|| call_in_files(way))?;
     let mut all = [0; 6];
-    all[..arguments.len()].copy_from_slice(arguments);
+    all.iter_mut()
+        .zip(arguments)
+        .for_each(|(to, from)| *to = from);
     Some(make(call, all))
 }
 
-fn make(call: libc::c_long, [a, b, c, d, e, f]: [libc::c_long; 6]) -> io::Result<()> {
+type Call = (libc::c_long, Vec<libc::c_long>);
+
+fn number(number: libc::c_int) -> libc::c_long {
+    libc::c_long::from(number)
+}
+
+fn own() -> libc::c_long {
+    std::process::id().into()
+}
+
+/// Asked only where it is needed: a confined process may not.
+fn parent() -> libc::c_long {
+    std::os::unix::process::parent_id().into()
+}
+
+/// Ways to act on processes, on memory and on the kernel.
+fn call_in_process(way: &str) -> Option<Call> {
+    let executable = number(libc::PROT_READ | libc::PROT_EXEC);
+    let anonymous = number(libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+    let new_user = number(libc::CLONE_NEWUSER);
+    let here = number(libc::AT_FDCWD);
+    Some(match way {
+        "execve" => (libc::SYS_execve, vec![path(b"/nowhere\0")]),
+        "execveat" => (libc::SYS_execveat, vec![here, path(b"/nowhere\0")]),
+        "fork" => (libc::SYS_clone, vec![number(libc::SIGCHLD)]),
+        "clone-user" => (libc::SYS_clone, vec![number(libc::SIGCHLD) | new_user]),
+        "clone3" => (libc::SYS_clone3, vec![0, 0]),
+        "unshare" => (libc::SYS_unshare, vec![new_user]),
+        // There is no process 0.
+        "ptrace" => (libc::SYS_ptrace, vec![libc::PTRACE_ATTACH.into()]),
+        "kill" => (libc::SYS_kill, vec![own()]),
+        // Signal 0 does nothing.
+        "kill-group" => (libc::SYS_kill, vec![0]),
+        "kill-parent" => (libc::SYS_kill, vec![parent()]),
+        "tgkill-parent" => (libc::SYS_tgkill, vec![parent(), parent()]),
+        "pidfd" => (libc::SYS_pidfd_open, vec![parent()]),
+        // No bytes.
+        "read-parent" => (libc::SYS_process_vm_readv, vec![parent()]),
+        "priority" => (libc::SYS_setpriority, vec![0, 0, 19]),
+        "limit-parent" => (libc::SYS_prlimit64, vec![parent()]),
+        "dumpable" => (libc::SYS_prctl, vec![libc::PR_SET_DUMPABLE.into(), 1]),
+        "outlive" => (libc::SYS_prctl, vec![libc::PR_SET_PDEATHSIG.into()]),
+        "owner" => (libc::SYS_fcntl, vec![0, number(libc::F_SETOWN), own()]),
+        "mmap" => (libc::SYS_mmap, vec![0, PAGE, executable, anonymous, -1]),
+        "mprotect" => (libc::SYS_mprotect, vec![0, 0, executable]),
+        "user" => (libc::SYS_setresuid, vec![-1, -1, -1]),
+        "personality" => (libc::SYS_personality, vec![0xffff_ffff]),
+        "perf" => (libc::SYS_perf_event_open, vec![0]),
+        "io_uring" => (libc::SYS_io_uring_setup, vec![0]),
+        "faults" => (libc::SYS_userfaultfd, vec![1]),
+        "key" => (libc::SYS_add_key, vec![0]),
+        "mount" => (libc::SYS_mount, vec![0]),
+        _ => return None,
+    })
+}
+
+/// Ways to sockets and files.
+fn call_in_files(way: &str) -> Option<Call> {
+    let here = number(libc::AT_FDCWD);
+    let (null, nowhere, below) = (
+        path(b"/dev/null\0"),
+        path(b"nowhere\0"),
+        path(b"nowhere/a\0"),
+    );
+    let write = number(libc::O_WRONLY);
+    Some(match way {
+        "open" => (libc::SYS_openat, vec![here, null]),
+        "write" => (libc::SYS_openat, vec![here, null, write]),
+        "create" => (
+            libc::SYS_openat,
+            vec![here, below, number(libc::O_RDONLY | libc::O_CREAT)],
+        ),
+        "openat2" => (libc::SYS_openat2, vec![here, null]),
+        "truncate" => (libc::SYS_truncate, vec![nowhere]),
+        "unlink" => (libc::SYS_unlinkat, vec![here, nowhere]),
+        "rename" => (libc::SYS_renameat2, vec![here, nowhere, here, below]),
+        "link" => (libc::SYS_linkat, vec![here, nowhere, here, below]),
+        "symlink" => (libc::SYS_symlinkat, vec![nowhere, here, below]),
+        "mkdir" => (libc::SYS_mkdirat, vec![here, below]),
+        "mknod" => (libc::SYS_mknodat, vec![here, below, number(0o010_600)]),
+        "chmod" => (libc::SYS_fchmodat, vec![here, nowhere]),
+        "chown" => (libc::SYS_fchownat, vec![here, nowhere, -1, -1]),
+        "times" => (libc::SYS_utimensat, vec![here, nowhere]),
+        "socket" => (
+            libc::SYS_socket,
+            vec![number(libc::AF_UNIX), number(libc::SOCK_STREAM)],
+        ),
+        // Of a family that few programs use, and that not every kernel has.
+        "ciphers" => (
+            libc::SYS_socket,
+            vec![number(libc::AF_ALG), number(libc::SOCK_SEQPACKET)],
+        ),
+        // The client's connection, to no address.
+        "connect" => (libc::SYS_connect, vec![0]),
+        "listen" => (libc::SYS_listen, vec![-1]),
+        "accept" => (libc::SYS_accept4, vec![-1]),
+        _ => return None,
+    })
+}
+
+fn path(path: &'static [u8]) -> libc::c_long {
+    path.as_ptr() as libc::c_long
+}
+
+fn make(call: libc::c_long, [a, b, c, d, e, f]: [libc::c_long; 6]) -> nix::Result<()> {
     // SAFETY: the calls above are given numbers, null, or literals that end in NUL and live for ever. What is mapped or
     // opened belongs to nobody. Nothing is unmapped or written to, no protection is changed (the length is 0). A child
     // shares no memory with this process and goes no further than the next lines.
     let result = unsafe { libc::syscall(call, a, b, c, d, e, f) };
-    let result = Errno::result(result).map_err(io::Error::from)?;
+    let result = Errno::result(result)?;
     if call == libc::SYS_clone && result == 0 {
         crate::sys::child::exit(0);
     }

@@ -15,7 +15,7 @@ use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, umask};
-use nix::unistd::{Gid, Uid, dup2_stderr, getgroups, getresuid, seteuid};
+use nix::unistd::{Gid, Uid, dup2_stderr, dup2_stdin, dup2_stdout, getgroups, getresuid, seteuid};
 
 use super::alarm;
 
@@ -204,10 +204,32 @@ pub fn client_input() -> BorrowedFd<'static> {
 /// Closes what a launcher left open above 2. Only for stdin mode (master(8) hands down descriptors that are needed),
 /// and only before this process has opened anything.
 pub fn close_inherited() {
-    // SAFETY: three plain numbers. Nothing in this process owns a descriptor above 2 yet: the caller's obligation.
-    let status = unsafe { libc::syscall(libc::SYS_close_range, FIRST_INHERITED, u32::MAX, 0) };
+    // Nothing in this process owns a descriptor above 2 yet.
+    close_range(FIRST_INHERITED, u32::MAX);
+}
+
+/// Closes all descriptors but `kept`; at 0 to 2 there is `null` then, which must be above 2 as well: else what is opened
+/// next would be where libraries write complaints. Only for a process that makes no use of anything that owns one of the
+/// others, not even to drop it.
+pub(super) fn keep_alone(kept: BorrowedFd<'_>, null: BorrowedFd<'_>) -> nix::Result<()> {
+    let kept = libc::c_uint::try_from(kept.as_raw_fd()).map_err(|_negative| Errno::EBADF)?;
+    dup2_stdin(null)?;
+    dup2_stdout(null)?;
+    dup2_stderr(null)?;
+    for (first, last) in [(FIRST_INHERITED, kept - 1), (kept + 1, u32::MAX)] {
+        // Where 3 is kept, the first range is empty, and the kernel would refuse it.
+        if first <= last {
+            close_range(first, last);
+        }
+    }
+    Ok(())
+}
+
+fn close_range(first: libc::c_uint, last: libc::c_uint) {
+    // SAFETY: three plain numbers. What is in the range has no owner that is used any more: the caller's obligation.
+    let status = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
     if status != 0 {
-        close_each();
+        close_each(first, last);
     }
 }
 
@@ -226,11 +248,14 @@ pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
-fn close_each() {
+fn close_each(first: libc::c_uint, last: libc::c_uint) {
     let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(CLOSE_EACH_LIMIT, |(soft, _)| soft);
-    for number in libc::rlim_t::from(FIRST_INHERITED)..limit.min(CLOSE_EACH_LIMIT) {
+    let end = limit
+        .min(CLOSE_EACH_LIMIT)
+        .min(libc::rlim_t::from(last) + 1);
+    for number in libc::rlim_t::from(first)..end {
         if let Ok(fd) = RawFd::try_from(number) {
-            // SAFETY: takes a plain number, answers EBADF where nothing is open; as in `close_inherited`, none is owned.
+            // SAFETY: takes a plain number, answers EBADF where nothing is open; owners are as in `close_range`.
             unsafe { libc::close(fd) };
         }
     }
@@ -432,7 +457,7 @@ mod tests {
         if !inside(name) {
             return launched(name, || Ok(()));
         }
-        for close_all in [close_inherited as fn(), close_each] {
+        for close_all in [close_inherited as fn(), || close_each(3, u32::MAX)] {
             for number in [3, 77, 500] {
                 // SAFETY: plain numbers; what this makes is owned by nobody.
                 let status = unsafe { libc::dup2(STDIN, number) };

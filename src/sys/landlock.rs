@@ -78,7 +78,6 @@ pub fn version() -> Option<u32> {
 /// Forbids this thread, for the rest of its life, to open any file for writing, to cut, create, remove, rename or link
 /// one, and to run a program. Whether that is in force: not where the kernel has no Landlock. The caller has set
 /// no_new_privs.
-#[allow(dead_code, reason = "for a process that changes nothing")]
 pub fn forbid_changes() -> nix::Result<bool> {
     enforce(|_| Ok(()))
 }

@@ -12,10 +12,11 @@ use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction
 /// One instruction of a filter, in the classic BPF of bpf(4).
 pub type Instruction = libc::sock_filter;
 
-/// A filter's answers to a call that it does not allow: SIGSYS, or an error as if the kernel did not have the call. Where
-/// two filters are in force, the first one wins.
+/// A filter's answers to a call that it does not allow: SIGSYS; an error as if the user had no right to it (EPERM), or as if
+/// the kernel did not have the call (ENOSYS). Where two filters are in force, the first one of these wins.
 pub const TRAP: u32 = libc::SECCOMP_RET_TRAP;
-pub const FAIL: u32 = libc::SECCOMP_RET_ERRNO | libc::ENOSYS.unsigned_abs();
+pub const NOT_PERMITTED: u32 = libc::SECCOMP_RET_ERRNO | libc::EPERM.unsigned_abs();
+pub const NO_SUCH_CALL: u32 = libc::SECCOMP_RET_ERRNO | libc::ENOSYS.unsigned_abs();
 
 /// SYS_SECCOMP: the code of a SIGSYS that a filter has raised. Anybody may send the signal with another one.
 const SYS_SECCOMP: libc::c_int = 1;

@@ -574,7 +574,7 @@ fn full_at_last() -> Waited {
     let machine = Machine::new(&["qmqpd_log_stderr = yes"]);
     let cleanup = machine.cleanup(&[]);
     let how = How {
-        env: &[("QMQPD_ESCAPE", "open")],
+        env: &[("QMQPD_ESCAPE", "session:open")],
         ..How::default()
     };
     let (mut session, _held) = start_with_full_stderr(&machine, &how);

@@ -1,7 +1,9 @@
-//! A session that has been taken over: what it tries is its end, and nobody is told that his message is safe.
+//! A process that has been taken over: what it tries is denied, in each kind of process that handles a stranger's bytes.
 //!
-//! Built for debugging, the program tries once it is confined what the environment variable `QMQPD_ESCAPE` says. No
-//! release build has that: `scripts/check` looks, and so does this with `cargo test --release`.
+//! Built for debugging, the program makes the attempt that the environment variable `QMQPD_ESCAPE` says, in the process that
+//! it says: `PLACE:WAY` (`src/sys/escape.rs`). Each attempt is made once more where the wall is not, and then comes through: to
+//! success, or to the kernel's answer to what was asked so as to do no harm. No release build has that: `scripts/check` looks,
+//! and so does this with `cargo test --release`.
 
 #[cfg(not(debug_assertions))]
 #[test]
@@ -21,31 +23,128 @@ mod tried {
     use std::process::Command;
 
     use crate::harness::cleanup::Item;
-    use crate::harness::launchers::reply;
+    use crate::harness::launchers::{connect_from, reply};
     use crate::harness::master::{self, Master, request};
     use crate::machine::{How, Machine, PATIENCE, REQUEST, User, is_not_root};
 
-    /// What is tried, and the number that is logged: of what the C library's function comes down to.
-    const WAYS: [(&str, libc::c_long); 9] = [
-        ("open", libc::SYS_openat),
-        ("socket", libc::SYS_socket),
-        ("connect", libc::SYS_connect),
-        ("execve", libc::SYS_execve),
-        ("fork", libc::SYS_clone),
-        ("ptrace", libc::SYS_ptrace),
-        ("kill", libc::SYS_kill),
-        ("mmap", libc::SYS_mmap),
-        ("mprotect", libc::SYS_mprotect),
+    /// What the wall makes of an attempt.
+    #[derive(Debug, Clone, Copy)]
+    enum Wall {
+        /// The end of the process, which logs the number: of what the C library's function comes down to.
+        Kills(libc::c_long),
+        /// An error.
+        Answers(&'static str),
+    }
+
+    use Wall::{Answers, Kills};
+
+    /// An attempt: its way, what the wall makes of it, and how the kernel answers where there is none. Nothing is success;
+    /// `*` is any answer but the wall's, where kernels differ.
+    type Attack = (&'static str, Wall, &'static str);
+
+    /// In a confined process.
+    const SESSION: &[Attack] = &[
+        ("open", Kills(libc::SYS_openat), ""),
+        ("socket", Kills(libc::SYS_socket), ""),
+        ("connect", Kills(libc::SYS_connect), "Invalid argument"),
+        (
+            "execve",
+            Kills(libc::SYS_execve),
+            "No such file or directory",
+        ),
+        ("fork", Kills(libc::SYS_clone), ""),
+        ("ptrace", Kills(libc::SYS_ptrace), "No such process"),
+        ("kill", Kills(libc::SYS_kill), ""),
+        ("mmap", Kills(libc::SYS_mmap), ""),
+        ("mprotect", Kills(libc::SYS_mprotect), ""),
     ];
 
-    /// What the kernel says to those that are made so as to do no harm; the others succeed.
-    fn answer(way: &str) -> &'static str {
-        match way {
-            "connect" => ": Invalid argument",
-            "execve" => ": No such file or directory",
-            "ptrace" => ": No such process",
-            _ => "",
+    const NOT_PERMITTED: Wall = Answers("Operation not permitted");
+    const NO_SUCH_CALL: Wall = Answers("Function not implemented");
+
+    /// In each process in which the C library's resolver may run.
+    const LIMITED: &[Attack] = &[
+        ("execve", NOT_PERMITTED, "No such file or directory"),
+        ("execveat", NOT_PERMITTED, "No such file or directory"),
+        ("clone-user", NOT_PERMITTED, "*"),
+        ("clone3", NO_SUCH_CALL, "Invalid argument"),
+        ("unshare", NOT_PERMITTED, "*"),
+        ("ptrace", NOT_PERMITTED, "No such process"),
+        ("kill-group", NOT_PERMITTED, ""),
+        ("pidfd", NOT_PERMITTED, ""),
+        ("read-parent", NOT_PERMITTED, ""),
+        ("priority", NOT_PERMITTED, ""),
+        ("dumpable", NOT_PERMITTED, ""),
+        ("owner", NOT_PERMITTED, ""),
+        ("user", NOT_PERMITTED, ""),
+        ("personality", NOT_PERMITTED, ""),
+        ("perf", NOT_PERMITTED, "*"),
+        ("io_uring", NOT_PERMITTED, "*"),
+        ("faults", NOT_PERMITTED, "*"),
+        ("key", NOT_PERMITTED, "*"),
+        ("mount", NOT_PERMITTED, "Bad address"),
+        ("ciphers", NOT_PERMITTED, "*"),
+        ("listen", NOT_PERMITTED, "Bad file number"),
+        ("link", NOT_PERMITTED, "No such file or directory"),
+        ("symlink", NOT_PERMITTED, "No such file or directory"),
+        ("mknod", NOT_PERMITTED, "No such file or directory"),
+        ("chown", NOT_PERMITTED, "No such file or directory"),
+    ];
+
+    /// Besides these, in the child that looks a name up. Its parent is a process of the same user.
+    const RESOLVER: &[Attack] = &[
+        ("kill-parent", NOT_PERMITTED, ""),
+        ("tgkill-parent", NOT_PERMITTED, ""),
+        ("limit-parent", NOT_PERMITTED, ""),
+        ("fork", NOT_PERMITTED, ""),
+        ("kill", NOT_PERMITTED, ""),
+        ("outlive", NOT_PERMITTED, ""),
+        ("accept", NOT_PERMITTED, "Bad file number"),
+        ("write", NOT_PERMITTED, ""),
+        ("create", NOT_PERMITTED, "No such file or directory"),
+        ("openat2", NO_SUCH_CALL, "Invalid argument"),
+        ("truncate", NOT_PERMITTED, "No such file or directory"),
+        ("unlink", NOT_PERMITTED, "No such file or directory"),
+        ("rename", NOT_PERMITTED, "No such file or directory"),
+        ("mkdir", NOT_PERMITTED, "No such file or directory"),
+        ("chmod", NOT_PERMITTED, "No such file or directory"),
+        ("times", NOT_PERMITTED, "No such file or directory"),
+    ];
+
+    fn of_resolver() -> impl Iterator<Item = Attack> {
+        [LIMITED, RESOLVER].concat().into_iter()
+    }
+
+    /// The line that a process logs which an attempt has not ended; or its beginning, before an answer that is not known.
+    fn line(way: &str, answer: &str) -> String {
+        match answer {
+            "" => format!("escape: {way}"),
+            "*" => format!("escape: {way}: "),
+            answer => format!("escape: {way}: {answer}"),
         }
+    }
+
+    /// Fails unless the log has what the wall has made of an attempt, or the kernel where there is none.
+    fn check_line(log: &[String], (way, wall, open): Attack, walled: bool, case: &str) {
+        let (has, lacks) = match (wall, walled) {
+            (Kills(call), true) => (fatal(call), String::new()),
+            (Kills(_), false) => (line(way, open), String::new()),
+            (Answers(answer), true) => (line(way, answer), String::new()),
+            (Answers(answer), false) if open == "*" => {
+                (format!("escape: {way}"), line(way, answer))
+            }
+            (Answers(_), false) => (line(way, open), String::new()),
+        };
+        let is = |found: &str, wanted: &str| {
+            let text = found.strip_prefix("warning: ").unwrap_or(found);
+            text == wanted || open == "*" && !walled && text.starts_with(wanted)
+        };
+        assert!(
+            log.iter().any(|found| is(found, &has)),
+            "{case}: {way}: {log:?}"
+        );
+        let denied = |found: &String| !lacks.is_empty() && found.ends_with(&lacks);
+        assert!(!log.iter().any(denied), "{case}: {way}: {log:?}");
     }
 
     fn fatal(call: libc::c_long) -> String {
@@ -83,7 +182,7 @@ mv DIR/out/envelope DIR/out/done
         let cleanup = machine.cleanup(&[]);
         let how = How {
             user: User::Owner,
-            env: &[("QMQPD_ESCAPE", way)],
+            env: &[("QMQPD_ESCAPE", &format!("session:{way}"))],
             ..How::default()
         };
         let mut session = machine.start(&how);
@@ -117,12 +216,14 @@ mv DIR/out/envelope DIR/out/done
             return;
         }
         for method in METHODS {
-            for (way, call) in WAYS {
+            for &attack in SESSION {
+                let (way, ..) = attack;
                 let seen = run(method, way, "qmqpd_sandbox = yes");
                 assert_eq!(seen.reply, "", "{method}: {way}");
                 assert_eq!(seen.exit, "1", "{method}: {way}");
-                let log = ["connect from localhost[127.0.0.1]", &fatal(call)];
-                assert_eq!(seen.log, log, "{method}: {way}");
+                assert_eq!(seen.log.len(), 2, "{method}: {way}: {:?}", seen.log);
+                assert_eq!(seen.log[0], "connect from localhost[127.0.0.1]");
+                check_line(&seen.log, attack, true, method);
                 assert!(!seen.queued, "{method}: {way}");
             }
         }
@@ -135,21 +236,53 @@ mv DIR/out/envelope DIR/out/done
             return;
         }
         for method in METHODS {
-            for (way, _) in WAYS {
+            for &attack in SESSION {
+                let (way, ..) = attack;
                 let seen = run(method, way, "qmqpd_sandbox = no");
                 assert!(seen.reply.contains(":KOk: queued as "), "{method}: {way}");
                 assert_eq!(seen.exit, "0", "{method}: {way}");
-                let line = format!("escape: {way}{}", answer(way));
-                assert!(seen.log.contains(&line), "{method}: {way}: {:?}", seen.log);
+                check_line(&seen.log, attack, false, method);
                 assert!(seen.queued, "{method}: {way}");
             }
         }
     }
 
-    /// Puts a script before our program that takes the variable's value from the name by which it is called.
-    fn write_wrappers(daemons: &Path) {
+    /// An address without a name in the hosts file, so that the resolver has to be asked.
+    const NAMELESS: &str = "127.0.0.9";
+
+    #[test]
+    fn what_the_child_tries_that_looks_a_name_up_is_denied() {
+        if is_not_root("what_the_child_tries_that_looks_a_name_up_is_denied") {
+            return;
+        }
+        for attack in of_resolver() {
+            for (sandbox, walled) in [("yes", true), ("no", false)] {
+                let machine = Machine::new(&[
+                    &format!("qmqpd_sandbox = {sandbox}"),
+                    &format!("qmqpd_authorized_clients = {NAMELESS}"),
+                ]);
+                let _cleanup = machine.cleanup(&[]);
+                let escape = format!("resolver:{}", attack.0);
+                let how = How {
+                    user: User::Owner,
+                    env: &[("QMQPD_ESCAPE", &escape)],
+                    ..How::default()
+                };
+                let mut session = machine.start_tcp(&how, NAMELESS);
+                session.send(REQUEST);
+                // It is the child's affair alone.
+                let reply = session.reply(PATIENCE);
+                assert!(reply.contains(":KOk: queued as "), "{}: {reply}", attack.0);
+                assert_eq!(session.exit(), "0", "{}", attack.0);
+                check_line(&machine.finish(&session), attack, walled, sandbox);
+            }
+        }
+    }
+
+    /// Puts scripts before our program that take the variable's value from the name by which they are called.
+    fn write_wrappers(daemons: &Path, names: &[String]) {
         let script = format!(
-            "#!/bin/sh\nQMQPD_ESCAPE=${{0##*-}} exec {} \"$@\"\n",
+            "#!/bin/sh\nQMQPD_ESCAPE=${{0##*/try-}} exec {} \"$@\"\n",
             env!("CARGO_BIN_EXE_qmqpd")
         );
         fs::write(daemons.join("draft"), script).unwrap();
@@ -159,9 +292,55 @@ mv DIR/out/envelope DIR/out/done
             .args([&daemons.join("draft"), &wrapper])
             .status();
         assert!(status.unwrap().success());
-        for (way, _) in WAYS {
-            symlink(&wrapper, daemons.join(format!("try-{way}"))).unwrap();
+        for name in names {
+            symlink(&wrapper, daemons.join(format!("try-{name}"))).unwrap();
         }
+    }
+
+    /// A Postfix with two services for each attack, one of them without the sandbox, and their ports.
+    fn services(place: &str, attacks: &[Attack]) -> (Master, Vec<(Attack, [u16; 2])>) {
+        let attacks = attacks.iter().map(|&attack| {
+            let ports = [master::free_port(), master::free_port()];
+            (attack, ports)
+        });
+        let attacks: Vec<_> = attacks.collect();
+        let names = attacks
+            .iter()
+            .map(|(attack, _)| format!("{place}:{}", attack.0));
+        let names: Vec<String> = names.collect();
+        let lines = names.iter().zip(&attacks).map(|(name, (_, [port, open]))| {
+            format!(
+                "{port} inet n - n - 1 try-{name}\n\
+                 {open} inet n - n - 1 try-{name} -o qmqpd_sandbox=no\n"
+            )
+        });
+        let main_cf = format!("qmqpd_authorized_clients = 127.0.0.1 {NAMELESS}\n");
+        let master = Master::start_with(&main_cf, &lines.collect::<String>(), |dir| {
+            write_wrappers(&dir.join("daemons"), &names);
+        });
+        (master, attacks)
+    }
+
+    fn message() -> Vec<u8> {
+        request(
+            b"Subject: t\n\nb\n",
+            "s@client.example",
+            &["r@rcpt.example"],
+        )
+    }
+
+    /// The log of a service's processes about an attack, without date, host and tag.
+    fn lines_about(master: &Master, way: &str) -> Vec<String> {
+        let log = master.log();
+        let lines = log.lines().filter_map(|line| line.split_once("]: "));
+        let texts = lines.map(|(_, text)| text.to_owned());
+        let part = format!("escape: {way}");
+        texts
+            .filter(|text| {
+                let end = text.split_once(&part).map(|(_, end)| end);
+                end.is_some_and(|end| end.is_empty() || end.starts_with(": "))
+            })
+            .collect()
     }
 
     #[test]
@@ -169,42 +348,116 @@ mv DIR/out/envelope DIR/out/done
         if master::is_missing("whatever_a_child_of_master_s_tries_is_its_end_alone") {
             return;
         }
-        let ports = WAYS.map(|_| [master::free_port(), master::free_port()]);
-        let lines = WAYS.iter().zip(ports).map(|((way, _), [port, open])| {
-            format!(
-                "{port} inet n - n - 1 try-{way}\n\
-                 {open} inet n - n - 1 try-{way} -o qmqpd_sandbox=no\n"
-            )
-        });
-        let master = Master::start_with("", &lines.collect::<String>(), |dir| {
-            write_wrappers(&dir.join("daemons"));
-        });
-        let message = request(
-            b"Subject: t\n\nb\n",
-            "s@client.example",
-            &["r@rcpt.example"],
-        );
-        let connect = |port: u16| {
-            let client = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
-            client.set_read_timeout(Some(PATIENCE)).unwrap();
-            client
-        };
-        for ((way, call), [port, open]) in WAYS.into_iter().zip(ports) {
+        let (master, attacks) = services("session", SESSION);
+        for &((way, wall, answer), [port, open]) in &attacks {
+            let Kills(call) = wall else {
+                continue;
+            };
             // There is one resident process for each port: the second client is served by the same one.
             for _ in 0..2 {
-                let heard = reply(connect(port), &message);
+                let heard = reply(connect_from([127, 0, 0, 1], port), &message());
                 assert_eq!(heard, "", "{way}");
             }
             let logged = || master.log().matches(&fatal(call)).count();
             master::until(PATIENCE, || logged() == 2);
             assert_eq!(logged(), 2, "{way}");
-            let heard = reply(connect(open), &message);
+            let heard = reply(connect_from([127, 0, 0, 1], open), &message());
             assert!(heard.contains(":KOk: queued as "), "{way}: {heard}");
-            master.wait_for_log(&format!("escape: {way}{}", answer(way)));
+            master.wait_for_log(&line(way, answer));
         }
-        assert_eq!(master.incoming().0.len(), WAYS.len());
+        assert_eq!(master.incoming().0.len(), attacks.len());
         let trouble = master.trouble();
         let only_these = |line: &String| line.contains("fatal: system call ");
         assert!(trouble.iter().all(only_these), "{trouble:?}");
+    }
+
+    /// The resident process before it accepts a client, and the child that looks a client's name up.
+    #[test]
+    fn what_a_resident_process_or_its_resolver_tries_is_denied_and_it_serves_on() {
+        let test = "what_a_resident_process_or_its_resolver_tries_is_denied_and_it_serves_on";
+        if master::is_missing(test) {
+            return;
+        }
+        let of_resolver: Vec<Attack> = of_resolver().collect();
+        for (place, attacks, client) in [
+            ("resident", LIMITED, [127, 0, 0, 1]),
+            ("resolver", &of_resolver, [127, 0, 0, 9]),
+        ] {
+            let (master, attacks) = services(place, attacks);
+            for (attack, [port, open]) in attacks {
+                let mut seen = 0;
+                for (port, walled) in [(port, true), (open, false)] {
+                    let heard = reply(connect_from(client, port), &message());
+                    assert!(heard.contains(":KOk: queued as "), "{}: {heard}", attack.0);
+                    let lines = || lines_about(&master, attack.0);
+                    master::until(PATIENCE, || lines().len() > seen);
+                    check_line(&lines()[seen..], attack, walled, place);
+                    seen = lines().len();
+                }
+            }
+        }
+    }
+
+    /// In the place of postmap(1): writes down which attempts it is denied. `data/id` is a program of root's that says as whom
+    /// it runs.
+    const TABLE_PROGRAM: &str = "#!/bin/sh
+cd ${0%/*}
+try() {
+    way=$1
+    shift
+    if \"$@\" >/dev/null 2>&1; then echo \"$way: done\"; else echo \"$way: denied\"; fi
+}
+becomes_root() { [ $(data/id -u) = 0 ]; }
+has_socket() {
+    for fd in /proc/$$/fd/*; do [ -S $fd ] && return 0; done
+    return 1
+}
+{
+    try 'read a file of root' cat secret
+    try 'run a set-uid program of root' becomes_root
+    try 'write to a file of root' sh -c ': >>secret'
+    try 'talk to the client' has_socket
+} >data/tried
+mv data/tried data/done
+cat >/dev/null
+";
+
+    #[test]
+    fn what_a_table_program_tries_is_denied() {
+        use std::os::fd::OwnedFd;
+        use std::os::unix::net::UnixStream;
+
+        if is_not_root("what_a_table_program_tries_is_denied") {
+            return;
+        }
+        let machine = Machine::new(&[
+            "qmqpd_authorized_clients = pcre:table",
+            "command_directory = DIR",
+        ]);
+        let dir = &machine.instance.dir;
+        let (data, done) = (dir.join("data"), dir.join("data/done"));
+        fs::set_permissions(&data, fs::Permissions::from_mode(0o777)).unwrap();
+        fs::write(dir.join("secret"), "x").unwrap();
+        fs::set_permissions(dir.join("secret"), fs::Permissions::from_mode(0o600)).unwrap();
+        fs::copy("/usr/bin/id", data.join("id")).unwrap();
+        fs::set_permissions(data.join("id"), fs::Permissions::from_mode(0o4755)).unwrap();
+        machine.instance.write_program("postmap", TABLE_PROGRAM);
+        let tried = |end: &str| {
+            let found = fs::read_to_string(&done).unwrap();
+            fs::remove_file(&done).unwrap();
+            assert_eq!(found.lines().count(), 4, "{found}");
+            assert!(found.lines().all(|line| line.ends_with(end)), "{found}");
+        };
+        let mut session = machine.start(&How::default());
+        session.send(REQUEST);
+        assert!(session.reply(PATIENCE).contains(" is not authorized "));
+        tried(": denied");
+        // Without what takes its rights away, and with a client.
+        let (_, server) = UnixStream::pair().unwrap();
+        let status = Command::new(dir.join("postmap"))
+            .stdin(OwnedFd::from(server))
+            .status();
+        assert!(status.unwrap().success());
+        tried(": done");
     }
 }

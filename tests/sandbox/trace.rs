@@ -1,5 +1,5 @@
-//! What strace(1) has written down of processes that put filters in force, and which rows of the table they use from then
-//! on.
+//! What strace(1) has written down of processes that put the table's filter in force, and which rows of the table they use
+//! from then on.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -14,6 +14,9 @@ pub const FORM: &str = "-ff -n -q -e raw=all";
 
 /// The calls that make a process.
 const FORKS: [libc::c_long; 3] = [libc::SYS_clone, libc::SYS_clone3, libc::SYS_vfork];
+
+/// PR_SET_PDEATHSIG and SIGKILL.
+const SET_PDEATHSIG_KILL: [u64; 2] = [1, 9];
 
 /// PR_SET_SECCOMP, SOCK_STREAM, and the bits of a socket's type without its flags.
 const SET_SECCOMP: u64 = 22;
@@ -55,6 +58,11 @@ impl Call {
         self.number == libc::SYS_socket && self.argument(1) & TYPE == STREAM
     }
 
+    /// What the child does that looks a name up.
+    fn dies_at_once_with_its_parent(&self) -> bool {
+        self.number == libc::SYS_prctl && self.arguments.starts_with(&SET_PDEATHSIG_KILL)
+    }
+
     fn makes_a_process(&self) -> bool {
         FORKS.contains(&self.number) && self.result > Some(0)
     }
@@ -78,11 +86,6 @@ struct Filter {
 }
 
 impl Filter {
-    fn of_resident(pid: i32) -> Filter {
-        let parties = vec![(Who::Everybody, 0), (Who::Resident, 0)];
-        Filter { pid, parties }
-    }
-
     /// The filter of a session, whose needs the calls before it tell.
     fn of_session(pid: i32, before: &[Call]) -> Filter {
         let last = |wanted: fn(&Call) -> bool| {
@@ -102,27 +105,18 @@ impl Filter {
         Filter { pid, parties }
     }
 
-    fn is_of_resident(&self) -> bool {
-        self.parties.contains(&(Who::Resident, 0))
-    }
-
-    /// The rows that allow a call. Those that are there for processes that serve clients do not count where another process
-    /// makes use of them.
+    /// The rows that allow a call.
     fn uses(&self, call: &Call) -> Vec<Use> {
         let parties = self.parties.iter();
-        let mut found: Vec<Use> = parties
+        let found: Vec<Use> = parties
             .flat_map(|&party| self.uses_of(call, party))
             .collect();
         assert!(
-            self.is_of_resident() || !found.is_empty(),
+            !found.is_empty(),
             "call {} {:x?} has got past {self:?}",
             call.number,
             call.arguments
         );
-        let is_everybody = |found: &Use| TABLE[found.0].who == Who::Everybody;
-        if self.is_of_resident() && found.iter().any(is_everybody) {
-            found.clear();
-        }
         found
     }
 
@@ -140,8 +134,10 @@ impl Filter {
                     among = numbers.find(|&number| low(n) == number.into());
                     among.is_some()
                 }
+                Check::Except(n, numbers) => !numbers.iter().any(|&number| low(n) == number.into()),
                 Check::Null(n) => call.argument(n) == 0,
                 Check::Without(n, bits) => low(n) & u64::from(bits) == 0,
+                Check::With(n, bits) => low(n) & u64::from(bits) != 0,
                 Check::Positive(n) => (1..1 << 31).contains(&low(n)),
             });
             holds.then_some((at, call.number, among))
@@ -161,8 +157,10 @@ pub fn all_uses(why: Why) -> BTreeSet<Use> {
             Check::Among(_, numbers) => Some(numbers.iter().copied().map(Some).collect()),
             Check::OwnPid(_)
             | Check::Held(_)
+            | Check::Except(..)
             | Check::Null(_)
             | Check::Without(..)
+            | Check::With(..)
             | Check::Positive(_) => None,
         });
         let numbers: Vec<Option<u32>> = among.unwrap_or(vec![None]);
@@ -210,7 +208,7 @@ impl Trace {
         used
     }
 
-    /// Of which rows a resident process has made use, and its children.
+    /// Of which rows the children of a resident process have made use. Its own filter is not of the table.
     pub fn uses_of_resident(&self) -> BTreeSet<Use> {
         let mut used = BTreeSet::new();
         self.follow(self.root, true, &[], &mut used);
@@ -223,12 +221,11 @@ impl Trace {
         for (at, call) in calls.iter().enumerate() {
             used.extend(filters.iter().flat_map(|filter| filter.uses(call)));
             let sets_filter = call.number == libc::SYS_prctl && call.argument(0) == SET_SECCOMP;
-            if sets_filter && call.result == Some(0) {
-                filters.push(if is_resident {
-                    Filter::of_resident(pid)
-                } else {
-                    Filter::of_session(pid, &calls[..at])
-                });
+            let before = &calls[..at];
+            let is_session =
+                || !is_resident && !before.iter().any(Call::dies_at_once_with_its_parent);
+            if sets_filter && call.result == Some(0) && is_session() {
+                filters.push(Filter::of_session(pid, before));
             }
             if call.makes_a_process() {
                 let child = i32::try_from(call.result.unwrap()).unwrap();

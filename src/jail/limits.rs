@@ -1,0 +1,226 @@
+//! Which system calls are forbidden where the C library's resolver runs: in the child that looks a name up, and in the
+//! resident process of master(8) with its children.
+//!
+//! What is not here is allowed. A list of what is allowed would have to know each name service of each machine:
+//! nsswitch.conf has libraries loaded that start threads, map files and talk to daemons, and those of the next release make
+//! other calls. A call that such a list lacks is a name that is never found, on one machine in a hundred. With eight
+//! services answering (files, dns, resolve, myhostname, mdns4_minimal, sss, winbind, db) and with nscd in front of them
+//! none makes a call of this list.
+//!
+//! A forbidden call fails, with EPERM, and is not logged: a library goes on without it. One whose flags a filter cannot see
+//! does not exist (ENOSYS), and libraries take the older call. So do they for calls that are newer than this list.
+
+use libc::c_long;
+
+use super::table::Check::{self, Among, Except, OwnPid, Positive, With, Without};
+
+/// Who may not make a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Party {
+    /// The child that looks a name up.
+    Resolver,
+    /// The process that master(8) keeps, and what its children do before they are confined.
+    Resident,
+}
+
+use Party::{Resident, Resolver};
+
+/// How a forbidden call fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failure {
+    /// EPERM
+    NotPermitted,
+    /// ENOSYS
+    NoSuchCall,
+}
+
+/// Calls that are forbidden to some. No call has two limits for one party.
+#[derive(Debug, Clone, Copy)]
+pub struct Limit {
+    pub parties: &'static [Party],
+    pub failure: Failure,
+    /// The call is allowed where all of them hold, and there is one at least.
+    pub unless: &'static [Check],
+    pub calls: &'static [c_long],
+}
+
+/// The first number that no call had when this list was written (setxattrat, Linux 6.13).
+pub const FIRST_UNKNOWN: u32 = 463;
+
+macro_rules! calls {
+    ($($call:ident)*) => { &[$(libc::$call),*] };
+}
+
+/// Calls that nothing allows.
+const fn never(parties: &'static [Party], calls: &'static [c_long]) -> Limit {
+    unless(&[], parties, calls)
+}
+
+const fn unless(
+    unless: &'static [Check],
+    parties: &'static [Party],
+    calls: &'static [c_long],
+) -> Limit {
+    Limit {
+        parties,
+        failure: Failure::NotPermitted,
+        unless,
+        calls,
+    }
+}
+
+const fn hidden(parties: &'static [Party], calls: &'static [c_long]) -> Limit {
+    Limit {
+        parties,
+        failure: Failure::NoSuchCall,
+        unless: &[],
+        calls,
+    }
+}
+
+const BOTH: &[Party] = &[Resolver, Resident];
+
+/// CLONE_NEW*: what makes a child the root of a world of its own.
+const NAMESPACES: u32 = 0x7e02_0000;
+const CLONE_THREAD: u32 = 0x1_0000;
+
+const SIGHUP: u32 = 1;
+const SIGINT: u32 = 2;
+const SIGABRT: u32 = 6;
+const SIGKILL: u32 = 9;
+const SIGTERM: u32 = 15;
+const SIGXCPU: u32 = 24;
+
+/// Families of socket(2): UNIX-domain, Internet, and the kernel's list of interfaces.
+const FAMILIES: &[u32] = &[1, 2, 10, 16];
+
+/// Requests of fcntl(2) that have another process signalled: F_SETOWN, F_SETSIG, F_SETOWN_EX.
+const OWNERS: &[u32] = &[8, 10, 15];
+
+/// Requests of ioctl(2): those of OWNERS (FIOSETOWN, SIOCSPGRP), and what types for the person at a terminal (TIOCSTI,
+/// TIOCLINUX) or changes it (TIOCCONS, TIOCSETD).
+const TERMINALS: &[u32] = &[0x8901, 0x8902, 0x5412, 0x541c, 0x541d, 0x5423];
+
+/// Options of prctl(2) that open the process to others (PR_SET_DUMPABLE, PR_SET_PTRACER), have it be another program's
+/// (PR_SET_MM), or have it take over the children of its children (PR_SET_CHILD_SUBREAPER).
+const OPENING: &[u32] = &[4, 0x5961_6d61, 35, 36];
+
+/// The same, and what ends it with its parent (PR_SET_PDEATHSIG).
+const OPENING_OR_SURVIVING: &[u32] = &[4, 0x5961_6d61, 35, 36, 1];
+
+/// O_WRONLY, O_RDWR, O_CREAT and O_TRUNC: whatever changes a file, or makes one.
+const WRITING: u32 = 0o1 | 0o2 | 0o100 | 0o1000;
+
+pub const LIMITS: &[Limit] = &[
+    // Other programs.
+    never(BOTH, calls![SYS_execve SYS_execveat]),
+    // Other processes: their memory, descriptors, end and pace. The kernel would allow it for those of mail_owner.
+    never(
+        BOTH,
+        calls![
+            SYS_ptrace SYS_process_vm_readv SYS_process_vm_writev SYS_process_madvise
+            SYS_process_mrelease SYS_kcmp SYS_pidfd_open SYS_pidfd_getfd SYS_pidfd_send_signal
+            SYS_rt_sigqueueinfo SYS_rt_tgsigqueueinfo SYS_tkill SYS_setpriority SYS_ioprio_set
+            SYS_sched_setscheduler SYS_sched_setparam SYS_sched_setattr SYS_sched_setaffinity
+            SYS_migrate_pages SYS_move_pages
+        ],
+    ),
+    never(&[Resolver], calls![SYS_kill]),
+    // A resident process ends a child that does not end in time. Of processes the filter spares groups.
+    unless(
+        &[Positive(0), Among(1, &[SIGKILL, SIGTERM])],
+        &[Resident],
+        calls![SYS_kill],
+    ),
+    unless(&[OwnPid(0)], &[Resolver], calls![SYS_tgkill]),
+    unless(
+        &[
+            Positive(0),
+            Among(2, &[SIGABRT, SIGTERM, SIGHUP, SIGINT, SIGXCPU]),
+        ],
+        &[Resident],
+        calls![SYS_tgkill],
+    ),
+    unless(&[Except(1, OWNERS)], BOTH, calls![SYS_fcntl]),
+    unless(&[Except(1, TERMINALS)], BOTH, calls![SYS_ioctl]),
+    unless(&[Among(0, &[0])], BOTH, calls![SYS_prlimit64]),
+    // The process as others find it.
+    unless(&[Except(0, OPENING)], &[Resident], calls![SYS_prctl]),
+    unless(
+        &[Except(0, OPENING_OR_SURVIVING)],
+        &[Resolver],
+        calls![SYS_prctl],
+    ),
+    // A library of the resolver's may start a thread. A process would outlive the lookup.
+    unless(
+        &[Without(0, NAMESPACES), With(0, CLONE_THREAD)],
+        &[Resolver],
+        calls![SYS_clone],
+    ),
+    #[cfg(target_arch = "x86_64")]
+    never(&[Resolver], calls![SYS_fork SYS_vfork]),
+    unless(&[Without(0, NAMESPACES)], &[Resident], calls![SYS_clone]),
+    hidden(BOTH, calls![SYS_clone3]),
+    // Users, and worlds of one's own.
+    never(
+        BOTH,
+        calls![
+            SYS_setuid SYS_setgid SYS_setreuid SYS_setregid SYS_setresuid SYS_setresgid SYS_setfsuid
+            SYS_setfsgid SYS_setgroups SYS_capset SYS_unshare SYS_setns SYS_chroot SYS_pivot_root
+            SYS_mount SYS_umount2 SYS_move_mount SYS_open_tree SYS_fsopen SYS_fsconfig SYS_fsmount
+            SYS_fspick SYS_mount_setattr
+        ],
+    ),
+    // The kernel: its code, its clocks and names, and the parts of it that few programs use.
+    never(
+        BOTH,
+        calls![
+            SYS_init_module SYS_finit_module SYS_delete_module SYS_kexec_load SYS_kexec_file_load
+            SYS_reboot SYS_bpf SYS_perf_event_open SYS_userfaultfd SYS_io_uring_setup
+            SYS_io_uring_enter SYS_io_uring_register SYS_add_key SYS_request_key SYS_keyctl
+            SYS_seccomp SYS_personality SYS_swapon SYS_swapoff SYS_quotactl SYS_quotactl_fd SYS_acct
+            SYS_settimeofday SYS_clock_settime SYS_adjtimex SYS_clock_adjtime SYS_sethostname
+            SYS_setdomainname SYS_syslog SYS_vhangup SYS_nfsservctl SYS_lookup_dcookie
+            SYS_open_by_handle_at SYS_fanotify_init SYS_fanotify_mark
+        ],
+    ),
+    #[cfg(target_arch = "x86_64")]
+    never(BOTH, calls![SYS_iopl SYS_ioperm SYS_modify_ldt SYS_uselib]),
+    unless(&[Among(0, FAMILIES)], BOTH, calls![SYS_socket]),
+    // A port that others could take for a service of this machine.
+    never(BOTH, calls![SYS_listen]),
+    never(&[Resolver], calls![SYS_accept4 SYS_accept]),
+    // Files of other kinds and with other names, and files for others.
+    never(
+        BOTH,
+        calls![SYS_mknodat SYS_linkat SYS_symlinkat SYS_fchownat SYS_fchown],
+    ),
+    #[cfg(target_arch = "x86_64")]
+    never(
+        BOTH,
+        calls![SYS_mknod SYS_link SYS_symlink SYS_chown SYS_lchown],
+    ),
+    // A lookup changes no file. Landlock says so too, where the kernel has it, but for modes, attributes and times.
+    unless(&[Without(2, WRITING)], &[Resolver], calls![SYS_openat]),
+    hidden(&[Resolver], calls![SYS_openat2]),
+    never(
+        &[Resolver],
+        calls![
+            SYS_truncate SYS_unlinkat SYS_renameat SYS_renameat2 SYS_mkdirat SYS_fchmodat
+            SYS_fchmod SYS_setxattr SYS_lsetxattr SYS_fsetxattr SYS_removexattr SYS_lremovexattr
+            SYS_fremovexattr SYS_utimensat
+        ],
+    ),
+    // fchmodat2, which not every version of the libc package has.
+    never(&[Resolver], &[452]),
+    #[cfg(target_arch = "x86_64")]
+    unless(&[Without(1, WRITING)], &[Resolver], calls![SYS_open]),
+    #[cfg(target_arch = "x86_64")]
+    never(
+        &[Resolver],
+        calls![
+            SYS_creat SYS_unlink SYS_rename SYS_mkdir SYS_rmdir SYS_chmod SYS_utime SYS_utimes
+            SYS_futimesat
+        ],
+    ),
+];
