@@ -16,7 +16,7 @@ pub(crate) use macros::{debug, error, fatal, info, warning};
 
 use std::fmt::{self, Display, Write as _};
 use std::io::{self, Write};
-use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -27,6 +27,7 @@ use syslog::{LogFormat, Logger, Severity};
 
 use crate::sys::child::own_id;
 use crate::sys::ignore;
+use crate::sys::seccomp::OpenLog;
 use crate::sys::time::{self, Moment};
 
 use way::{Socket, Way, write_line};
@@ -196,22 +197,27 @@ pub fn panic(text: fmt::Arguments<'_>) {
     }
 }
 
-/// The descriptor of the open log and the bytes that have to stand before a fatal message's text, for a handler that
-/// can do no more than write.
-pub fn raw_fatal() -> Option<(RawFd, Vec<u8>)> {
+/// The open log, and the bytes that have to stand around a fatal message's text, for a handler that can do no more than
+/// write.
+pub fn raw_fatal() -> Option<OpenLog> {
     let log = log();
-    let (fd, prefix) = match log.sink.as_ref()? {
+    let (fd, prefix, ending) = match log.sink.as_ref()? {
         Sink::Syslog(logger) => {
             let line = logger.formatter.line(Severity::LOG_CRIT, &log.tag, "");
-            (logger.backend.as_fd().as_raw_fd(), line)
+            let socket = &logger.backend;
+            (socket.as_fd().as_raw_fd(), line, socket.ending())
         }
         Sink::Postlog(socket) => {
             let line = postlog_line(&log.destination, &log.tag, "");
-            (socket.as_fd().as_raw_fd(), line)
+            (socket.as_fd().as_raw_fd(), line, socket.ending())
         }
-        Sink::Stderr | Sink::Kept(_) => (io::stderr().as_raw_fd(), format!("{}: ", log.tag)),
+        Sink::Stderr | Sink::Kept(_) => {
+            let prefix = format!("{}: ", log.tag);
+            (io::stderr().as_raw_fd(), prefix, &b"\n"[..])
+        }
     };
-    Some((fd, (prefix + Level::Fatal.word()).into_bytes()))
+    let prefix = (prefix + Level::Fatal.word()).into_bytes();
+    Some(OpenLog { fd, prefix, ending })
 }
 
 /// The words of strerror(3) alone, which is how Postfix shows a failed system call.

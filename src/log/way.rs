@@ -115,6 +115,11 @@ impl Socket {
         Socket { fd, ending, limit }
     }
 
+    /// What stands behind each line.
+    pub fn ending(&self) -> &'static [u8] {
+        self.ending
+    }
+
     /// What [`Write`] may wait from here on.
     pub fn set_limit(&mut self, limit: Duration) {
         self.limit = limit;

@@ -27,15 +27,18 @@ const LINE_LIMIT: usize = 512;
 /// How long the handler waits for a log that does not take its line, in seconds.
 const WRITE_LIMIT: libc::c_uint = 5;
 
-/// What the handler needs, prepared while allocating is still allowed.
-struct LastWords {
-    log: RawFd,
-    prefix: Vec<u8>,
-    ending: &'static [u8],
+/// What the handler needs of the open log, prepared while allocating is still allowed.
+#[derive(Debug)]
+pub struct OpenLog {
+    pub fd: RawFd,
+    /// What stands before a fatal message's text.
+    pub prefix: Vec<u8>,
+    /// What ends a line: nothing where a datagram does.
+    pub ending: &'static [u8],
 }
 
 /// Replaced where a process that has a filter adds another one, and never freed: the handler may run at any time.
-static LAST_WORDS: AtomicPtr<LastWords> = AtomicPtr::new(ptr::null_mut());
+static OPEN_LOG: AtomicPtr<OpenLog> = AtomicPtr::new(ptr::null_mut());
 
 /// The beginning of siginfo_t as it is for SIGSYS on 64-bit machines; the libc crate has no accessor for it.
 #[repr(C)]
@@ -48,23 +51,11 @@ struct SigsysInfo {
     arch: libc::c_uint,
 }
 
-/// Names the descriptor of the open log, if there is one, and the bytes that stand before a fatal message's text. From
-/// here on a call that a filter traps is logged as `system call N not allowed`, and ends the process with status 1.
-pub fn report_violations(log: Option<(RawFd, Vec<u8>)>) -> nix::Result<()> {
-    let words = log.map_or(ptr::null_mut(), |(log, prefix)| {
-        // A datagram is a line; on standard error the line has to be ended.
-        let ending: &[u8] = if log == libc::STDERR_FILENO {
-            b"\n"
-        } else {
-            b""
-        };
-        Box::into_raw(Box::new(LastWords {
-            log,
-            prefix,
-            ending,
-        }))
-    });
-    LAST_WORDS.store(words, Ordering::Release);
+/// Names the open log, if there is one. From here on a call that a filter traps is logged as `system call N not allowed`, and
+/// ends the process with status 1.
+pub fn report_violations(log: Option<OpenLog>) -> nix::Result<()> {
+    let log = log.map_or(ptr::null_mut(), |log| Box::into_raw(Box::new(log)));
+    OPEN_LOG.store(log, Ordering::Release);
     let handler = SigHandler::SigAction(on_violation);
     let action = SigAction::new(handler, SaFlags::SA_SIGINFO, SigSet::empty());
     // SAFETY: the handler calls only async-signal-safe functions.
@@ -76,22 +67,14 @@ extern "C" fn on_violation(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut l
     // it: three ints, then, at the alignment of a pointer, the fields of SIGSYS.
     let info = unsafe { info.cast::<SigsysInfo>().read() };
     // SAFETY: null, or what Box::into_raw gave, complete before it was stored and never freed.
-    let words = unsafe { LAST_WORDS.load(Ordering::Acquire).as_ref() };
-    if let (SYS_SECCOMP, Some(words)) = (info.code, words) {
-        let mut line = Line {
-            bytes: [0; LINE_LIMIT],
-            length: 0,
-        };
-        line.push(&words.prefix);
-        line.push(b"system call ");
-        line.push_number(info.call);
-        line.push(b" not allowed");
-        line.push(words.ending);
+    let log = unsafe { OPEN_LOG.load(Ordering::Acquire).as_ref() };
+    if let (SYS_SECCOMP, Some(log)) = (info.code, log) {
+        let line = Line::about(info.call, log);
         // One try: a log that does not take the line must not keep the process alive.
         // SAFETY: alarm is async-signal-safe and takes no pointer; the handler that it comes to is installed.
         unsafe { libc::alarm(WRITE_LIMIT) };
         // SAFETY: write is async-signal-safe and reads `length` bytes of a live array that has at least as many.
-        unsafe { libc::write(words.log, line.bytes.as_ptr().cast(), line.length) };
+        unsafe { libc::write(log.fd, line.bytes.as_ptr().cast(), line.length) };
     }
     super::unfinished::remove();
     super::child::exit(1)
@@ -101,11 +84,30 @@ extern "C" fn on_violation(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut l
 struct Line {
     bytes: [u8; LINE_LIMIT],
     length: usize,
+    /// How long it may get.
+    room: usize,
 }
 
 impl Line {
+    /// The last line. A long prefix leaves room for what ends it: without that a stream's reader does not take it for a line.
+    fn about(call: libc::c_int, log: &OpenLog) -> Line {
+        let mut line = Line {
+            bytes: [0; LINE_LIMIT],
+            length: 0,
+            room: LINE_LIMIT.saturating_sub(log.ending.len()),
+        };
+        line.push(&log.prefix);
+        line.push(b"system call ");
+        line.push_number(call);
+        line.push(b" not allowed");
+        line.room = LINE_LIMIT;
+        line.push(log.ending);
+        line
+    }
+
     fn push(&mut self, more: &[u8]) {
-        for (to, from) in self.bytes.iter_mut().skip(self.length).zip(more) {
+        let room = self.bytes.iter_mut().take(self.room);
+        for (to, from) in room.skip(self.length).zip(more) {
             *to = *from;
             self.length += 1;
         }
@@ -151,4 +153,37 @@ pub fn try_call(call: libc::c_long, arguments: [libc::c_long; 6]) -> nix::Result
     // SAFETY: tests pass calls that take no pointer, null pointers, or that the filter stops.
     let result = unsafe { libc::syscall(call, a, b, c, d, e, f) };
     Errno::result(result)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(prefix: usize, ending: &'static [u8]) -> Vec<u8> {
+        let log = OpenLog {
+            fd: -1,
+            prefix: vec![b'p'; prefix],
+            ending,
+        };
+        let line = Line::about(-59, &log);
+        line.bytes[..line.length].to_vec()
+    }
+
+    #[test]
+    fn the_last_line_ends_as_the_log_wants_it_however_long_it_is() {
+        assert_eq!(line(1, b""), b"psystem call -59 not allowed");
+        assert_eq!(line(0, b"\0"), b"system call -59 not allowed\0");
+        let text = b"system call -59 not allowed".len();
+        for ending in [&b""[..], b"\n", b"\0"] {
+            let room = LINE_LIMIT - text - ending.len();
+            for (prefix, end) in [(room, &b"allowed"[..]), (room + 1, b"allowe"), (600, b"p")] {
+                let line = line(prefix, ending);
+                assert_eq!(line.len(), LINE_LIMIT);
+                assert!(
+                    line.ends_with(&[end, ending].concat()),
+                    "{prefix} {ending:?}"
+                );
+            }
+        }
+    }
 }

@@ -14,7 +14,7 @@ use crate::machine::{ACCEPTED, How, Machine, PATIENCE, REQUEST, User, is_not_roo
 
 /// A /dev that has two entries: null, and a log that is the test's. Everything else stays as it is, and nobody else
 /// sees it.
-const OWN_DEV: &[&str] = &[
+pub const OWN_DEV: &[&str] = &[
     "unshare",
     "--mount",
     "sh",

@@ -229,6 +229,43 @@ mv DIR/out/envelope DIR/out/done
         }
     }
 
+    /// Syslog daemons of old take streams, where a NUL ends a line.
+    #[test]
+    fn a_syslog_that_takes_streams_hears_of_it() {
+        use std::io::Read;
+        use std::os::unix::net::UnixListener;
+
+        use crate::destination::OWN_DEV;
+
+        if is_not_root("a_syslog_that_takes_streams_hears_of_it") {
+            return;
+        }
+        let machine = Machine::new(&["maillog_file ="]);
+        let dev = machine.instance.dir.join("dev");
+        fs::create_dir(&dev).unwrap();
+        fs::write(dev.join("null"), b"").unwrap();
+        let log = UnixListener::bind(dev.join("log")).unwrap();
+        fs::set_permissions(dev.join("log"), fs::Permissions::from_mode(0o666)).unwrap();
+        let _cleanup = machine.cleanup(&[]);
+        let how = How {
+            through: OWN_DEV,
+            env: &[("POSTLOG_SERVICE", ""), ("QMQPD_ESCAPE", "session:ptrace")],
+            ..How::default()
+        };
+        let mut session = machine.start(&how);
+        session.send(REQUEST);
+        assert_eq!(session.exit(), "1");
+        let mut heard = Vec::new();
+        log.accept().unwrap().0.read_to_end(&mut heard).unwrap();
+        let heard = String::from_utf8(heard).unwrap();
+        let end = format!("]: {}\0", fatal(libc::SYS_ptrace));
+        assert!(
+            heard.starts_with("<22>") && heard.ends_with(&end),
+            "{heard:?}"
+        );
+        assert_eq!(heard.matches('\0').count(), 2, "{heard:?}");
+    }
+
     /// It is the filter that has stopped them.
     #[test]
     fn without_the_sandbox_a_session_can_do_all_of_it() {
