@@ -46,19 +46,23 @@ pub struct Rule {
     pub call: u32,
     pub checks: &'static [Check],
     pub held: u32,
+    pub length: u32,
     pub pid: u32,
 }
 
+/// Whose rows count, the number that their calls are held to, and the length of an address.
+type Needed = (Who, u32, u32);
+
 /// The rules for what everybody needs and for `needs`, sorted by call.
 pub fn rules(needs: &[Need<'_>]) -> Vec<Rule> {
-    let everybody = [(Who::Everybody, 0)];
+    let everybody = [(Who::Everybody, 0, 0)];
     rules_of(everybody.into_iter().chain(needs.iter().map(held)))
 }
 
-fn rules_of(parties: impl Iterator<Item = (Who, u32)>) -> Vec<Rule> {
+fn rules_of(parties: impl Iterator<Item = Needed>) -> Vec<Rule> {
     let pid = own_id();
     let mut rules = Vec::with_capacity(2 * TABLE.len());
-    for (who, held) in parties {
+    for (who, held, length) in parties {
         let own = TABLE
             .iter()
             .filter(|row| row.who == who && row.why.holds_here());
@@ -71,6 +75,7 @@ fn rules_of(parties: impl Iterator<Item = (Who, u32)>) -> Vec<Rule> {
                 call,
                 checks: row.checks,
                 held,
+                length,
                 pid,
             })
         }));
@@ -79,15 +84,15 @@ fn rules_of(parties: impl Iterator<Item = (Who, u32)>) -> Vec<Rule> {
     rules
 }
 
-/// Whose rows a need stands for, and the number that its calls are held to.
-fn held(need: &Need<'_>) -> (Who, u32) {
-    let (who, number) = match need {
-        Need::File(fd) => (Who::File, fd.as_raw_fd()),
-        Need::Unlink(fd) => (Who::Unlink, fd.as_raw_fd()),
-        Need::Connect(fd) => (Who::Connect, fd.as_raw_fd()),
-        Need::Wait(pid) => (Who::Wait, pid.as_raw()),
+/// The rows that a need stands for.
+fn held(need: &Need<'_>) -> Needed {
+    let (who, number, length) = match need {
+        Need::File(fd) => (Who::File, fd.as_raw_fd(), 0),
+        Need::Unlink(fd) => (Who::Unlink, fd.as_raw_fd(), 0),
+        Need::Connect(fd, length) => (Who::Connect, fd.as_raw_fd(), *length),
+        Need::Wait(pid) => (Who::Wait, pid.as_raw(), 0),
     };
-    (who, u32::from_ne_bytes(number.to_ne_bytes()))
+    (who, u32::from_ne_bytes(number.to_ne_bytes()), length)
 }
 
 /// Builds the program of a confined process. `rules` are sorted by call; several for one call are alternatives. What no
@@ -132,6 +137,7 @@ pub fn assemble_limits(party: Party) -> Vec<Instruction> {
             call,
             checks: limit.unless,
             held: 0,
+            length: 0,
             pid,
         };
         let then = if limit.unless.is_empty() {
@@ -260,6 +266,7 @@ impl Backwards {
             then = match *check {
                 Check::OwnPid(argument) => self.among(argument, &[rule.pid], then, otherwise),
                 Check::Held(argument) => self.among(argument, &[rule.held], then, otherwise),
+                Check::Length(argument) => self.among(argument, &[rule.length], then, otherwise),
                 Check::Among(argument, numbers) => self.among(argument, numbers, then, otherwise),
                 Check::Except(argument, numbers) => self.among(argument, numbers, otherwise, then),
                 Check::Null(argument) => {

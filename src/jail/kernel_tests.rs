@@ -232,24 +232,38 @@ const ESCAPES: &[(&str, libc::c_long)] = &[
     ("signal the parent", libc::SYS_tgkill),
     ("lift the filter", libc::SYS_prctl),
     ("fsync another file", libc::SYS_fsync),
+    ("change a mode otherwise", libc::SYS_fchmod),
+    ("remove a directory", libc::SYS_unlinkat),
+    ("map a file", libc::SYS_mmap),
+    ("connect elsewhere", libc::SYS_connect),
     ("connect another socket", libc::SYS_connect),
     ("wait for another child", libc::SYS_wait4),
     #[cfg(target_arch = "x86_64")]
     ("x32", X32),
 ];
 
+/// Of the address that a socket may be connected to.
+const LENGTH: u32 = 15;
+
 fn break_out(act: &str) {
     let null = File::open("/dev/null").unwrap();
     let root = File::open("/").unwrap();
     let parent = libc::c_long::from(std::os::unix::process::parent_id());
     let socket = UnixDatagram::unbound().unwrap();
+    let null_again = File::open("/dev/null").unwrap();
+    let number = |fd: &dyn AsRawFd| libc::c_long::from(fd.as_raw_fd());
     let needs = [
         Need::File(null.as_fd()),
-        Need::Connect(null.as_fd()),
+        Need::Unlink(root.as_fd()),
+        Need::Connect(socket.as_fd(), LENGTH),
         Need::Wait(Pid::from_raw(i32::MAX)),
     ];
     let elsewhere = [
         "fsync another file",
+        "change a mode otherwise",
+        "remove a directory",
+        "map a file",
+        "connect elsewhere",
         "connect another socket",
         "wait for another child",
     ];
@@ -261,7 +275,11 @@ fn break_out(act: &str) {
     match act {
         "open" => drop(File::open("/dev/null")),
         "socket" => drop(UnixDatagram::unbound()),
-        "connect" | "connect another socket" => drop(socket.connect("/dev/log")),
+        "connect" => drop(socket.connect("/dev/log")),
+        "connect another socket" => {
+            let length = LENGTH.into();
+            attempt(libc::SYS_connect, [number(&null), 0, length, 0, 0, 0]);
+        }
         "send to an address" => drop(socket.send_to(b"x", "/dev/log")),
         "exec" => attempt(libc::SYS_execve, [0; 6]),
         "fork" => attempt(libc::SYS_clone, [libc::SIGCHLD.into(), 0, 0, 0, 0, 0]),
@@ -270,7 +288,17 @@ fn break_out(act: &str) {
         "trace" => attempt(libc::SYS_ptrace, [0; 6]),
         "signal the parent" => attempt(libc::SYS_tgkill, [parent, parent, 6, 0, 0, 0]),
         "lift the filter" => attempt(libc::SYS_prctl, [22, 0, 0, 0, 0, 0]),
-        "fsync another file" => drop(root.sync_all()),
+        "fsync another file" => drop(null_again.sync_all()),
+        "change a mode otherwise" => attempt(libc::SYS_fchmod, [number(&null), 0o6755, 0, 0, 0, 0]),
+        "remove a directory" => attempt(
+            libc::SYS_unlinkat,
+            [number(&root), 0, libc::AT_REMOVEDIR.into(), 0, 0, 0],
+        ),
+        "map a file" => attempt(libc::SYS_mmap, [0, 4096, 1, 2, number(&null), 0]),
+        "connect elsewhere" => {
+            let longer = libc::c_long::from(LENGTH) + 1;
+            attempt(libc::SYS_connect, [number(&socket), 0, longer, 0, 0, 0]);
+        }
         "wait for another child" => attempt(libc::SYS_wait4, [-1, 0, 0, 0, 0, 0]),
         "x32" => attempt(X32, [0; 6]),
         unknown => panic!("nobody knows how to {unknown}"),
@@ -454,7 +482,9 @@ fn a_queue_file_can_be_finished_removed_and_announced() {
 }
 
 fn finish_a_file() {
-    use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
+    use nix::sys::socket::{
+        AddressFamily, SockFlag, SockType, SockaddrLike, UnixAddr, connect, socket,
+    };
 
     let directory = temporary("queue");
     fs::create_dir(&directory).unwrap();
@@ -475,7 +505,7 @@ fn finish_a_file() {
     jailed(&[
         Need::File(file.as_fd()),
         Need::Unlink(held.as_fd()),
-        Need::Connect(trigger.as_fd()),
+        Need::Connect(trigger.as_fd(), address.len()),
     ]);
     file.write_all(b"C     message").unwrap();
     file.write_all_at(b"12345", 1).unwrap();

@@ -68,8 +68,8 @@ pub enum Need<'fd> {
     File(BorrowedFd<'fd>),
     /// Remove a file of this directory, and fsync the directory.
     Unlink(BorrowedFd<'fd>),
-    /// Connect this socket, which is made already.
-    Connect(BorrowedFd<'fd>),
+    /// Connect this socket, which is made already, to an address of this length.
+    Connect(BorrowedFd<'fd>, u32),
     /// Wait for this child.
     Wait(Pid),
 }
@@ -145,7 +145,23 @@ pub fn confine_resolver() -> Result<(), Error> {
 /// A second time does not work: what puts a filter in force is not among the calls.
 pub fn confine(needs: &[Need<'_>]) -> Result<(), Error> {
     prctl::set_no_new_privs().map_err(at("prctl(PR_SET_NO_NEW_PRIVS)"))?;
+    for need in needs {
+        if let Need::Unlink(directory) = need {
+            wall_in(*directory);
+        }
+    }
     filter_system_calls(needs).map_err(at("prctl(PR_SET_SECCOMP)"))
+}
+
+/// Has the kernel keep the process to this directory, where the filter sees no more than a pointer to a path. A second
+/// wall: the session goes on where it does not stand, because the kernel has no Landlock, or a launcher hides it or has used
+/// up the number of walls.
+fn wall_in(directory: BorrowedFd<'_>) {
+    match landlock::forbid_changes_but_removal(directory) {
+        Ok(true) => {}
+        Ok(false) => log::debug!(1, "no Landlock"),
+        Err(errno) => log::debug!(1, "Landlock: {}", log::errno_text(errno)),
+    }
 }
 
 #[cfg(any(

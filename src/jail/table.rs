@@ -62,6 +62,8 @@ pub enum Check {
     With(u32, u32),
     /// A number above zero: of process ids, one process and no group.
     Positive(u32),
+    /// The length of the address that the need has.
+    Length(u32),
 }
 
 /// Calls for one party. A call that stands in two rows is allowed when either row allows it.
@@ -93,7 +95,7 @@ const fn kept(why: Why, who: Who, checks: &'static [Check], calls: &'static [c_l
     }
 }
 
-use Check::{Among, Held, Null, OwnPid, Without};
+use Check::{Among, Held, Length, Null, OwnPid, Without};
 use Who::{Connect, Everybody, File, Unlink, Wait};
 use Why::{DebugAssertions, HugePages, NoVdso, OtherLibrary};
 
@@ -105,6 +107,13 @@ const SIGABRT: u32 = 6;
 const SIGTERM: u32 = 15;
 const SIGXCPU: u32 = 24;
 const F_GETFD: u32 = 1;
+
+/// The descriptor that memory without a file is mapped with: -1.
+const NO_FILE: u32 = u32::MAX;
+
+/// The mode that makes mail of a queue file, and of unlinkat(2) the flags that remove no directory.
+const COMPLETE: u32 = 0o700;
+const NO_DIRECTORY: u32 = 0;
 
 /// In the order of a session. Numbers differ between architectures, so [`super::filter`] sorts.
 pub const TABLE: &[Row] = &[
@@ -142,8 +151,12 @@ pub const TABLE: &[Row] = &[
         &[],
         calls![SYS_rt_sigreturn SYS_restart_syscall SYS_clock_nanosleep],
     ),
-    // A message of 100 MiB in memory, and a line of several.
-    seen(Everybody, &[Without(2, PROT_EXEC)], calls![SYS_mmap]),
+    // A message of 100 MiB in memory, and a line of several. No file can be read this way.
+    seen(
+        Everybody,
+        &[Without(2, PROT_EXEC), Among(4, &[NO_FILE])],
+        calls![SYS_mmap],
+    ),
     seen(Everybody, &[], calls![SYS_brk SYS_mremap SYS_munmap]),
     kept(HugePages, Everybody, &[], calls![SYS_madvise]),
     // The time of a log line.
@@ -168,10 +181,16 @@ pub const TABLE: &[Row] = &[
         calls![SYS_tkill],
     ),
     // A queue file, from its first record to the commit: the size record, when all is known, and the mode.
-    seen(File, &[Held(0)], calls![SYS_pwrite64 SYS_fchmod SYS_fsync]),
-    // The name of a queue file is in its directory. An absolute path passes as well, since the filter sees a pointer: it
-    // reaches what mail_owner may remove.
-    seen(Unlink, &[Held(0)], calls![SYS_unlinkat SYS_fsync]),
+    seen(File, &[Held(0)], calls![SYS_pwrite64 SYS_fsync]),
+    seen(File, &[Held(0), Among(1, &[COMPLETE])], calls![SYS_fchmod]),
+    // The name of a queue file is in its directory. An absolute path passes as well, since the filter sees a pointer: where
+    // the kernel has no Landlock it reaches what mail_owner may remove.
+    seen(
+        Unlink,
+        &[Held(0), Among(2, &[NO_DIRECTORY])],
+        calls![SYS_unlinkat],
+    ),
+    seen(Unlink, &[Held(0)], calls![SYS_fsync]),
     // The handler of a signal removes the file, and then has the process die of that signal.
     seen(
         Unlink,
@@ -185,6 +204,8 @@ pub const TABLE: &[Row] = &[
         &[OwnPid(0), Among(1, &[SIGTERM, SIGHUP, SIGINT, SIGXCPU])],
         calls![SYS_tkill],
     ),
-    seen(Connect, &[Held(0)], calls![SYS_connect]),
+    // The path is out of the filter's sight too, but not its length: most of the other sockets that mail_owner can reach
+    // have longer ones than public/qmgr.
+    seen(Connect, &[Held(0), Length(2)], calls![SYS_connect]),
     seen(Wait, &[Held(0)], calls![SYS_wait4]),
 ];

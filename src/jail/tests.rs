@@ -21,6 +21,9 @@ const KILL: u32 = libc::SECCOMP_RET_KILL_PROCESS;
 const X32: u32 = 0x4000_0000;
 const I386: u32 = 0x4000_0003;
 
+/// Of the address that a socket may be connected to.
+const LENGTH: u32 = 15;
+
 /// Runs a program as the kernel does; the answer, and how many instructions it took.
 fn interpret(program: &[Instruction], architecture: u32, call: u32, args: [u64; 6]) -> (u32, u32) {
     let mut data = [0; 64];
@@ -56,6 +59,7 @@ fn holds(check: Check, args: [u64; 6], held: u32, pid: u32) -> bool {
     match check {
         Check::OwnPid(n) => low(n) == u64::from(pid),
         Check::Held(n) => low(n) == u64::from(held),
+        Check::Length(n) => low(n) == u64::from(LENGTH),
         Check::Among(n, numbers) => numbers.iter().any(|&number| low(n) == u64::from(number)),
         Check::Except(n, numbers) => numbers.iter().all(|&number| low(n) != u64::from(number)),
         Check::Null(n) => args[n as usize] == 0,
@@ -84,7 +88,7 @@ fn arguments(held: u32) -> Vec<[u64; 6]> {
     let mut lists = Vec::new();
     let upper = [1 << 32, 1 << 63, 4 << 32, (1 << 32) | held];
     for value in (0..9)
-        .chain([15, 24])
+        .chain([15, 24, 0o700, 0o6755, u64::from(u32::MAX)])
         .chain(upper)
         .chain([held, held ^ 1, 1 << 31, u64::MAX])
     {
@@ -152,7 +156,7 @@ fn the_program_answers_every_call_as_the_table_does() {
         &[
             Need::File(file.as_fd()),
             Need::Unlink(file.as_fd()),
-            Need::Connect(other.as_fd()),
+            Need::Connect(other.as_fd(), LENGTH),
         ],
         &[
             (Who::File, number(&file)),
@@ -259,7 +263,7 @@ fn the_resident_process_may_do_what_its_children_need() {
     let child = assemble(&rules(&[
         Need::File(null.as_fd()),
         Need::Unlink(null.as_fd()),
-        Need::Connect(null.as_fd()),
+        Need::Connect(null.as_fd(), LENGTH),
         Need::Wait(Pid::from_raw(i32::try_from(held).unwrap())),
     ]));
     let own = std::process::id();
@@ -327,24 +331,25 @@ proptest! {
     /// Far more rules than the table has: jumps that do not reach get stepping stones.
     #[test]
     fn any_set_of_rules_becomes_a_program_that_agrees(
-        mut calls in proptest::collection::vec((0..1200u32, 0..5usize), 0..600),
+        mut calls in proptest::collection::vec((0..1200u32, 0..6usize), 0..600),
         held in 0..4u32,
     ) {
-        const CHECKS: [&[Check]; 5] = [
+        const CHECKS: [&[Check]; 6] = [
             &[],
             &[Check::Held(0)],
             &[Check::Null(4), Check::Without(2, 4)],
             &[Check::OwnPid(1), Check::Among(2, &[6, 8])],
             &[Check::Positive(0), Check::OwnPid(1)],
+            &[Check::Held(0), Check::Length(2)],
         ];
         calls.sort_unstable();
         let rules: Vec<Rule> = calls
             .iter()
-            .map(|&(call, kind)| Rule { call, checks: CHECKS[kind], held, pid: 9 })
+            .map(|&(call, kind)| Rule { call, checks: CHECKS[kind], held, length: LENGTH, pid: 9 })
             .collect();
         let program = assemble(&rules);
         for call in 0..=1201 {
-            for args in [[0; 6], [1, 9, 6, 0, 0, 0], [1, 9, 8, 0, 0, 0], [2, 9, 4, 0, 1 << 32, 0], [3, 0, 4, 0, 1, 0], [1 << 31, 9, 0, 0, 0, 0]] {
+            for args in [[0; 6], [1, 0, LENGTH.into(), 0, 0, 0], [1, 9, 6, 0, 0, 0], [1, 9, 8, 0, 0, 0], [2, 9, 4, 0, 1 << 32, 0], [3, 0, 4, 0, 1, 0], [1 << 31, 9, 0, 0, 0, 0]] {
                 let allowed = rules.iter().filter(|rule| rule.call == call).any(|rule| {
                     rule.checks.iter().all(|&check| holds(check, args, rule.held, rule.pid))
                 });

@@ -1,12 +1,16 @@
 //! What every way of being launched has in common: lists opened, rights given up, one client served.
 
 use std::cell::OnceCell;
+#[cfg(debug_assertions)]
+use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::time::Duration;
 
 use crate::config::{self, Config, Owner, ProxyProtocol};
 use crate::exit::Fatal;
 use crate::jail;
+#[cfg(debug_assertions)]
+use crate::jail::Need;
 use crate::log;
 use crate::options::Options;
 use crate::peer::{self, Ask, LOOKUP_LIMIT, Peer, upstream};
@@ -16,7 +20,7 @@ use crate::session::{
     try_queue_directory,
 };
 #[cfg(debug_assertions)]
-use crate::sys::escape::{self, Place};
+use crate::sys::escape::{self, Held, Place};
 use crate::sys::time::Moment;
 use crate::sys::{alarm, inherit};
 use crate::wire::proxy_header::Header;
@@ -201,7 +205,7 @@ impl<'a> Server<'a> {
                     jail::confine(needs)?;
                 }
                 #[cfg(debug_assertions)]
-                try_to_escape(Place::Session);
+                try_to_escape_with(needs);
                 Ok(())
             },
         };
@@ -270,6 +274,20 @@ pub fn log_warnings(config: &Config) {
     for warning in config.take_warnings() {
         log::warning!("{warning}");
     }
+}
+
+/// As [`try_to_escape`], in a confined process that has these.
+#[cfg(debug_assertions)]
+fn try_to_escape_with(needs: &[Need<'_>]) {
+    for need in needs {
+        match need {
+            Need::File(fd) => escape::hold(Held::File, fd.as_raw_fd()),
+            Need::Unlink(fd) => escape::hold(Held::Directory, fd.as_raw_fd()),
+            Need::Connect(fd, _) => escape::hold(Held::Socket, fd.as_raw_fd()),
+            Need::Wait(_) => {}
+        }
+    }
+    try_to_escape(Place::Session);
 }
 
 /// Tries what the environment says, for a test to see that it does not work. Not in a release build.

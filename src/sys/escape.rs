@@ -4,6 +4,8 @@
 //! it. Which one, the environment says: `QMQPD_ESCAPE` is `PLACE:WAY`. When it is made is for `service` and `peer` to say, and
 //! why it must not come through for `jail`.
 
+use std::sync::atomic::{AtomicI32, Ordering::Relaxed};
+
 use nix::errno::Errno;
 
 const PAGE: libc::c_long = 4096;
@@ -17,6 +19,25 @@ pub enum Place {
     Resolver,
     /// In the process that master(8) keeps, before it accepts a connection.
     Resident,
+}
+
+/// What a confined process holds of its message in the method `file`.
+#[derive(Debug, Clone, Copy)]
+pub enum Held {
+    File,
+    Directory,
+    Socket,
+}
+
+static HELD: [AtomicI32; 3] = [const { AtomicI32::new(-1) }; 3];
+
+/// Names a descriptor of the process for attempts with it.
+pub fn hold(what: Held, number: i32) {
+    HELD[what as usize].store(number, Relaxed);
+}
+
+fn held(what: Held) -> libc::c_long {
+    HELD[what as usize].load(Relaxed).into()
 }
 
 /// Makes the attempt that the environment asks for in this place, if it does: the line that says what the kernel has
@@ -40,7 +61,8 @@ pub fn outcome(place: Place) -> Option<String> {
 }
 
 fn attempt(way: &str) -> Option<nix::Result<()>> {
-    let (call, arguments) = call_in_process(way).or_else(|| call_in_files(way))?;
+    let found = call_in_process(way).or_else(|| call_in_files(way));
+    let (call, arguments) = found.or_else(|| call_in_queue(way))?;
     let mut all = [0; 6];
     all.iter_mut()
         .zip(arguments)
@@ -100,6 +122,46 @@ fn call_in_process(way: &str) -> Option<Call> {
         "faults" => (libc::SYS_userfaultfd, vec![1]),
         "key" => (libc::SYS_add_key, vec![0]),
         "mount" => (libc::SYS_mount, vec![0]),
+        _ => return None,
+    })
+}
+
+/// struct sockaddr_un with a path.
+#[repr(C)]
+struct Address {
+    family: u16,
+    path: [u8; 15],
+}
+
+static BOUNCE: Address = Address {
+    family: 1,
+    path: *b"private/bounce\0",
+};
+
+/// Ways from the descriptors of a queue file to what else the user of the process has.
+fn call_in_queue(way: &str) -> Option<Call> {
+    let (file, directory) = (held(Held::File), held(Held::Directory));
+    let read = number(libc::PROT_READ);
+    let other = path(b"../deferred/other\0");
+    Some(match way {
+        "mode" => (libc::SYS_fchmod, vec![file, 0o6755]),
+        "map" => (
+            libc::SYS_mmap,
+            vec![0, PAGE, read, number(libc::MAP_PRIVATE), file],
+        ),
+        "remove" => (libc::SYS_unlinkat, vec![directory, other]),
+        "remove-directory" => (
+            libc::SYS_unlinkat,
+            vec![directory, other, number(libc::AT_REMOVEDIR)],
+        ),
+        "connect-bounce" => (
+            libc::SYS_connect,
+            vec![
+                held(Held::Socket),
+                (&raw const BOUNCE).addr() as libc::c_long,
+                17,
+            ],
+        ),
         _ => return None,
     })
 }

@@ -83,7 +83,6 @@ pub fn forbid_changes() -> nix::Result<bool> {
 }
 
 /// As [`forbid_changes`], but files of this directory, and of those below it, may be removed.
-#[allow(dead_code, reason = "for a process that removes its own file")]
 pub fn forbid_changes_but_removal(directory: BorrowedFd<'_>) -> nix::Result<bool> {
     enforce(|ruleset| {
         let rule = PathBeneath {

@@ -9,8 +9,8 @@ use nix::cmsg_space;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
-    self, AddressFamily, ControlMessageOwned, MsgFlags, Shutdown, SockFlag, SockType, UnixAddr,
-    recv, recvmsg, shutdown, socket,
+    self, AddressFamily, ControlMessageOwned, MsgFlags, Shutdown, SockFlag, SockType, SockaddrLike,
+    UnixAddr, recv, recvmsg, shutdown, socket,
 };
 
 use crate::sys::alarm;
@@ -33,6 +33,11 @@ pub fn connect(stream: &OwnedFd, path: &Path, limit: Duration) -> io::Result<()>
     let address = UnixAddr::new(path)?;
     // An interrupted connect to a UNIX-domain socket has left nothing behind and can be made again.
     alarm::bounded(limit, || socket::connect(stream.as_raw_fd(), &address))
+}
+
+/// The length that connect(2) is told of the address of `path`.
+pub fn address_length(path: &Path) -> io::Result<u32> {
+    Ok(UnixAddr::new(path)?.len())
 }
 
 /// Connects a stream to `path`, says `bytes` and hangs up, all without waiting: `WouldBlock` where the listener's queue is

@@ -18,13 +18,15 @@ fn a_release_build_does_not_try() {
 #[cfg(debug_assertions)]
 mod tried {
     use std::fs;
-    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::os::unix::fs::{PermissionsExt, chown, symlink};
     use std::path::Path;
     use std::process::Command;
 
     use crate::harness::cleanup::Item;
+    use crate::harness::instance::mail_owner;
     use crate::harness::launchers::{connect_from, reply};
     use crate::harness::master::{self, Master, request};
+    use crate::harness::skip_for_kernel;
     use crate::machine::{How, Machine, PATIENCE, REQUEST, User, is_not_root};
 
     /// What the wall makes of an attempt.
@@ -58,6 +60,34 @@ mod tried {
         ("mmap", Kills(libc::SYS_mmap), ""),
         ("mprotect", Kills(libc::SYS_mprotect), ""),
     ];
+
+    /// Besides these, with the method `file`: from its queue file to what else mail_owner has. The message in the deferred
+    /// queue is there.
+    const QUEUE: &[Attack] = &[
+        ("mode", Kills(libc::SYS_fchmod), ""),
+        ("map", Kills(libc::SYS_mmap), ""),
+        (
+            "remove-directory",
+            Kills(libc::SYS_unlinkat),
+            "Not a directory",
+        ),
+    ];
+
+    /// The same where the process wakes the queue manager itself.
+    const WAKING: &[Attack] = &[(
+        "connect-bounce",
+        Kills(libc::SYS_connect),
+        "No such file or directory",
+    )];
+
+    /// The same where the kernel has Landlock, which ends no process.
+    const REMOVE: Attack = ("remove", Answers("Permission denied"), "");
+
+    /// What `-v` says where the kernel has none.
+    const NO_LANDLOCK: &str = "no Landlock";
+
+    /// A message of another client's.
+    const OTHER: &str = "deferred/other";
 
     const NOT_PERMITTED: Wall = Answers("Operation not permitted");
     const NO_SUCH_CALL: Wall = Answers("Function not implemented");
@@ -168,10 +198,28 @@ mv DIR/out/envelope DIR/out/done
         exit: String,
         log: Vec<String>,
         queued: bool,
+        /// Whether the other message is still there.
+        keeps_other: bool,
+    }
+
+    /// Puts a message of another client's into a queue directory.
+    fn queue_another(queue: &Path) {
+        let owner = mail_owner().unwrap();
+        let directory = queue.join("deferred");
+        fs::create_dir_all(&directory).unwrap();
+        fs::write(queue.join(OTHER), "x").unwrap();
+        for path in [directory, queue.join(OTHER)] {
+            chown(path, Some(owner.uid.as_raw()), Some(owner.gid.as_raw())).unwrap();
+        }
     }
 
     fn run(method: &str, way: &str, sandbox: &str) -> Seen {
+        run_as(&How::default(), method, way, sandbox)
+    }
+
+    fn run_as(how: &How, method: &str, way: &str, sandbox: &str) -> Seen {
         let machine = Machine::new(&[method, sandbox]);
+        queue_another(&machine.instance.queue_directory());
         let out = machine.instance.dir.join("out");
         fs::create_dir(&out).unwrap();
         fs::set_permissions(&out, fs::Permissions::from_mode(0o777)).unwrap();
@@ -183,7 +231,7 @@ mv DIR/out/envelope DIR/out/done
         let how = How {
             user: User::Owner,
             env: &[("QMQPD_ESCAPE", &format!("session:{way}"))],
-            ..How::default()
+            ..*how
         };
         let mut session = machine.start(&how);
         session.send(REQUEST);
@@ -192,6 +240,7 @@ mv DIR/out/envelope DIR/out/done
         let received = cleanup.finish();
         let end_of_message = |item: &Item| matches!(item, Item::Record(b'E', _));
         let incoming = fs::read_dir(machine.instance.queue_directory().join("incoming")).unwrap();
+        let keeps_other = machine.instance.queue_directory().join(OTHER).exists();
         let queued = match method {
             CLEANUP => received.iter().any(end_of_message),
             FILE => incoming
@@ -207,7 +256,16 @@ mv DIR/out/envelope DIR/out/done
             exit,
             log: machine.finish(&session),
             queued,
+            keeps_other,
         }
+    }
+
+    /// The attempts of a session of its own with each queue method.
+    fn of_session() -> impl Iterator<Item = (&'static str, Attack)> {
+        let all = METHODS.into_iter();
+        let all = all.flat_map(|method| SESSION.iter().map(move |&attack| (method, attack)));
+        let of_queue = QUEUE.iter().chain(WAKING);
+        all.chain(of_queue.map(|&attack| (FILE, attack)))
     }
 
     #[test]
@@ -215,17 +273,15 @@ mv DIR/out/envelope DIR/out/done
         if is_not_root("whatever_a_session_tries_is_its_end") {
             return;
         }
-        for method in METHODS {
-            for &attack in SESSION {
-                let (way, ..) = attack;
-                let seen = run(method, way, "qmqpd_sandbox = yes");
-                assert_eq!(seen.reply, "", "{method}: {way}");
-                assert_eq!(seen.exit, "1", "{method}: {way}");
-                assert_eq!(seen.log.len(), 2, "{method}: {way}: {:?}", seen.log);
-                assert_eq!(seen.log[0], "connect from localhost[127.0.0.1]");
-                check_line(&seen.log, attack, true, method);
-                assert!(!seen.queued, "{method}: {way}");
-            }
+        for (method, attack) in of_session() {
+            let (way, ..) = attack;
+            let seen = run(method, way, "qmqpd_sandbox = yes");
+            assert_eq!(seen.reply, "", "{method}: {way}");
+            assert_eq!(seen.exit, "1", "{method}: {way}");
+            assert_eq!(seen.log.len(), 2, "{method}: {way}: {:?}", seen.log);
+            assert_eq!(seen.log[0], "connect from localhost[127.0.0.1]");
+            check_line(&seen.log, attack, true, method);
+            assert!(!seen.queued && seen.keeps_other, "{method}: {way}");
         }
     }
 
@@ -266,21 +322,47 @@ mv DIR/out/envelope DIR/out/done
         assert_eq!(heard.matches('\0').count(), 2, "{heard:?}");
     }
 
+    /// The kernel keeps a process to the directory of its queue file, where the filter sees no path.
+    #[test]
+    fn a_session_cannot_remove_another_message() {
+        let test = "a_session_cannot_remove_another_message";
+        if is_not_root(test) {
+            return;
+        }
+        let open = run(FILE, REMOVE.0, "qmqpd_sandbox = no");
+        check_line(&open.log, REMOVE, false, "no sandbox");
+        assert!(open.queued && !open.keeps_other);
+        let how = How {
+            arguments: &["-S", "-v"],
+            ..How::default()
+        };
+        let walled = run_as(&how, FILE, REMOVE.0, "qmqpd_sandbox = yes");
+        if walled.log.iter().any(|line| line == NO_LANDLOCK) {
+            return skip_for_kernel(test, "there is no Landlock");
+        }
+        check_line(&walled.log, REMOVE, true, "sandbox");
+        // Its own message is as good as any.
+        assert!(
+            walled.reply.contains(":KOk: queued as "),
+            "{}",
+            walled.reply
+        );
+        assert!(walled.queued && walled.keeps_other);
+    }
+
     /// It is the filter that has stopped them.
     #[test]
     fn without_the_sandbox_a_session_can_do_all_of_it() {
         if is_not_root("without_the_sandbox_a_session_can_do_all_of_it") {
             return;
         }
-        for method in METHODS {
-            for &attack in SESSION {
-                let (way, ..) = attack;
-                let seen = run(method, way, "qmqpd_sandbox = no");
-                assert!(seen.reply.contains(":KOk: queued as "), "{method}: {way}");
-                assert_eq!(seen.exit, "0", "{method}: {way}");
-                check_line(&seen.log, attack, false, method);
-                assert!(seen.queued, "{method}: {way}");
-            }
+        for (method, attack) in of_session() {
+            let (way, ..) = attack;
+            let seen = run(method, way, "qmqpd_sandbox = no");
+            assert!(seen.reply.contains(":KOk: queued as "), "{method}: {way}");
+            assert_eq!(seen.exit, "0", "{method}: {way}");
+            check_line(&seen.log, attack, false, method);
+            assert!(seen.queued && seen.keeps_other, "{method}: {way}");
         }
     }
 
@@ -335,7 +417,11 @@ mv DIR/out/envelope DIR/out/done
     }
 
     /// A Postfix with two services for each attack, one of them without the sandbox, and their ports.
-    fn services(place: &str, attacks: &[Attack]) -> (Master, Vec<(Attack, [u16; 2])>) {
+    fn services(
+        place: &str,
+        attacks: &[Attack],
+        main_cf: &str,
+    ) -> (Master, Vec<(Attack, [u16; 2])>) {
         let attacks = attacks.iter().map(|&attack| {
             let ports = [master::free_port(), master::free_port()];
             (attack, ports)
@@ -351,9 +437,10 @@ mv DIR/out/envelope DIR/out/done
                  {open} inet n - n - 1 try-{name} -o qmqpd_sandbox=no\n"
             )
         });
-        let main_cf = format!("qmqpd_authorized_clients = 127.0.0.1 {NAMELESS}\n");
+        let main_cf = format!("qmqpd_authorized_clients = 127.0.0.1 {NAMELESS}\n{main_cf}\n");
         let master = Master::start_with(&main_cf, &lines.collect::<String>(), |dir| {
             write_wrappers(&dir.join("daemons"), &names);
+            queue_another(&dir.join("queue"));
         });
         (master, attacks)
     }
@@ -385,7 +472,13 @@ mv DIR/out/envelope DIR/out/done
         if master::is_missing("whatever_a_child_of_master_s_tries_is_its_end_alone") {
             return;
         }
-        let (master, attacks) = services("session", SESSION);
+        for (attacks, main_cf) in [(SESSION, ""), (QUEUE, FILE)] {
+            try_as_children(attacks, main_cf);
+        }
+    }
+
+    fn try_as_children(attacks: &[Attack], main_cf: &str) {
+        let (master, attacks) = services("session", attacks, main_cf);
         for &((way, wall, answer), [port, open]) in &attacks {
             let Kills(call) = wall else {
                 continue;
@@ -406,6 +499,32 @@ mv DIR/out/envelope DIR/out/done
         let trouble = master.trouble();
         let only_these = |line: &String| line.contains("fatal: system call ");
         assert!(trouble.iter().all(only_these), "{trouble:?}");
+        assert!(master.dir.join("queue").join(OTHER).exists());
+    }
+
+    #[test]
+    fn a_child_of_master_s_cannot_remove_another_message() {
+        let test = "a_child_of_master_s_cannot_remove_another_message";
+        if master::is_missing(test) {
+            return;
+        }
+        let main_cf = format!("{FILE}\ndebug_peer_list = 127.0.0.1\ndebug_peer_level = 1");
+        let (master, attacks) = services("session", &[REMOVE], &main_cf);
+        let other = master.dir.join("queue").join(OTHER);
+        for (attack, [port, open]) in attacks {
+            for (port, walled) in [(port, true), (open, false)] {
+                let heard = reply(connect_from([127, 0, 0, 1], port), &message());
+                assert!(heard.contains(":KOk: queued as "), "{heard}");
+                if master.log_has(NO_LANDLOCK) {
+                    return skip_for_kernel(test, "there is no Landlock");
+                }
+                let (_, Answers(denied), done) = attack else {
+                    unreachable!()
+                };
+                master.wait_for_log(&line(attack.0, if walled { denied } else { done }));
+                assert_eq!(other.exists(), walled);
+            }
+        }
     }
 
     /// The resident process before it accepts a client, and the child that looks a client's name up.
@@ -420,7 +539,7 @@ mv DIR/out/envelope DIR/out/done
             ("resident", LIMITED, [127, 0, 0, 1]),
             ("resolver", &of_resolver, [127, 0, 0, 9]),
         ] {
-            let (master, attacks) = services(place, attacks);
+            let (master, attacks) = services(place, attacks, "");
             for (attack, [port, open]) in attacks {
                 let mut seen = 0;
                 for (port, walled) in [(port, true), (open, false)] {

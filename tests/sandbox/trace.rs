@@ -23,6 +23,9 @@ const SET_SECCOMP: u64 = 22;
 const STREAM: u64 = 1;
 const TYPE: u64 = 0xf;
 
+/// The length of the address of the queue manager's socket: the family and the path.
+const PUBLIC_QMGR: u64 = 2 + 11;
+
 /// One system call.
 struct Call {
     number: libc::c_long,
@@ -129,6 +132,7 @@ impl Filter {
             let holds = row.checks.iter().all(|check| match *check {
                 Check::OwnPid(n) => low(n) == u64::try_from(self.pid).unwrap(),
                 Check::Held(n) => low(n) == held,
+                Check::Length(n) => low(n) == PUBLIC_QMGR,
                 Check::Among(n, numbers) => {
                     let mut numbers = numbers.iter().copied();
                     among = numbers.find(|&number| low(n) == number.into());
@@ -158,6 +162,7 @@ pub fn all_uses(why: Why) -> BTreeSet<Use> {
             Check::OwnPid(_)
             | Check::Held(_)
             | Check::Except(..)
+            | Check::Length(_)
             | Check::Null(_)
             | Check::Without(..)
             | Check::With(..)

@@ -260,7 +260,13 @@ impl Queue for QueueFile<'_> {
     fn needs(&self) -> Vec<Need<'_>> {
         let file = self.out.sink_ref();
         let mut needs = vec![Need::File(file.file()), Need::Unlink(file.directory())];
-        needs.extend(self.trigger.iter().map(|fd| Need::Connect(fd.as_fd())));
+        // No address, no connection.
+        let length = socket::address_length(&self.settings.trigger).unwrap_or(0);
+        needs.extend(
+            self.trigger
+                .iter()
+                .map(|fd| Need::Connect(fd.as_fd(), length)),
+        );
         needs
     }
 
