@@ -682,6 +682,30 @@ fn a_table_is_tried_and_explained() {
 }
 
 #[test]
+fn a_key_that_is_there_twice_is_found() {
+    let test = "a_key_that_is_there_twice_is_found";
+    if !can_run(test) {
+        return;
+    }
+    let instance = instance(&["qmqpd_authorized_clients = texthash:DIR/table, cidr:DIR/rules"]);
+    let _cleanup = cleanup(&instance);
+    instance.write("table", b"192.0.2.1 x\n192.0.2.2 x\n192.0.2.1 y\n");
+    instance.write("rules", b"0.0.0.0/0 x\nbad x\n");
+    let (report, _) = said(&instance, &["--check"]);
+    for mistake in [
+        "DIR/table, line 3: duplicate entry: \"192.0.2.1\"",
+        "cidr map DIR/rules, line 2: bad address pattern: \"bad\"",
+    ] {
+        assert!(report.contains(mistake), "{report}");
+    }
+    // One client is told of what concerns it.
+    for (client, is_told) in [("192.0.2.1", true), ("192.0.2.2", false)] {
+        let (report, _) = said(&instance, &["--explain", client]);
+        assert_eq!(report.contains("duplicate entry"), is_told, "{report}");
+    }
+}
+
+#[test]
 fn what_cannot_be_told_about_a_client_has_a_code_of_its_own() {
     let instance = instance(&["qmqpd_peername_lookup = no"]);
     for (arguments, report) in [

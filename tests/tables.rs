@@ -1279,6 +1279,60 @@ fn under_master_a_table_is_read_before_the_chroot_and_watched() {
 }
 
 #[test]
+fn under_master_a_text_table_is_read_once_and_watched() {
+    let test = "under_master_a_text_table_is_read_once_and_watched";
+    if master::is_missing(test) {
+        return;
+    }
+    let port = master::free_port();
+    // One process, and so one that reads the table.
+    let service = format!("{port} inet n - y - 1 qmqpd");
+    let request = master::request(b"Subject: t\n\nb\n", "s@x.example", &["r@y.example"]);
+    for (kind, with, without, warning) in [
+        (
+            "cidr",
+            "127.0.0.1 x\nbad\n",
+            "127.0.0.2 x\n",
+            "bad address pattern",
+        ),
+        (
+            "regexp",
+            "/^127/ x\nbad\n",
+            "/^128/ x\n",
+            "unrecognized request",
+        ),
+        (
+            "texthash",
+            "127.0.0.1 x\nbad\n",
+            "127.0.0.2 x\n",
+            "expected format",
+        ),
+    ] {
+        let main_cf =
+            format!("qmqpd_authorized_clients = {kind}:DIR/clients\nqmqpd_peername_lookup = no\n");
+        let postfix = Master::start_with(&main_cf, &service, |dir| {
+            fs::write(dir.join("clients"), with).unwrap();
+        });
+        let send = || {
+            let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+            master::send(stream, &request).unwrap()
+        };
+        for _ in 0..3 {
+            let reply = send();
+            assert!(reply.contains(":KOk: queued as "), "{kind} {reply}");
+        }
+        let log = postfix.log();
+        assert_eq!(log.matches(warning).count(), 1, "{kind} {log}");
+        let new = postfix.dir.join("new");
+        fs::write(&new, without).unwrap();
+        fs::rename(new, postfix.dir.join("clients")).unwrap();
+        let reply = send();
+        assert!(reply.contains("is not authorized"), "{kind} {reply}");
+        postfix.wait_for_log("clients(0,lock|utf8_request) has changed -- restarting");
+    }
+}
+
+#[test]
 fn under_master_a_table_of_any_type_is_read_by_a_program_unless_there_is_a_chroot() {
     let test = "under_master_a_table_of_any_type_is_read_by_a_program_unless_there_is_a_chroot";
     if master::is_missing(test) {

@@ -121,7 +121,10 @@ fn without_name(list: &MatchList, peer: &Peer, listing: Listing) -> String {
     match list.decide(None, &peer.addr) {
         Ok(decision) if decision.listing == listing => String::new(),
         Ok(decision) => {
-            let item = decision.item.map(ToString::to_string).unwrap_or_default();
+            let item = decision
+                .item
+                .map(|item| item.to_string())
+                .unwrap_or_default();
             format!(
                 "If its name cannot be looked up for now, it is told to try later, because of {item}:\n    {}\n",
                 postponed(peer)

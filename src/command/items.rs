@@ -18,7 +18,7 @@ const FORMS: &str = "Write a name (host.example.com), an address (192.0.2.1, [20
 
 /// What to write in the place of an item that no client can match; nothing where one can. Clients may have `names`.
 pub fn advice(item: &Literal<'_>, names: bool) -> Option<String> {
-    let pattern = item.pattern;
+    let pattern = item.pattern.as_ref();
     if let Some(ipv4) = as_ipv4(pattern) {
         return Some(format!(
             "A client with this address is known as {ipv4}: write that."
@@ -137,7 +137,7 @@ fn range(first: Ipv4Addr, last: Ipv4Addr) -> String {
 
 /// For what is not even a host name.
 fn for_no_name(item: &Literal<'_>) -> String {
-    let pattern = item.pattern;
+    let pattern = item.pattern.as_ref();
     let write = |better: &str, why: &str| {
         if better.is_empty() {
             return FORMS.to_owned();

@@ -38,9 +38,14 @@ impl Logical<'_> {
 
 /// The logical lines of a file, in order. The last one need not end in a newline.
 pub fn logical_lines(bytes: &[u8]) -> LogicalLines<'_> {
+    lines_after(0, bytes)
+}
+
+/// The same of a part of a file that begins with a logical line, after so many physical ones.
+pub fn lines_after(line: usize, bytes: &[u8]) -> LogicalLines<'_> {
     LogicalLines {
         rest: bytes,
-        line: 0,
+        line,
         has_nul: bytes::position(bytes, 0).is_some(),
     }
 }
@@ -55,6 +60,16 @@ pub struct LogicalLines<'a> {
 }
 
 impl<'a> LogicalLines<'a> {
+    /// The number of physical lines that have been read, with those before this part of the file.
+    pub fn lines_read(&self) -> usize {
+        self.line
+    }
+
+    /// What has not been read yet.
+    pub fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+
     /// The next physical line, without its newline.
     fn physical(&mut self) -> Option<&'a [u8]> {
         if self.rest.is_empty() {
@@ -89,14 +104,30 @@ impl<'a> Iterator for LogicalLines<'a> {
                     logical.text.to_mut().extend_from_slice(line);
                 }
             }
-            let continues = self.rest.first().is_some_and(|&b| b == b'#' || is_space(b));
-            if !logical.text.is_empty() && !continues {
+            let next_begins = self.rest.first().is_none_or(|&b| begins_logical(b));
+            if !logical.text.is_empty() && next_begins {
                 break;
             }
         }
         logical.last_line = self.line;
         (!logical.text.is_empty()).then_some(logical)
     }
+}
+
+/// Whether a physical line with this first byte is the first one of a logical line, whatever stands before it.
+fn begins_logical(first: u8) -> bool {
+    first != b'#' && !is_space(first)
+}
+
+/// Where the last logical line begins in what has been read of a file so far, if that is at `from` or later: the lines
+/// before it are whole.
+pub fn last_beginning(bytes: &[u8], from: usize) -> Option<usize> {
+    let from = from.max(1);
+    let before = bytes.get(from - 1..)?;
+    let at = before
+        .windows(2)
+        .rposition(|two| matches!(two, [b'\n', first] if begins_logical(*first)))?;
+    Some(from + at)
 }
 
 /// What is wrong with a logical line that should continue another, and has none before it in the file `path`.

@@ -27,20 +27,18 @@ const USUAL_SIZE: usize = 32 * 1024;
 
 /// Reads with `attempt`, which returns what it read and the time of the file's last change; again and again while that
 /// time is so recent that the file may have been half written.
-pub fn read_settled<E>(
-    mut attempt: impl FnMut() -> Result<(Vec<u8>, SystemTime), E>,
-) -> Result<Vec<u8>, E> {
+pub fn read_settled<T, E>(mut attempt: impl FnMut() -> Result<(T, SystemTime), E>) -> Result<T, E> {
     for _ in 1..READINGS {
         let start = SystemTime::now();
-        let (bytes, changed) = attempt()?;
+        let (found, changed) = attempt()?;
         // A time in the future is a wrong clock, not a busy writer.
         let recent = start.checked_sub(SETTLE).is_none_or(|from| changed >= from);
         if !recent || changed > SystemTime::now() {
-            return Ok(bytes);
+            return Ok(found);
         }
         std::thread::sleep(PAUSE);
     }
-    attempt().map(|(bytes, _)| bytes)
+    attempt().map(|(found, _)| found)
 }
 
 /// The contents of main.cf.

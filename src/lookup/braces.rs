@@ -53,11 +53,12 @@ fn closing(text: &str) -> Option<usize> {
 pub(super) fn next_item<'a>(rest: &mut &'a str) -> Option<&'a str> {
     let text = rest.trim_start_matches(is_separator);
     let mut depth = 0_usize;
-    let end = text.find(|c| {
-        match c {
-            '{' => depth += 1,
-            '}' => depth = depth.saturating_sub(1),
-            _ => return depth == 0 && is_separator(c),
+    // Bytes of other characters are none of these.
+    let end = text.bytes().position(|b| {
+        match b {
+            b'{' => depth += 1,
+            b'}' => depth = depth.saturating_sub(1),
+            _ => return depth == 0 && is_separator(b.into()),
         }
         false
     });

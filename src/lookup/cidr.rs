@@ -7,7 +7,7 @@
 use std::net::IpAddr;
 
 use super::pattern::Network;
-use super::rules::{Condition, Rules, skipped};
+use super::rules::{Condition, Receiver, skipped};
 use super::table::Keys;
 use super::text::Reader;
 use crate::config::lines::{is_space, trim};
@@ -37,7 +37,7 @@ impl Condition for Networks {
     }
 
     fn rule(
-        rules: &mut Rules<Networks>,
+        rules: &mut impl Receiver<Networks>,
         line: &[u8],
         reader: &mut Reader<'_>,
     ) -> Result<(), String> {
@@ -45,7 +45,7 @@ impl Condition for Networks {
     }
 }
 
-fn add(rules: &mut Rules<Networks>, text: &[u8], line: usize) -> Result<(), String> {
+fn add(rules: &mut impl Receiver<Networks>, text: &[u8], line: usize) -> Result<(), String> {
     if let Some(rest) = keyword(text, b"endif") {
         if !trim(rest).is_empty() {
             return Err("garbage after ENDIF".to_owned());
@@ -68,17 +68,22 @@ fn add(rules: &mut Rules<Networks>, text: &[u8], line: usize) -> Result<(), Stri
 
 /// What follows the keyword that `text` begins with, in whatever case.
 fn keyword<'a>(text: &'a [u8], word: &[u8]) -> Option<&'a [u8]> {
-    let (start, rest) = text.split_at_checked(word.len())?;
+    let first = text.first()?.to_ascii_lowercase();
+    // Nearly all lines begin with a digit.
+    let (start, rest) =
+        (word.first() == Some(&first)).then(|| text.split_at_checked(word.len()))??;
     let ends = rest.first().is_none_or(|b| !b.is_ascii_alphanumeric());
     (ends && start.eq_ignore_ascii_case(word)).then_some(rest)
 }
 
 /// Splits the value from the network and its `!` signs, which may have blanks among them.
 fn split(text: &[u8]) -> (&[u8], &[u8]) {
-    let is_sign = |b: &&u8| **b == b'!' || is_space(**b);
-    let (_, pattern) = text.split_at(text.iter().take_while(is_sign).count());
-    let blank = pattern.iter().position(|&b| is_space(b));
-    let length = text.len() - pattern.len() + blank.unwrap_or(pattern.len());
+    let is_sign = |b: u8| b == b'!' || is_space(b);
+    let mut bytes = text.iter();
+    // The first byte of the network is no blank, and so may be passed over.
+    let begins = bytes.any(|&b| !is_sign(b));
+    let ends = begins && bytes.any(|&b| b <= b' ' && is_space(b));
+    let length = text.len() - bytes.len() - usize::from(ends);
     let (pattern, value) = text.split_at(length);
     (pattern, trim(value))
 }
@@ -98,8 +103,13 @@ fn network(text: &[u8]) -> Result<Networks, String> {
     if rest.is_empty() {
         return Err("no address pattern".to_owned());
     }
-    let pattern = Shown(rest).to_string();
-    let network = Network::parse(&pattern).map_err(|bad| bad.to_string())?;
+    let network = match Network::plain(rest) {
+        Some(network) => network,
+        None => {
+            let pattern = Shown(rest).to_string();
+            Network::parse(&pattern).map_err(|bad| bad.to_string())?
+        }
+    };
     Ok(Networks { negated, network })
 }
 
@@ -108,21 +118,22 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::lookup::rules::{RuleTable, Rules};
     use crate::lookup::table::{ClientKeys, Problem, Reason, Table};
-    use crate::lookup::text::{self, Contents, TextTable};
+    use crate::lookup::text::{self, TextTable};
 
     fn parse(file: &[u8]) -> (Vec<String>, Result<Rules<Networks>, String>) {
         text::parse(Rules::new(), "cidr map F", file)
     }
 
     fn lookup(file: &str, key: &str) -> Option<String> {
-        let rules = parse(file.as_bytes()).1.expect("rules");
-        let value = rules.value(key).expect("an answer")?;
+        let format = RuleTable::<Networks>::new();
+        let value = text::find(&format, file.as_bytes(), key).expect("an answer")?;
         Some(String::from_utf8(value).expect("UTF-8"))
     }
 
-    fn named(text: &str) -> Result<TextTable<Rules<Networks>>, Reason> {
-        Rules::table(&format!("cidr:{text}"), text)
+    fn named(text: &str) -> Result<TextTable<RuleTable<Networks>>, Reason> {
+        RuleTable::open(&format!("cidr:{text}"), text)
     }
 
     #[rustfmt::skip]

@@ -44,10 +44,8 @@ impl Database {
     /// Whether there is another one by now, or it has been written to.
     pub(super) fn has_changed(&self) -> bool {
         let file = self.file.borrow();
-        let Some(Ok(now)) = file.as_ref().map(File::metadata) else {
-            return true;
-        };
-        now.nlink() == 0 || self.written.is_some() && now.modified().ok() != self.written
+        file.as_ref()
+            .is_none_or(|file| has_changed(file, self.written))
     }
 
     /// Reads what must be there.
@@ -62,4 +60,12 @@ impl Database {
     pub(super) fn close(&self) {
         drop(self.file.take());
     }
+}
+
+/// Whether a file that was written to at that time is gone from its directory by now, or has been written to.
+pub(super) fn has_changed(file: &File, written: Option<SystemTime>) -> bool {
+    let Ok(now) = file.metadata() else {
+        return true;
+    };
+    now.nlink() == 0 || written.is_some() && now.modified().ok() != written
 }

@@ -7,11 +7,11 @@ use super::cdb::{Cdb, Pages};
 use super::cidr::Networks;
 use super::match_list::MatchList;
 use super::regexp::{self, Expressions};
-use super::rules::Rules;
+use super::rules::RuleTable;
 use super::table::{ClientKeys, ParentStyle, Problem, Table};
 use super::tables::Tables;
-use super::text::{Contents, Source, TextTable};
-use super::texthash::Entries;
+use super::text::{Format, Source, TextTable};
+use super::texthash::Texthash;
 
 /// The file's name in messages.
 const FILE: &str = "F";
@@ -22,21 +22,21 @@ pub struct InMemory(Box<dyn Table>);
 
 impl InMemory {
     pub fn cidr(file: &[u8]) -> InMemory {
-        InMemory::text("cidr map F", file, Rules::<Networks>::new())
+        InMemory::text("cidr map F", file, RuleTable::<Networks>::new())
     }
 
     pub fn regexp(file: &[u8]) -> InMemory {
-        InMemory::text("regexp map F", file, Rules::<Expressions>::new())
+        InMemory::text("regexp map F", file, RuleTable::<Expressions>::new())
     }
 
     /// `utf8` is smtputf8_enable.
     pub fn texthash(file: &[u8], utf8: bool) -> InMemory {
-        InMemory::text(FILE, file, Entries::new(utf8))
+        InMemory::text(FILE, file, Texthash { utf8 })
     }
 
-    fn text(label: &str, file: &[u8], contents: impl Contents + 'static) -> InMemory {
+    fn text(label: &str, file: &[u8], format: impl Format + 'static) -> InMemory {
         let source = Source::in_memory(label, file);
-        InMemory(Box::new(TextTable::new("test:F", source, contents)))
+        InMemory(Box::new(TextTable::new("test:F", source, format)))
     }
 
     pub fn cdb(file: &[u8]) -> InMemory {
@@ -47,8 +47,23 @@ impl InMemory {
 
     /// The value of `key`, or what the table says where it cannot tell.
     pub fn find(&self, key: &str) -> Result<Option<Vec<u8>>, Vec<String>> {
-        let found = self.0.find(key, &ClientKeys::default());
+        self.find_of(None, None, key)
+    }
+
+    /// The same with a client's name and address, which are going to be asked for too.
+    pub fn find_of(
+        &self,
+        name: Option<&str>,
+        addr: Option<&str>,
+        key: &str,
+    ) -> Result<Option<Vec<u8>>, Vec<String>> {
+        let found = self.0.find(key, &ClientKeys { name, addr });
         found.map_err(|Problem(warnings)| warnings)
+    }
+
+    /// Reads everything before the table is asked.
+    pub fn take_snapshot(&self) {
+        self.0.take_snapshot();
     }
 }
 

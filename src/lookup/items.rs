@@ -1,25 +1,29 @@
 //! From the text of a list to its items, in order, with files read and tables opened.
 //!
 //! Happens once, while the process still has the rights it was started with. What is to be logged is collected here
-//! and logged by `match_list`.
+//! and logged by `match_list`. Lines of a file that are names and address patterns alone stay as they are: they are taken
+//! apart when a client is held against them, so that a file of a million lines costs no more than to be looked through.
 
+use std::borrow::Cow;
 use std::fmt::{self, Display};
 use std::io::Read;
 use std::net::Ipv6Addr;
+use std::ops::Range;
 use std::rc::Rc;
 
-use super::braces::next_item;
+use super::braces::{next_item, trim};
 use super::table::Table;
 use super::tables::Tables;
 use super::{Error, Note, pattern};
 use crate::config::lines::logical_lines;
 use crate::config::open_file;
 use crate::log::{self, Shown};
+use crate::sys::bytes;
 
 /// How much is shown of what follows a comment sign in a place where there are no comments.
 const SHOWN_COMMENT: usize = 20;
 
-/// One item of a list.
+/// What stands in one place of a list.
 #[derive(Debug)]
 pub struct Item {
     /// Whoever matches is not listed.
@@ -33,6 +37,11 @@ pub(super) enum What {
     /// A name or an address pattern, in lower case.
     Literal(String),
     Table(Rc<dyn Table>),
+    /// From its place on, lines of a file that have nothing else than names and address patterns.
+    Lines {
+        text: Rc<String>,
+        range: Range<usize>,
+    },
 }
 
 #[derive(Debug, Clone)]
@@ -41,24 +50,125 @@ pub(super) struct Place {
     line: usize,
 }
 
-impl Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}, line {}", self.file, self.line)
+/// One item of a list, with what a line of a file has become by now.
+#[derive(Debug, Clone)]
+pub struct Part<'a> {
+    /// Whoever matches is not listed.
+    pub(super) negated: bool,
+    pub(super) what: PartWhat<'a>,
+    file: Option<&'a Rc<str>>,
+    line: usize,
+}
+
+#[derive(Debug, Clone)]
+pub(super) enum PartWhat<'a> {
+    /// A name or an address pattern, in lower case.
+    Literal(Cow<'a, str>),
+    Table(&'a Rc<dyn Table>),
+}
+
+impl Item {
+    /// The items that stand there.
+    pub(super) fn parts(&self) -> Parts<'_> {
+        let (one, lines) = match &self.what {
+            What::Literal(pattern) => (Some(PartWhat::Literal(pattern.as_str().into())), ""),
+            What::Table(table) => (Some(PartWhat::Table(table)), ""),
+            What::Lines { text, range } => (None, text.get(range.clone()).unwrap_or_default()),
+        };
+        let place = self.place.as_ref();
+        Parts {
+            negated: self.negated,
+            file: place.map(|place| &place.file),
+            next_line: place.map_or(0, |place| place.line),
+            one,
+            line: "",
+            lines,
+        }
+    }
+}
+
+/// The items that stand in one place.
+#[derive(Debug)]
+pub(super) struct Parts<'a> {
+    negated: bool,
+    file: Option<&'a Rc<str>>,
+    /// The number of the first one of `lines`.
+    next_line: usize,
+    one: Option<PartWhat<'a>>,
+    /// What is left of a line.
+    line: &'a str,
+    /// The lines after it.
+    lines: &'a str,
+}
+
+impl<'a> Iterator for Parts<'a> {
+    type Item = Part<'a>;
+
+    fn next(&mut self) -> Option<Part<'a>> {
+        let (negated, file) = (self.negated, self.file);
+        if let Some(what) = self.one.take() {
+            let line = self.next_line;
+            return Some(Part {
+                negated,
+                what,
+                file,
+                line,
+            });
+        }
+        loop {
+            if let Some(pattern) = next_item(&mut self.line) {
+                let what = PartWhat::Literal(folded(pattern));
+                let line = self.next_line - 1;
+                return Some(Part {
+                    negated,
+                    what,
+                    file,
+                    line,
+                });
+            }
+            if self.lines.is_empty() {
+                return None;
+            }
+            let end = bytes::position(self.lines.as_bytes(), b'\n').unwrap_or(self.lines.len());
+            let (line, rest) = self.lines.split_at(end);
+            self.lines = rest.get(1..).unwrap_or_default();
+            self.next_line += 1;
+            let text = trim(line);
+            let has_items = !text.is_empty() && !text.starts_with('#');
+            self.line = if has_items { line } else { "" };
+        }
+    }
+}
+
+/// `text` in lower case.
+fn folded(text: &str) -> Cow<'_, str> {
+    if text.bytes().any(|b| b.is_ascii_uppercase()) {
+        text.to_ascii_lowercase().into()
+    } else {
+        text.into()
     }
 }
 
 /// The item as a list would have it, and the file that it stands in, if any.
-impl Display for Item {
+impl Display for Part<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let not = if self.negated { "!" } else { "" };
         match &self.what {
-            What::Literal(pattern) => write!(f, "{not}{pattern}")?,
-            What::Table(table) => write!(f, "{not}{}", table.name())?,
+            PartWhat::Literal(pattern) => write!(f, "{not}{pattern}")?,
+            PartWhat::Table(table) => write!(f, "{not}{}", table.name())?,
         }
-        match &self.place {
+        match self.place() {
             Some(place) => write!(f, " in {place}"),
             None => Ok(()),
         }
+    }
+}
+
+impl Part<'_> {
+    /// `FILE, line N`; nothing where it stands in the parameter itself.
+    pub(super) fn place(&self) -> Option<String> {
+        let file = self.file?;
+        Some(format!("{file}, line {}", self.line))
     }
 }
 
@@ -173,19 +283,50 @@ impl Items<'_> {
             return Err(Error::ReadFile { path, error });
         }
         drop(file);
+        // Bytes that are no UTF-8 are in no host name, whatever becomes of them here.
+        let text = String::from_utf8(bytes)
+            .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned());
         let file: Rc<str> = path.into();
         self.reading.push(Rc::clone(&file));
-        for logical in logical_lines(&bytes) {
+        self.add_lines(&Rc::new(text), negated, &file)?;
+        self.reading.pop();
+        Ok(())
+    }
+
+    /// Adds the lines of a file: as they stand where they are plain, and else item by item.
+    fn add_lines(&mut self, text: &Rc<String>, negated: bool, file: &Rc<str>) -> Result<(), Error> {
+        let mut lines = logical_lines(text.as_bytes());
+        // Where the plain lines begin that come to the end of what has been read.
+        let mut plain: Option<(usize, usize)> = None;
+        let push_plain = |items: &mut Self, plain: Option<(usize, usize)>, end: usize| {
+            let Some((start, line)) = plain else {
+                return;
+            };
+            let (text, file) = (Rc::clone(text), Rc::clone(file));
+            let what = What::Lines {
+                text,
+                range: start..end,
+            };
+            items.push(negated, what, Some(&Place { file, line }));
+        };
+        loop {
+            let (start, before) = (text.len() - lines.rest().len(), lines.lines_read());
+            let Some(logical) = lines.next() else {
+                push_plain(self, plain, text.len());
+                return Ok(());
+            };
+            if matches!(logical.text, Cow::Borrowed(line) if is_plain(line)) {
+                plain.get_or_insert((start, before + 1));
+                continue;
+            }
+            push_plain(self, plain.take(), start);
             let place = Place {
-                file: Rc::clone(&file),
+                file: Rc::clone(file),
                 line: logical.first_line,
             };
-            // Bytes that are no UTF-8 are in no host name, whatever becomes of them here.
             let text = String::from_utf8_lossy(&logical.text);
             self.add_text(&text, negated, Some(&place))?;
         }
-        self.reading.pop();
-        Ok(())
     }
 
     /// What stands in the list for a file that cannot be opened: a table that cannot answer.
@@ -197,6 +338,27 @@ impl Items<'_> {
         let reason = format!("open file {path}: {reason}");
         self.tables.unopened(&name, reason, &mut self.notes)
     }
+}
+
+/// Whether the line has names and address patterns alone, with blanks and commas between them: nothing that is a file or a
+/// table, is negated, or is warned of. Of a line that has them in other ways it may say no.
+fn is_plain(line: &[u8]) -> bool {
+    let mut before = b' ';
+    let mut has_bracket = false;
+    line.iter().all(|&b| {
+        let is_first = matches!(
+            std::mem::replace(&mut before, b),
+            b' ' | b'\t' | b'\r' | b','
+        );
+        has_bracket = b == b'[' && is_first || has_bracket && !is_first;
+        match b {
+            b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' | b'.' | b'-' | b'_' | b'[' | b']' => true,
+            b' ' | b'\t' | b'\r' | b',' => true,
+            b'/' => !is_first,
+            b':' => has_bracket,
+            _ => false,
+        }
+    })
 }
 
 /// Whether the pattern is an IPv6 address or network that lacks its brackets, and nothing else is amiss.

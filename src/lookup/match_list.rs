@@ -7,8 +7,10 @@
 //! that does not have it, but could have the name, may match or not. The list has an answer if all of these ways lead to
 //! the same one.
 
+use std::borrow::Cow;
+
 use super::braces::is_separator;
-use super::items::{Item, Items, What};
+use super::items::{Item, Items, Part, PartWhat};
 use super::postmap::RunAs;
 use super::table::{ClientKeys, FLAGS, Keys, ParentStyle, Problem, Table, parents_of};
 use super::tables::Tables;
@@ -44,14 +46,14 @@ pub struct Decision<'a> {
     pub listing: Listing,
     /// The item that decided, or the first one that the name could match. None when no item matches, which means not
     /// listed.
-    pub item: Option<&'a Item>,
+    pub item: Option<Part<'a>>,
 }
 
 impl<'a> Decision<'a> {
     /// Where `item` matches in any case, or the list ends. `open` is the first of the items before it that the name could
     /// match; all of these list the client, or none does.
-    fn new(open: Option<&'a Item>, item: Option<&'a Item>) -> Decision<'a> {
-        let is_listed = item.is_some_and(|item| !item.negated);
+    fn new(open: Option<Part<'a>>, item: Option<Part<'a>>) -> Decision<'a> {
+        let is_listed = item.as_ref().is_some_and(|item| !item.negated);
         let listing = match open {
             Some(first) if first.negated == is_listed => return Decision::undecided(first),
             Some(_) | None if is_listed => Listing::Listed,
@@ -61,7 +63,7 @@ impl<'a> Decision<'a> {
     }
 
     /// Where it depends on the name, which `first` could match.
-    fn undecided(first: &'a Item) -> Decision<'a> {
+    fn undecided(first: Part<'a>) -> Decision<'a> {
         Decision {
             listing: Listing::Open,
             item: Some(first),
@@ -81,7 +83,7 @@ pub struct ItemProblem {
 #[derive(Debug)]
 pub struct Literal<'a> {
     /// In lower case.
-    pub pattern: &'a str,
+    pub pattern: Cow<'a, str>,
     /// A domain stands for its subdomains.
     pub includes_subdomains: bool,
     /// `FILE, line N`; none where the item stands in the parameter itself.
@@ -132,19 +134,24 @@ impl MatchList {
         (notes, opened)
     }
 
+    /// All items, in their order.
+    pub(super) fn parts(&self) -> impl Iterator<Item = Part<'_>> {
+        self.items.iter().flat_map(Item::parts)
+    }
+
     /// The tables that the evaluation can come to for a client at `addr`, and how it asks them for the parents of a name.
     /// What is not known of the client is nothing to rely on.
     pub fn reached(&self, addr: Option<&str>) -> Vec<(&str, ParentStyle)> {
         let addr = addr.map(str::to_ascii_lowercase);
         let addr = addr.as_deref().filter(|addr| pattern::is_numeric(addr));
         let mut reached = Vec::new();
-        for item in &self.items {
+        for item in self.parts() {
             let is_last = match &item.what {
-                What::Table(table) => {
+                PartWhat::Table(table) => {
                     reached.push((table.name(), self.parents));
                     table.keys() == Keys::Any
                 }
-                What::Literal(literal) => {
+                PartWhat::Literal(literal) => {
                     addr.is_some_and(|addr| pattern::matches(literal, addr) != Ok(false))
                 }
             };
@@ -179,19 +186,19 @@ impl MatchList {
             name: folded_name.as_deref(),
             addr: Some(folded_addr.as_str()).filter(|addr| pattern::is_numeric(addr)),
         };
-        let mut open: Option<&Item> = None;
-        for item in &self.items {
+        let mut open: Option<Part<'_>> = None;
+        for item in self.parts() {
             let has_name = match client.name {
-                Some(name) => self.match_name(item, name, &client)?,
+                Some(name) => self.match_name(&item, name, &client)?,
                 None => false,
             };
-            if has_name || self.match_addr(item, &folded_addr, &client)? {
+            if has_name || self.match_addr(&item, &folded_addr, &client)? {
                 return Ok(Decision::new(open, Some(item)));
             }
-            if client.name.is_some() || !may_have_a_name(item) {
+            if client.name.is_some() || !may_have_a_name(&item) {
                 continue;
             }
-            self.trace("match_hostname", "(no name for now)", item);
+            self.trace("match_hostname", "(no name for now)", &item);
             match open {
                 None => open = Some(item),
                 // Two ways that lead to different answers.
@@ -211,17 +218,17 @@ impl MatchList {
     /// What is wrong with the items, each taken by itself: patterns that are malformed, tables that do not answer.
     /// Serving notices that only where a client comes to be held against them.
     pub fn problems(&self, tables: &Tables, run_as: RunAs<'_>) -> Vec<ItemProblem> {
-        let problem = |item: &Item| {
+        let problem = |item: Part<'_>| {
             let text = match &item.what {
-                What::Literal(pattern) => pattern::check(pattern).err()?.to_string(),
-                What::Table(table) => self.problem_of(&**table, tables, run_as)?,
+                PartWhat::Literal(pattern) => pattern::check(pattern).err()?.to_string(),
+                PartWhat::Table(table) => self.problem_of(&***table, tables, run_as)?,
             };
             Some(ItemProblem {
-                place: item.place.as_ref().map(ToString::to_string),
+                place: item.place(),
                 text: format!("{}: {text}", self.list),
             })
         };
-        self.items.iter().filter_map(problem).collect()
+        self.parts().filter_map(problem).collect()
     }
 
     /// The parameter that has the list.
@@ -231,13 +238,16 @@ impl MatchList {
 
     /// The names and address patterns of the list, but for those that are malformed.
     pub fn literals(&self) -> impl Iterator<Item = Literal<'_>> {
-        self.items.iter().filter_map(|item| match &item.what {
-            What::Literal(pattern) if pattern::check(pattern).is_ok() => Some(Literal {
-                pattern,
-                includes_subdomains: self.parents == ParentStyle::ParentAlso,
-                place: item.place.as_ref().map(ToString::to_string),
-            }),
-            What::Literal(_) | What::Table(_) => None,
+        self.parts().filter_map(|item| {
+            let place = item.place();
+            match item.what {
+                PartWhat::Literal(pattern) if pattern::check(&pattern).is_ok() => Some(Literal {
+                    pattern,
+                    includes_subdomains: self.parents == ParentStyle::ParentAlso,
+                    place,
+                }),
+                PartWhat::Literal(_) | PartWhat::Table(_) => None,
+            }
         })
     }
 
@@ -247,6 +257,8 @@ impl MatchList {
             name: Some(name),
             addr: None,
         };
+        // A serving process may stop before the line that is wrong.
+        table.take_snapshot();
         tables.begin([(table.name(), self.parents)], run_as);
         let found = self.has(table, name, &client);
         tables.end();
@@ -259,22 +271,22 @@ impl MatchList {
 
     fn match_name(
         &self,
-        item: &Item,
+        item: &Part<'_>,
         name: &str,
         client: &ClientKeys<'_>,
     ) -> Result<bool, Unavailable> {
         self.trace("match_hostname", name, item);
         match &item.what {
-            What::Literal(pattern) => Ok(name == pattern || self.is_below(name, pattern)),
-            What::Table(table) => self
-                .find_name(&**table, name, client)
-                .map_err(|problem| self.unavailable(&**table, problem)),
+            PartWhat::Literal(pattern) => Ok(name == *pattern || self.is_below(name, pattern)),
+            PartWhat::Table(table) => self
+                .find_name(&***table, name, client)
+                .map_err(|problem| self.unavailable(&***table, problem)),
         }
     }
 
     fn match_addr(
         &self,
-        item: &Item,
+        item: &Part<'_>,
         addr: &str,
         client: &ClientKeys<'_>,
     ) -> Result<bool, Unavailable> {
@@ -283,12 +295,14 @@ impl MatchList {
             return Ok(false);
         }
         match &item.what {
-            What::Literal(pattern) => pattern::matches(pattern, addr).map_err(|bad| Unavailable {
-                warnings: vec![format!("{}: {bad}", self.list)],
-            }),
-            What::Table(table) => self
-                .has(&**table, addr, client)
-                .map_err(|problem| self.unavailable(&**table, problem)),
+            PartWhat::Literal(pattern) => {
+                pattern::matches(pattern, addr).map_err(|bad| Unavailable {
+                    warnings: vec![format!("{}: {bad}", self.list)],
+                })
+            }
+            PartWhat::Table(table) => self
+                .has(&***table, addr, client)
+                .map_err(|problem| self.unavailable(&***table, problem)),
         }
     }
 
@@ -349,16 +363,16 @@ impl MatchList {
         Unavailable { warnings }
     }
 
-    fn trace(&self, step: &str, what: &str, item: &Item) {
+    fn trace(&self, step: &str, what: &str, item: &Part<'_>) {
         if log::verbosity() == 0 {
             return;
         }
         let list = self.list;
         match &item.what {
-            What::Literal(pattern) => {
+            PartWhat::Literal(pattern) => {
                 log::debug!(1, "{step}: {list}: {what} ~? {pattern}");
             }
-            What::Table(table) => {
+            PartWhat::Table(table) => {
                 let table = table.name();
                 let flags = if table.starts_with("non-existent:") {
                     ""
@@ -377,11 +391,11 @@ impl MatchList {
             name: Some(&folded),
             addr: None,
         };
-        for item in &self.items {
-            self.trace("match_string", &folded, item);
+        for item in self.parts() {
+            self.trace("match_string", &folded, &item);
             let found = match &item.what {
-                What::Literal(pattern) => folded == *pattern,
-                What::Table(table) => match self.has(&**table, &folded, &keys) {
+                PartWhat::Literal(pattern) => folded == *pattern,
+                PartWhat::Table(table) => match self.has(&***table, &folded, &keys) {
                     Ok(found) => found,
                     Err(Problem(warnings)) => {
                         for warning in warnings {
@@ -403,13 +417,13 @@ impl MatchList {
 
 /// Whether the item can match a name. A domain with a dot in front counts also in a list of the other style, where it
 /// matches none: its author means names.
-fn may_have_a_name(item: &Item) -> bool {
+fn may_have_a_name(item: &Part<'_>) -> bool {
     match &item.what {
-        What::Literal(pattern) => {
+        PartWhat::Literal(pattern) => {
             let domain = pattern.strip_prefix('.').unwrap_or(pattern);
             valid_hostname(domain.as_bytes()).is_ok()
         }
-        What::Table(table) => table.keys() != Keys::Networks,
+        PartWhat::Table(table) => table.keys() != Keys::Networks,
     }
 }
 

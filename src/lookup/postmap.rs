@@ -203,13 +203,6 @@ impl Postmap {
         }
     }
 
-    /// Reads all keys now, if the table is one that can be read as a whole.
-    pub(super) fn take_snapshot(&self) {
-        if self.file.is_some() {
-            self.snapshot.get_or_init(|| self.read_all());
-        }
-    }
-
     /// Whether a program has to be started for each client that the table is asked about.
     pub(super) fn runs_a_program(&self) -> bool {
         self.file.is_none()
@@ -426,6 +419,12 @@ impl Table for Postmap {
 
     fn keys(&self) -> Keys {
         self.keys
+    }
+
+    fn take_snapshot(&self) {
+        if self.file.is_some() {
+            self.snapshot.get_or_init(|| self.read_all());
+        }
     }
 
     fn has_changed(&self) -> bool {

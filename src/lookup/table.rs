@@ -68,6 +68,9 @@ pub(super) trait Table: Debug {
     /// Closes what is open to be read or asked: no lookup comes after this one.
     fn close(&self) {}
 
+    /// Reads all that the table says, if it can be read as a whole: it is going to be asked about one client after another.
+    fn take_snapshot(&self) {}
+
     /// Whether what was opened is no longer what would be opened now. Only tables that Postfix watches say so.
     fn has_changed(&self) -> bool {
         false

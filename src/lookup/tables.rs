@@ -13,9 +13,9 @@ use super::inline::Inline;
 use super::postmap::{Postmap, RunAs};
 use super::proxy::Proxy;
 use super::regexp::Expressions;
-use super::rules::Rules;
+use super::rules::RuleTable;
 use super::table::{ClientKeys, FLAGS, Keys, ParentStyle, Problem, Reason, Table, unavailable};
-use super::texthash::Entries;
+use super::texthash::Texthash;
 use super::{Note, TableSettings};
 
 /// The tables of this process. One that several lists name, or one list twice, is opened once.
@@ -43,6 +43,11 @@ impl Tables {
 
     pub fn is_empty(&self) -> bool {
         self.opened.is_empty()
+    }
+
+    /// Whether there is a table that a program reads.
+    pub fn have_programs(&self) -> bool {
+        self.programs().next().is_some()
     }
 
     fn programs(&self) -> impl Iterator<Item = Rc<Postmap>> {
@@ -75,7 +80,7 @@ impl Tables {
 
     /// Gets the tables ready for one client after another, before rights are given up.
     pub fn take_snapshots(&self) {
-        self.programs().for_each(|table| table.take_snapshot());
+        self.opened.iter().for_each(|table| table.take_snapshot());
     }
 
     /// Whether there is a table that a program has to be started for, for each client.
@@ -145,11 +150,14 @@ impl Tables {
             "inline" => Rc::new(Inline::parse(table, name)?),
             "static" => Rc::new(Static::parse(table, name)?),
             "fail" => Rc::new(Fail::new(table)),
-            "texthash" => Rc::new(Entries::table(table, name, settings.smtputf8_enable)?),
-            "cidr" => Rc::new(Rules::<Networks>::table(table, name)?),
+            "texthash" => {
+                let utf8 = settings.smtputf8_enable;
+                Rc::new(Texthash { utf8 }.open(table, name)?)
+            }
+            "cidr" => Rc::new(RuleTable::<Networks>::open(table, name)?),
             "cdb" => Rc::new(Cdb::new(table, name, notes)?),
             "proxy" => Rc::new(Proxy::new(table, name, settings)),
-            "regexp" => Rc::new(Rules::<Expressions>::table(table, name)?),
+            "regexp" => Rc::new(RuleTable::<Expressions>::open(table, name)?),
             _ => {
                 let table = Rc::new(Postmap::new(table, (kind, name), settings, notes)?);
                 self.programs.push(Rc::downgrade(&table));

@@ -1,17 +1,20 @@
 //! Tables that are text: a file that is opened early and read late, or rules in the table's name.
 //!
-//! The file is opened with the rights of the start, so that it may be root's alone, and stay outside a chroot. It is
-//! read when a client's evaluation comes to the table: most clients are settled before. [`Contents`] is what differs
-//! from type to type.
+//! The file is opened with the rights of the start, so that it may be root's alone, and stay outside a chroot. A process
+//! that serves one client reads it when the evaluation comes to the table, since most clients are settled before: once,
+//! in blocks, for all keys of the client, and keeps nothing else. A process that serves many reads it before the first.
+//! [`Format`] is what differs from type to type.
 
-use std::cell::{OnceCell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::fmt::Debug;
 use std::fs::File;
 use std::io::{self, Read, Seek};
+use std::time::SystemTime;
 
 use super::braces::{self, next_item};
+use super::database;
 use super::table::{ClientKeys, Keys, Problem, Reason, Table, unavailable};
-use crate::config::lines::{logical_lines, misplaced};
+use crate::config::lines::{last_beginning, lines_after, misplaced};
 use crate::config::{open_file, read_settled};
 use crate::log::{self, error_text};
 
@@ -75,29 +78,45 @@ impl Source {
         }
     }
 
-    /// All of the text, once, or why it cannot be had.
-    fn take(&self) -> Result<Vec<u8>, String> {
-        let Some(text) = self.text.take() else {
-            return Err(format!("{}: closed", self.label));
-        };
-        match text {
-            Text::File(file) => read_from_start(&file)
+    /// Reads the text from its start with `take`, more than once where the file is not settled.
+    fn read<T>(&self, mut take: impl FnMut(&mut dyn Read) -> io::Result<T>) -> Result<T, String> {
+        match &*self.text.borrow() {
+            None => Err(format!("{}: closed", self.label)),
+            Some(Text::File(file)) => from_start(file, &mut take)
                 .map_err(|error| format!("{}: read error: {}", self.label, error_text(&error))),
-            Text::Settled(file) => read_settled(|| {
-                let bytes = read_from_start(&file)?;
-                Ok((bytes, file.metadata()?.modified()?))
+            Some(Text::Settled(file)) => read_settled(|| {
+                let taken = from_start(file, &mut take)?;
+                Ok((taken, file.metadata()?.modified()?))
             })
             .map_err(|error: io::Error| format!("read {}: {}", self.name, error_text(&error))),
-            Text::Rules(lines) => Ok(lines),
+            Some(Text::Rules(lines)) => take(&mut &lines[..]).map_err(|error| error.to_string()),
+        }
+    }
+
+    /// When the file was last written to, where there is one.
+    fn written(&self) -> Option<SystemTime> {
+        match &*self.text.borrow() {
+            Some(Text::File(file) | Text::Settled(file)) => file.metadata().ok()?.modified().ok(),
+            Some(Text::Rules(_)) | None => None,
+        }
+    }
+
+    /// Whether the file is another one since that time; rules in a name never are.
+    fn has_changed(&self, written: Option<SystemTime>) -> bool {
+        match &*self.text.borrow() {
+            Some(Text::File(file) | Text::Settled(file)) => database::has_changed(file, written),
+            Some(Text::Rules(_)) => false,
+            None => true,
         }
     }
 }
 
-fn read_from_start(mut file: &File) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
+fn from_start<T>(
+    mut file: &File,
+    take: &mut impl FnMut(&mut dyn Read) -> io::Result<T>,
+) -> io::Result<T> {
     file.rewind()?;
-    file.read_to_end(&mut bytes)?;
-    Ok(bytes)
+    take(&mut file)
 }
 
 fn lines_in_braces(text: &str) -> Result<Vec<u8>, braces::Error<'_>> {
@@ -129,97 +148,238 @@ impl Reader<'_> {
     }
 }
 
-/// What a type of table makes of its lines.
-pub(super) trait Contents: Debug {
+/// A type of table that is text.
+pub(super) trait Format: Debug {
     const KEYS: Keys;
 
+    /// Everything that the lines say.
+    type Whole: Contents;
+
+    /// What the lines say of some keys.
+    type Search: Contents;
+
+    fn whole(&self) -> Self::Whole;
+
+    fn search(&self, asked: Asked) -> Self::Search;
+}
+
+/// What becomes of lines, one after another.
+pub(super) trait Contents: Debug {
     /// Takes the next line. An error says why the table cannot be used at all.
     fn rule(&mut self, line: &[u8], reader: &mut Reader<'_>) -> Result<(), String>;
 
     /// There are no more lines.
     fn end(&mut self, _reader: &mut Reader<'_>) {}
 
-    /// The value of a key in the lines that have been taken. An error says why this key has no answer.
-    fn value(&self, key: &str) -> Result<Option<Vec<u8>>, String>;
+    /// Whether everything is known without the lines that follow.
+    fn is_done(&self) -> bool {
+        false
+    }
+
+    /// The value of a key; nothing where the lines have not been searched for it. An error says why this key has no
+    /// answer.
+    fn answer(&self, key: &str) -> Option<Answer>;
 }
 
-/// A table that is read when it is first asked.
+pub(super) type Answer = Result<Option<Vec<u8>>, String>;
+
+/// The keys of one client that a table is searched for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Asked {
+    /// The one that has to have an answer.
+    pub(super) key: String,
+    pub(super) name: Option<String>,
+    pub(super) addr: Option<String>,
+}
+
+impl Asked {
+    pub(super) fn new(key: &str, client: &ClientKeys<'_>) -> Asked {
+        Asked {
+            key: key.to_owned(),
+            name: client.name.map(str::to_owned),
+            addr: client.addr.map(str::to_owned),
+        }
+    }
+}
+
+/// A table that is searched for the keys of each client anew, or else, once everything has been read, is asked.
 #[derive(Debug)]
-pub(super) struct TextTable<C> {
+pub(super) struct TextTable<F: Format> {
     name: String,
     source: Source,
-    contents: RefCell<C>,
-    /// What came of reading the source, once it has been read.
-    outcome: OnceCell<Result<(), String>>,
+    format: F,
+    whole: OnceCell<Result<F::Whole, String>>,
+    /// The last search, or why one for these keys failed.
+    search: RefCell<Option<Result<F::Search, (Asked, String)>>>,
+    /// How many warnings about lines have been logged. They are the same each time, up to the line where reading ends.
+    warned: Cell<usize>,
+    /// When the file had been written to, as everything was read.
+    written: Cell<Option<SystemTime>>,
 }
 
-impl<C: Contents> TextTable<C> {
-    /// A table with these contents so far, which are none.
-    pub(super) fn new(name: &str, source: Source, contents: C) -> TextTable<C> {
+impl<F: Format> TextTable<F> {
+    pub(super) fn new(name: &str, source: Source, format: F) -> TextTable<F> {
         TextTable {
             name: name.to_owned(),
             source,
-            contents: RefCell::new(contents),
-            outcome: OnceCell::new(),
+            format,
+            whole: OnceCell::new(),
+            search: RefCell::new(None),
+            warned: Cell::new(0),
+            written: Cell::new(None),
         }
     }
 
-    /// Reads the source the first time, and logs what is wrong with its lines.
-    fn outcome(&self) -> Result<(), &str> {
-        let outcome = self.outcome.get_or_init(|| {
-            let bytes = self.source.take()?;
-            let mut contents = self.contents.borrow_mut();
-            let (warnings, taken) = take_lines(&mut *contents, &self.source, &bytes);
-            for warning in warnings {
-                log::warning!("{warning}");
-            }
-            taken
-        });
-        outcome.as_ref().copied().map_err(String::as_str)
+    /// Reads everything the first time.
+    fn whole(&self) -> &Result<F::Whole, String> {
+        self.whole.get_or_init(|| {
+            self.written.set(self.source.written());
+            self.take(|| self.format.whole())
+        })
+    }
+
+    /// Searches for the keys of a client, if the last search does not know the answer.
+    fn find_in_lines(&self, key: &str, client: &ClientKeys<'_>) -> Result<Answer, String> {
+        let asked = Asked::new(key, client);
+        let mut last = self.search.borrow_mut();
+        let known = match &*last {
+            Some(Ok(search)) => search.answer(key).map(Ok),
+            Some(Err((failed, reason))) => (*failed == asked).then(|| Err(reason.clone())),
+            None => None,
+        };
+        if let Some(known) = known {
+            return known;
+        }
+        let search = self.take(|| self.format.search(asked.clone()));
+        let answer = match &search {
+            Ok(search) => Ok(search.answer(key).unwrap_or(Ok(None))),
+            Err(reason) => Err(reason.clone()),
+        };
+        *last = Some(search.map_err(|reason| (asked, reason)));
+        answer
+    }
+
+    /// Reads the source into what `empty` makes, and logs what is wrong with its lines.
+    fn take<C: Contents>(&self, empty: impl Fn() -> C) -> Result<C, String> {
+        let (warnings, taken) = self
+            .source
+            .read(|text| take_lines(empty(), &self.source, text))?;
+        for warning in warnings.iter().skip(self.warned.get()) {
+            log::warning!("{warning}");
+        }
+        self.warned.set(self.warned.get().max(warnings.len()));
+        taken
     }
 }
 
 /// Gives the contents their lines, each up to a NUL in it. A line that should continue another, and has none before it,
 /// is left out with a warning.
-fn take_lines(
-    contents: &mut impl Contents,
+fn take_lines<C: Contents>(
+    mut contents: C,
     source: &Source,
-    bytes: &[u8],
-) -> (Vec<String>, Result<(), String>) {
+    text: &mut dyn Read,
+) -> io::Result<(Vec<String>, Result<C, String>)> {
     let mut reader = Reader {
         label: &source.label,
         line: 0,
         warnings: Vec::new(),
     };
-    for logical in logical_lines(bytes) {
-        let line = logical.up_to_nul();
-        reader.line = logical.first_line;
-        if let Some(warning) = misplaced(&source.name, line) {
-            reader.warnings.push(warning);
-            continue;
+    let mut blocks = Blocks::new(text);
+    let mut lines_read = 0;
+    while blocks.next()? {
+        let mut lines = lines_after(lines_read, blocks.block());
+        while let Some(logical) = lines.next() {
+            let line = logical.up_to_nul();
+            reader.line = logical.first_line;
+            if let Some(warning) = misplaced(&source.name, line) {
+                reader.warnings.push(warning);
+            } else if let Err(reason) = contents.rule(line, &mut reader) {
+                return Ok((reader.warnings, Err(reason)));
+            } else if contents.is_done() {
+                return Ok((reader.warnings, Ok(contents)));
+            }
         }
-        if let Err(reason) = contents.rule(line, &mut reader) {
-            return (reader.warnings, Err(reason));
-        }
+        lines_read = lines.lines_read();
     }
     contents.end(&mut reader);
-    (reader.warnings, Ok(()))
+    Ok((reader.warnings, Ok(contents)))
 }
 
-impl<C: Contents> Table for TextTable<C> {
+/// How much is read at once.
+const BLOCK: usize = 64 * 1024;
+
+/// A text in pieces of whole logical lines.
+struct Blocks<'a> {
+    text: &'a mut dyn Read,
+    buffer: Vec<u8>,
+    /// The length of what is in the buffer, and how much of that has been given out.
+    filled: usize,
+    given: usize,
+}
+
+impl Blocks<'_> {
+    fn new(text: &mut dyn Read) -> Blocks<'_> {
+        Blocks {
+            text,
+            buffer: vec![0; BLOCK],
+            filled: 0,
+            given: 0,
+        }
+    }
+
+    /// The piece that [`Blocks::next`] has read.
+    fn block(&self) -> &[u8] {
+        self.buffer.get(..self.given).unwrap_or_default()
+    }
+
+    /// Reads the next piece. False at the end of the text.
+    fn next(&mut self) -> io::Result<bool> {
+        self.buffer.copy_within(self.given..self.filled, 0);
+        self.filled -= self.given;
+        self.given = 0;
+        loop {
+            if self.filled == self.buffer.len() {
+                // The beginning of a line that is longer than all of the buffer.
+                self.buffer.resize(2 * self.filled, 0);
+            }
+            let free = self.buffer.get_mut(self.filled..).unwrap_or_default();
+            let new = match self.text.read(free) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                read => read?,
+            };
+            let before = self.filled;
+            self.filled += new;
+            let filled = self.buffer.get(..self.filled).unwrap_or_default();
+            if new == 0 {
+                self.given = self.filled;
+                return Ok(self.given > 0);
+            }
+            if let Some(end) = last_beginning(filled, before) {
+                self.given = end;
+                return Ok(true);
+            }
+        }
+    }
+}
+
+impl<F: Format> Table for TextTable<F> {
     fn name(&self) -> &str {
         &self.name
     }
 
     fn keys(&self) -> Keys {
-        C::KEYS
+        F::KEYS
     }
 
-    fn find(&self, key: &str, _: &ClientKeys<'_>) -> Result<Option<Vec<u8>>, Problem> {
-        self.outcome()
-            .map_err(|reason| unavailable(&self.name, reason))?;
-        let value = self.contents.borrow().value(key);
-        value.map_err(|problem| Problem::from(format!("{}: {problem}", self.source.label)))
+    fn find(&self, key: &str, client: &ClientKeys<'_>) -> Result<Option<Vec<u8>>, Problem> {
+        let answer = match self.whole.get() {
+            Some(Ok(whole)) => Ok(whole.answer(key).unwrap_or(Ok(None))),
+            Some(Err(reason)) => Err(reason.clone()),
+            None => self.find_in_lines(key, client),
+        };
+        answer
+            .map_err(|reason| unavailable(&self.name, &reason))?
+            .map_err(|problem| Problem::from(format!("{}: {problem}", self.source.label)))
     }
 
     fn close(&self) {
@@ -227,19 +387,101 @@ impl<C: Contents> Table for TextTable<C> {
     }
 
     fn load(&self) -> Result<(), Problem> {
-        self.outcome()
-            .map_err(|reason| Problem::from(reason.to_owned()))
+        let whole = self.whole().as_ref();
+        whole
+            .map(drop)
+            .map_err(|reason| Problem::from(reason.clone()))
     }
+
+    fn take_snapshot(&self) {
+        self.whole();
+    }
+
+    fn has_changed(&self) -> bool {
+        self.source.has_changed(self.written.get())
+    }
+}
+
+/// The answer of these lines, which is the same where all of them are kept and where they are searched.
+#[cfg(test)]
+pub(super) fn find<F: Format>(format: &F, bytes: &[u8], key: &str) -> Answer {
+    let (_, whole) = parse(format.whole(), "F", bytes);
+    let asked = Asked::new(key, &ClientKeys::default());
+    let (_, search) = parse(format.search(asked), "F", bytes);
+    let answer = whole.expect("a table").answer(key).expect("searched");
+    let found = search.expect("a table").answer(key);
+    assert_eq!(found.as_ref(), Some(&answer));
+    answer
 }
 
 /// The contents that these lines make, with the warnings, or why there are none.
 #[cfg(test)]
 pub(super) fn parse<C: Contents>(
-    mut contents: C,
+    contents: C,
     label: &str,
     bytes: &[u8],
 ) -> (Vec<String>, Result<C, String>) {
     let source = Source::in_memory(label, bytes);
-    let (warnings, taken) = take_lines(&mut contents, &source, bytes);
-    (warnings, taken.map(|()| contents))
+    take_lines(contents, &source, &mut &bytes[..]).expect("bytes can be read")
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::config::lines::logical_lines;
+
+    /// A text that comes a few bytes at a time, and now and then is interrupted.
+    struct Slowly<'a>(&'a [u8], usize);
+
+    impl Read for Slowly<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            self.1 = self.1 * 5 % 7;
+            if self.1 == 1 {
+                return Err(io::ErrorKind::Interrupted.into());
+            }
+            let count = self.1.min(buffer.len());
+            self.0.read(buffer.get_mut(..count).unwrap_or_default())
+        }
+    }
+
+    /// The logical lines of a text, block by block.
+    fn lines(text: &mut dyn Read, size: usize) -> Vec<(usize, Vec<u8>)> {
+        let mut blocks = Blocks::new(text);
+        blocks.buffer = vec![0; size];
+        let (mut found, mut lines_read) = (Vec::new(), 0);
+        while blocks.next().expect("read") {
+            let mut lines = lines_after(lines_read, blocks.block());
+            for logical in lines.by_ref() {
+                found.push((logical.first_line, logical.text.into_owned()));
+            }
+            lines_read = lines.lines_read();
+        }
+        found
+    }
+
+    proptest! {
+        #[test]
+        fn blocks_end_where_lines_do(text in "([ab#]|[ab#]| |\n|\n|\0){0,40}", size in 1_usize..50) {
+            let text = text.as_bytes();
+            let expected: Vec<(usize, Vec<u8>)> = logical_lines(text)
+                .map(|logical| (logical.first_line, logical.text.into_owned()))
+                .collect();
+            prop_assert_eq!(&lines(&mut Slowly(text, 3), size), &expected);
+            prop_assert_eq!(&lines(&mut &text[..], size), &expected);
+        }
+    }
+
+    #[test]
+    fn a_line_may_be_as_long_as_a_block_and_longer() {
+        for length in [BLOCK - 2, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK] {
+            let text = format!("first\n{}\nlast\n", "x".repeat(length)).into_bytes();
+            let lengths: Vec<(usize, usize)> = lines(&mut &text[..], BLOCK)
+                .iter()
+                .map(|(line, text)| (*line, text.len()))
+                .collect();
+            assert_eq!(lengths, [(1, 5), (2, length), (3, 4)]);
+        }
+    }
 }

@@ -3,67 +3,154 @@
 //! A line is a key, whitespace, and a value. Keys are not folded: one with a capital letter is never found by a list,
 //! which asks for lower case. Authority: `tests/spec/client-access.md`, section 4.2.
 
-use std::collections::BTreeMap;
-
 use super::braces::end_of_key;
 use super::table::{Keys, Reason};
-use super::text::{Contents, Reader, Source, TextTable};
+use super::text::{Answer, Asked, Contents, Format, Reader, Source, TextTable};
+use crate::config::Dictionary;
 use crate::config::lines::{is_space, trim};
 use crate::log::Shown;
 
-/// Keys and values.
-#[derive(Debug)]
-pub(super) struct Entries {
-    /// Whether lines that are no UTF-8 do not count.
-    utf8: bool,
-    entries: BTreeMap<Vec<u8>, Vec<u8>>,
+/// How lines are read.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Texthash {
+    /// Whether lines that are no UTF-8 do not count: smtputf8_enable.
+    pub(super) utf8: bool,
 }
 
-impl Entries {
-    /// `utf8` is smtputf8_enable.
-    pub(super) fn new(utf8: bool) -> Entries {
-        Entries {
-            utf8,
-            entries: BTreeMap::new(),
-        }
-    }
-
+impl Texthash {
     /// The table `table`, whose lines are in the file at `path`.
-    pub(super) fn table(table: &str, path: &str, utf8: bool) -> Result<TextTable<Entries>, Reason> {
-        let source = Source::settled(path)?;
-        Ok(TextTable::new(table, source, Entries::new(utf8)))
+    pub(super) fn open(self, table: &str, path: &str) -> Result<TextTable<Texthash>, Reason> {
+        Ok(TextTable::new(table, Source::settled(path)?, self))
     }
-}
 
-impl Contents for Entries {
-    const KEYS: Keys = Keys::Fixed;
-
-    /// A key that is there twice makes the table unusable, as in Postfix: nobody could say what it means.
-    fn rule(&mut self, line: &[u8], reader: &mut Reader<'_>) -> Result<(), String> {
+    /// Key and value of a line. What is wrong with it is warned of.
+    fn entry<'a>(self, line: &'a [u8], reader: &mut Reader<'_>) -> Option<(&'a [u8], &'a [u8])> {
         match entry(line, self.utf8) {
-            Err(problem) => reader.warn(&format!("{problem} -- ignoring this line")),
+            Err(problem) => {
+                reader.warn(&format!("{problem} -- ignoring this line"));
+                None
+            }
             Ok((key, value)) => {
                 if key.ends_with(b":") {
                     reader.warn("record is in \"key: value\" format; is this an alias file?");
                 }
-                if self.entries.insert(key.to_vec(), value.to_vec()).is_some() {
-                    let (place, key) = (reader.place(), Shown(key));
-                    return Err(format!("{place}: duplicate entry: \"{key}\""));
-                }
+                Some((key, value))
             }
+        }
+    }
+}
+
+impl Format for Texthash {
+    const KEYS: Keys = Keys::Fixed;
+
+    type Whole = Entries;
+
+    type Search = Search;
+
+    fn whole(&self) -> Entries {
+        Entries {
+            format: *self,
+            entries: Dictionary::default(),
+        }
+    }
+
+    fn search(&self, asked: Asked) -> Search {
+        Search {
+            format: *self,
+            asked,
+            found: Vec::new(),
+        }
+    }
+}
+
+/// Why a table is unusable with a key that is there twice, as in Postfix: nobody could say what it means.
+fn duplicate(key: &[u8], reader: &Reader<'_>) -> String {
+    let (place, key) = (reader.place(), Shown(key));
+    format!("{place}: duplicate entry: \"{key}\"")
+}
+
+/// All keys and values.
+#[derive(Debug)]
+pub(super) struct Entries {
+    format: Texthash,
+    entries: Dictionary,
+}
+
+impl Contents for Entries {
+    fn rule(&mut self, line: &[u8], reader: &mut Reader<'_>) -> Result<(), String> {
+        let Some((key, value)) = self.format.entry(line, reader) else {
+            return Ok(());
+        };
+        match self.entries.insert(key, value) {
+            Some(_) => Err(duplicate(key, reader)),
+            None => Ok(()),
+        }
+    }
+
+    fn answer(&self, key: &str) -> Option<Answer> {
+        let value = self.entries.get(key.as_bytes());
+        Some(Ok(value.map(<[u8]>::to_vec)))
+    }
+}
+
+/// The keys of one client, with their values.
+///
+/// Unlike Postfix, which looks at all keys, a search notices only those that are the client's
+/// (`tests/spec/differences.md`, 53).
+#[derive(Debug)]
+pub(super) struct Search {
+    format: Texthash,
+    asked: Asked,
+    found: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+impl Search {
+    /// Whether the key is one of the client's, or a domain that its name is in, with a dot in front or without.
+    fn is_for(&self, key: &[u8]) -> bool {
+        let Asked {
+            key: first,
+            name,
+            addr,
+        } = &self.asked;
+        let is = |text: &Option<String>| text.as_ref().is_some_and(|text| text.as_bytes() == key);
+        let is_parent = |name: &String| {
+            let below = name.as_bytes().strip_suffix(key);
+            below.is_some_and(|below| below.ends_with(b".") || key.starts_with(b"."))
+        };
+        first.as_bytes() == key || is(addr) || is(name) || name.as_ref().is_some_and(is_parent)
+    }
+
+    fn value(&self, key: &[u8]) -> Option<&[u8]> {
+        let entry = self.found.iter().find(|(own, _)| own == key);
+        entry.map(|(_, value)| value.as_slice())
+    }
+}
+
+impl Contents for Search {
+    fn rule(&mut self, line: &[u8], reader: &mut Reader<'_>) -> Result<(), String> {
+        let Some((key, value)) = self.format.entry(line, reader) else {
+            return Ok(());
+        };
+        if self.is_for(key) {
+            if self.value(key).is_some() {
+                return Err(duplicate(key, reader));
+            }
+            self.found.push((key.to_vec(), value.to_vec()));
         }
         Ok(())
     }
 
-    fn value(&self, key: &str) -> Result<Option<Vec<u8>>, String> {
-        Ok(self.entries.get(key.as_bytes()).cloned())
+    fn answer(&self, key: &str) -> Option<Answer> {
+        let key = key.as_bytes();
+        let value = self.value(key).map(<[u8]>::to_vec);
+        self.is_for(key).then_some(Ok(value))
     }
 }
 
 /// Key and value of a line, or what is wrong with it.
 fn entry(line: &[u8], utf8: bool) -> Result<(&[u8], &[u8]), String> {
     let shown = Shown(line);
-    if utf8 && std::str::from_utf8(line).is_err() {
+    if utf8 && !line.is_ascii() && std::str::from_utf8(line).is_err() {
         return Err(format!("non-UTF-8 input \"{shown}\""));
     }
     let (end, quoted) = end_of_key(line, is_space);
@@ -86,12 +173,12 @@ mod tests {
     use crate::lookup::text;
 
     fn parse(file: &[u8], utf8: bool) -> (Vec<String>, Result<Entries, String>) {
-        text::parse(Entries::new(utf8), "F", file)
+        text::parse(Texthash { utf8 }.whole(), "F", file)
     }
 
     fn find(file: &str, key: &str) -> Option<String> {
-        let entries = parse(file.as_bytes(), true).1.expect(file);
-        let value = entries.value(key).expect("an answer");
+        let format = Texthash { utf8: true };
+        let value = text::find(&format, file.as_bytes(), key).expect("an answer");
         value.map(|value| String::from_utf8(value).expect("UTF-8"))
     }
 
@@ -161,9 +248,9 @@ mod tests {
             warnings,
             ["F, line 1: non-UTF-8 input \"? b\" -- ignoring this line"]
         );
-        assert!(table.expect("table").entries.is_empty());
+        assert_eq!(table.expect("table").entries.keys().count(), 0);
         let table = parse(latin1, false).1.expect("table");
-        assert_eq!(table.entries.len(), 1);
+        assert_eq!(table.entries.keys().count(), 1);
     }
 
     #[test]
@@ -174,6 +261,46 @@ mod tests {
             "F, line 5: duplicate entry: \"a\""
         );
         assert_eq!(warnings.len(), 1);
+    }
+
+    #[test]
+    fn a_search_refuses_a_key_of_the_client_that_is_there_twice() {
+        let format = Texthash { utf8: true };
+        let search = |name: &str, file: &str| {
+            let asked = Asked {
+                key: name.to_owned(),
+                name: Some(name.to_owned()),
+                addr: Some("192.0.2.1".to_owned()),
+            };
+            text::parse(format.search(asked), "F", file.as_bytes()).1
+        };
+        for twice in [
+            "a.b.example",
+            "b.example",
+            ".example",
+            "example",
+            "192.0.2.1",
+        ] {
+            let file = format!("{twice} x\nother x\n{twice} y\n");
+            let reason = search("a.b.example", &file).expect_err(twice);
+            assert_eq!(reason, format!("F, line 3: duplicate entry: \"{twice}\""));
+            assert!(search("other.net", &file).is_ok() || twice == "192.0.2.1");
+        }
+        for other in [
+            "A.b.example",
+            "xample",
+            "a.b",
+            "b.exampl",
+            "c.example",
+            "192.0.2.10",
+        ] {
+            let search = search("a.b.example", &format!("{other} x\n{other} y\nexample z\n"));
+            let search = search.expect(other);
+            let value = search.answer("example").expect("asked").expect("an answer");
+            assert_eq!(value.as_deref(), Some(&b"z"[..]));
+            assert_eq!(search.answer("b.example"), Some(Ok(None)));
+            assert_eq!(search.answer("c.example"), None);
+        }
     }
 
     proptest! {
@@ -192,7 +319,7 @@ mod tests {
             prop_assert_eq!(table.is_err(), twice);
             if let Ok(table) = table {
                 let expected = lines.iter().find(|(k, _)| *k == key).map(|(_, v)| v.as_bytes());
-                prop_assert_eq!(table.entries.get(key.as_bytes()).map(Vec::as_slice), expected);
+                prop_assert_eq!(table.entries.get(key.as_bytes()), expected);
             }
         }
     }

@@ -68,6 +68,9 @@ impl Lists {
 
     /// As [`Tables::begin`], for the tables that the lists can come to for a client at `addr`.
     pub fn begin(&self, addr: Option<&str>, run_as: RunAs<'_>) {
+        if !self.tables.have_programs() {
+            return;
+        }
         let lists = self.debug_peer_list.iter();
         let lists = lists.chain(&self.qmqpd_upstream_proxy_clients);
         let lists = lists.chain([&self.qmqpd_authorized_clients]);

@@ -12,7 +12,7 @@ mod tests;
 
 use std::ffi::CString;
 
-use super::rules::{Condition, Rules, skipped};
+use super::rules::{Condition, Receiver, skipped};
 use super::table::Keys;
 use super::text::Reader;
 use crate::config::lines::{is_space, trim};
@@ -50,7 +50,7 @@ impl Condition for Expressions {
     }
 
     fn rule(
-        rules: &mut Rules<Expressions>,
+        rules: &mut impl Receiver<Expressions>,
         line: &[u8],
         reader: &mut Reader<'_>,
     ) -> Result<(), String> {
@@ -109,7 +109,7 @@ pub(super) fn split(line: &[u8]) -> Result<Line<'_>, String> {
 }
 
 fn add_value(
-    rules: &mut Rules<Expressions>,
+    rules: &mut impl Receiver<Expressions>,
     text: &[u8],
     reader: &mut Reader<'_>,
 ) -> Result<(), String> {
@@ -145,7 +145,7 @@ fn add_value(
 }
 
 fn begin_if(
-    rules: &mut Rules<Expressions>,
+    rules: &mut impl Receiver<Expressions>,
     text: &[u8],
     reader: &mut Reader<'_>,
 ) -> Result<(), String> {

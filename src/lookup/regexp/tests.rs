@@ -1,16 +1,17 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::lookup::rules::{RuleTable, Rules};
 use crate::lookup::table::{ClientKeys, Reason, Table};
-use crate::lookup::text::{self, Contents, TextTable};
+use crate::lookup::text::{self, TextTable};
 
 fn parse(file: &[u8]) -> (Vec<String>, Result<Rules<Expressions>, String>) {
     text::parse(Rules::new(), "regexp map F", file)
 }
 
 fn lookup(file: &str, key: &str) -> Option<String> {
-    let rules = parse(file.as_bytes()).1.expect("rules");
-    let value = rules.value(key).expect("no problem")?;
+    let format = RuleTable::<Expressions>::new();
+    let value = text::find(&format, file.as_bytes(), key).expect("no problem")?;
     Some(String::from_utf8(value).expect("UTF-8"))
 }
 
@@ -18,8 +19,8 @@ fn warnings(file: &str) -> Vec<String> {
     parse(file.as_bytes()).0
 }
 
-fn named(text: &str) -> Result<TextTable<Rules<Expressions>>, Reason> {
-    Rules::table("regexp:F", text)
+fn named(text: &str) -> Result<TextTable<RuleTable<Expressions>>, Reason> {
+    RuleTable::open("regexp:F", text)
 }
 
 #[test]

@@ -334,12 +334,8 @@ fn ipv6_without_brackets_is_ipv6_with_a_warning() {
 #[test]
 fn braces_keep_separators_together() {
     let (_, list) = parse("{a, {b c}} d,e} f{ g", ParentAlso);
-    let items: Vec<String> = list
-        .expect("list")
-        .items
-        .iter()
-        .map(Item::to_string)
-        .collect();
+    let list = list.expect("list");
+    let items: Vec<String> = list.parts().map(|item| item.to_string()).collect();
     assert_eq!(items, ["{a, {b c}}", "d", "e}", "f{ g"]);
 }
 
@@ -354,7 +350,7 @@ fn the_item_that_decided_is_known_with_its_place() {
     let decided = |client: (&str, &str)| {
         let decision = list.decide(Some(client.0), client.1).expect("decision");
         let listed = decision.listing == Listing::Listed;
-        (listed, decision.item.map(Item::to_string))
+        (listed, decision.item.map(|item| item.to_string()))
     };
     let place = files.at("in @/list, line 4");
     assert_eq!(decided(GOOD), (true, Some(format!("example.com {place}"))));
@@ -364,6 +360,60 @@ fn the_item_that_decided_is_known_with_its_place() {
     );
     assert_eq!(decided(LOCAL6), (true, Some("[::1]".to_owned())));
     assert_eq!(decided(SIX), (false, None));
+}
+
+/// What stands in a list whose file is `file`: each item with its place, as it was before lines stayed as they are.
+fn items_of_file(text: &str) -> Vec<String> {
+    use crate::config::lines::logical_lines;
+    let mut items = Vec::new();
+    for logical in logical_lines(text.as_bytes()) {
+        let line = String::from_utf8_lossy(&logical.text).into_owned();
+        let mut rest = &*line;
+        while let Some(item) = braces::next_item(&mut rest) {
+            if item.starts_with('#') {
+                break;
+            }
+            let pattern = item.trim_start_matches('!').to_ascii_lowercase();
+            let not = if (item.len() - pattern.len()) % 2 == 0 {
+                "!"
+            } else {
+                ""
+            };
+            items.push(format!(
+                "{not}{pattern} in @/list, line {}",
+                logical.first_line
+            ));
+        }
+    }
+    items
+}
+
+proptest::proptest! {
+    #[test]
+    fn lines_that_stay_as_they_are_have_the_items_that_they_had(
+        text in "(([a-cA-C.]{1,3}|1.2.3.4/8|\\[::1\\]|\\[a|!!?b|\u{e9}|\\{a b\\}|#|#c|)([ ,\t]|\n|\n|\r\n|\n \0|\n#|\x0b\n)){0,20}"
+    ) {
+        let files = Files::new("plain", &[("list", &*text)]);
+        let (_, list) = parse(&files.at("!@/list"), ParentAlso);
+        let list = list.expect("list");
+        let found: Vec<String> = list.parts().map(|item| item.to_string()).collect();
+        let expected = items_of_file(&text);
+        let expected: Vec<String> = expected.iter().map(|item| files.at(item)).collect();
+        proptest::prop_assert_eq!(found, expected);
+    }
+}
+
+#[test]
+fn lines_of_a_file_stay_as_they_are_up_to_the_first_that_is_not_plain() {
+    let plain = "192.0.2.1\n# c\n\na.example 192.0.2.0/24,\t[::1]/128\n";
+    for (more, count) in [("", 1), ("!b\n", 2), ("x\n y\n", 2), ("static:x\nz\n", 3)] {
+        let files = Files::new("stay", &[("list", &format!("{plain}{more}"))]);
+        let (_, list) = parse(&files.at("@/list"), ParentAlso);
+        assert_eq!(
+            list.expect("list").items.len(),
+            count + usize::from(more.starts_with('x'))
+        );
+    }
 }
 
 #[test]

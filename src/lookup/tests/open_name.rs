@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::{Files, parse};
 use crate::lookup::Listing;
-use crate::lookup::items::{Item, What};
+use crate::lookup::items::{Part, PartWhat};
 use crate::lookup::table::Keys;
 use crate::lookup::table::ParentStyle::{self, DotOnly, ParentAlso};
 
@@ -22,7 +22,7 @@ fn outcome(patterns: &str, parents: ParentStyle) -> (char, String) {
                 Listing::NotListed => 'D',
                 Listing::Open => 'Z',
             };
-            let item = decision.item.map(ToString::to_string);
+            let item = decision.item.map(|item| item.to_string());
             (letter, item.unwrap_or_default())
         }
         Err(_) => ('Z', "cannot tell".to_owned()),
@@ -102,12 +102,12 @@ fn an_answer_is_given_where_the_name_makes_no_difference() {
 fn a_table_of_networks_has_no_names_whoever_reads_it() {
     let patterns = "proxy:cidr:/x proxy:texthash:/cidr: cidr:{{192.0.2.9 x}}";
     let list = parse(patterns, ParentAlso).1;
-    let items = list.expect("list").items;
-    let has_names = |item: &Item| match &item.what {
-        What::Table(table) => table.keys() != Keys::Networks,
-        What::Literal(_) => panic!("{patterns}"),
+    let list = list.expect("list");
+    let has_names = |item: Part<'_>| match item.what {
+        PartWhat::Table(table) => table.keys() != Keys::Networks,
+        PartWhat::Literal(_) => panic!("{patterns}"),
     };
-    let found: Vec<bool> = items.iter().map(has_names).collect();
+    let found: Vec<bool> = list.parts().map(has_names).collect();
     assert_eq!(found, [false, true, false]);
 }
 

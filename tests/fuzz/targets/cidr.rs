@@ -18,12 +18,18 @@ const KEYS: &[&str] = &[
 
 /// The file.
 pub fn cidr(file: &[u8]) {
-    let table = InMemory::cidr(file);
-    for key in KEYS {
-        let found = with_log(|| table.find(key));
-        assert_eq!(found, Ok(find(file, key.parse().unwrap())), "{key}");
+    let (searched, kept) = (InMemory::cidr(file), InMemory::cidr(file));
+    with_log(|| kept.take_snapshot());
+    for table in [searched, kept] {
+        for key in KEYS {
+            let found = with_log(|| table.find(key));
+            let expected = find(file, key.parse().unwrap());
+            assert_eq!(found, Ok(expected.clone()), "{key}");
+            let name = "client.example";
+            let ask = |asked| with_log(|| table.find_of(Some(name), Some(key), asked));
+            assert_eq!((ask(name), ask(key)), (Ok(None), Ok(expected)), "{key}");
+        }
     }
-    assert_eq!(table.find("client.example"), Ok(None));
 }
 
 fn find(file: &[u8], address: IpAddr) -> Option<Vec<u8>> {

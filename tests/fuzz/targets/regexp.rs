@@ -17,10 +17,17 @@ pub fn regexp(file: &[u8]) {
         let text = if word == b"if" { trim(rest) } else { line };
         are_plain &= check_line(text);
     }
-    let table = InMemory::regexp(file);
-    for key in KEYS.iter().filter(|_| are_plain) {
-        let found = with_log(|| table.find(key));
-        assert_eq!(found, Ok(find(file, key)), "{key}");
+    let (searched, kept) = (InMemory::regexp(file), InMemory::regexp(file));
+    with_log(|| kept.take_snapshot());
+    for table in [searched, kept].iter().filter(|_| are_plain) {
+        for (key, next) in KEYS.iter().zip(KEYS.iter().cycle().skip(1)) {
+            let found = with_log(|| table.find(key));
+            assert_eq!(found, Ok(find(file, key)), "{key}");
+            for asked in [next, key] {
+                let found = with_log(|| table.find_of(Some(key), Some(next), asked));
+                assert_eq!(found, Ok(find(file, asked)), "{asked}");
+            }
+        }
     }
 }
 

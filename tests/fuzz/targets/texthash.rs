@@ -11,21 +11,42 @@ pub fn texthash(data: &[u8]) {
     let mut input = Input(data);
     let utf8 = !input.bit();
     let other = input.data().to_vec();
-    let table = InMemory::texthash(input.0, utf8);
+    let (searched, kept) = (
+        InMemory::texthash(input.0, utf8),
+        InMemory::texthash(input.0, utf8),
+    );
+    with_log(|| kept.take_snapshot());
     let entries = entries(input.0, utf8);
-    let keys = entries.iter().flatten().map(|(key, _)| key).chain([&other]);
+    let has_twice = |key: &[u8]| entries.iter().filter(|(own, _)| own == key).count() > 1;
+    let is_table = !entries.iter().any(|(key, _)| has_twice(key));
+    let keys = entries.iter().map(|(key, _)| key).chain([&other]);
     for key in keys.filter_map(|key| std::str::from_utf8(key).ok()) {
-        let found = with_log(|| table.find(key)).ok();
-        let expected = entries.as_ref().map(|entries| {
-            let entry = entries.iter().find(|(own, _)| own == key.as_bytes());
-            entry.map(|(_, value)| value.clone())
-        });
-        assert_eq!(found, expected);
+        let entry = entries.iter().find(|(own, _)| own == key.as_bytes());
+        let value = entry.map(|(_, value)| value.clone());
+        let found = with_log(|| kept.find(key)).ok();
+        assert_eq!(found, is_table.then(|| value.clone()));
+        let found = with_log(|| searched.find(key)).ok();
+        assert_eq!(found, (!has_twice(key.as_bytes())).then_some(value));
+        // What is behind a dot, as if it were a domain that the client is in.
+        let name = format!("b{key}");
+        let is_for = |own: &[u8]| {
+            own == name.as_bytes() || own == b"a" || {
+                let below = name.as_bytes().strip_suffix(own);
+                below.is_some_and(|below| own[0] == b'.' || below.last() == Some(&b'.'))
+            }
+        };
+        let is_refused = entries.iter().any(|(own, _)| is_for(own) && has_twice(own));
+        for asked in [&*name, "a"] {
+            let entry = entries.iter().find(|(own, _)| own == asked.as_bytes());
+            let value = entry.map(|(_, value)| value.clone());
+            let found = with_log(|| searched.find_of(Some(&name), Some("a"), asked)).ok();
+            assert_eq!(found, (!is_refused).then_some(value));
+        }
     }
 }
 
-/// Keys and values; none where a key is there twice.
-fn entries(file: &[u8], utf8: bool) -> Option<Vec<(Vec<u8>, Vec<u8>)>> {
+/// Keys and values, in their order.
+fn entries(file: &[u8], utf8: bool) -> Vec<(Vec<u8>, Vec<u8>)> {
     let mut entries: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
     for line in of_table(file) {
         let Some((own, value)) = entry(&line) else {
@@ -34,12 +55,9 @@ fn entries(file: &[u8], utf8: bool) -> Option<Vec<(Vec<u8>, Vec<u8>)>> {
         if utf8 && String::from_utf8(line).is_err() {
             continue;
         }
-        if entries.iter().any(|(other, _)| *other == own) {
-            return None;
-        }
         entries.push((own, value));
     }
-    Some(entries)
+    entries
 }
 
 /// A key goes to the first blank that is neither quoted nor after a backslash.
@@ -72,8 +90,8 @@ mod tests {
             let mut input = vec![random.byte(), u8::try_from(key.len()).unwrap(), 0];
             input.extend(&key);
             let pieces = [
-                "a", "b", " ", "\t", "\n", "\"", "\\", "#", "\0", "\u{e9}", "\x0b", "a b\n",
-                "b a\n",
+                "a", "b", ".", " ", "\t", "\n", "\"", "\\", "#", "\0", "\u{e9}", "\x0b", "a b\n",
+                ".a b\n", "b a\n",
             ];
             input.extend(random.text(20, &pieces));
             random.damage(&mut input);
