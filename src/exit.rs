@@ -3,9 +3,10 @@
 
 use std::fmt::{self, Display};
 
-use crate::config;
+use crate::config::{self, Config};
 use crate::log;
 use crate::lookup;
+use crate::peer;
 
 /// Exit status: all is well, or a client was served, whatever it was told.
 pub const EX_OK: u8 = 0;
@@ -24,6 +25,8 @@ pub enum Fatal {
     /// With the line that goes to the log.
     Text(String),
     Config(config::Error),
+    /// What is wrong with the value of a parameter, where it takes more than the value to see.
+    Parameter(&'static str, String),
     /// For a reason that is in the log already.
     Logged,
 }
@@ -31,7 +34,7 @@ pub enum Fatal {
 impl Display for Fatal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Fatal::Text(text) => f.write_str(text),
+            Fatal::Text(text) | Fatal::Parameter(_, text) => f.write_str(text),
             Fatal::Config(error) => error.fmt(f),
             Fatal::Logged => log::TooManyErrors.fmt(f),
         }
@@ -54,15 +57,46 @@ impl From<lookup::Error> for Fatal {
     fn from(error: lookup::Error) -> Self {
         match error {
             lookup::Error::TooManyErrors(error) => error.into(),
-            lookup::Error::NoPattern { .. }
-            | lookup::Error::ReadFile { .. }
-            | lookup::Error::Table(_)
-            | lookup::Error::TableProblem { .. } => Fatal::from_display(error),
+            lookup::Error::NoPattern { list } | lookup::Error::TableProblem { list, .. } => {
+                Fatal::Parameter(list, error.to_string())
+            }
+            lookup::Error::ReadFile { .. } | lookup::Error::Table(_) => Fatal::from_display(error),
+        }
+    }
+}
+
+impl From<peer::Error> for Fatal {
+    fn from(error: peer::Error) -> Self {
+        match error {
+            peer::Error::Family { .. } => Fatal::Parameter("inet_protocols", error.to_string()),
+            peer::Error::Listening
+            | peer::Error::Untold(_)
+            | peer::Error::Foreign
+            | peer::Error::Disputed(_) => Fatal::from_display(error),
         }
     }
 }
 
 impl Fatal {
+    /// Names the parameter that is the reason, where that is not known yet.
+    pub fn about(self, name: &'static str) -> Self {
+        match self {
+            Fatal::Text(text) => Fatal::Parameter(name, text),
+            Fatal::Config(_) | Fatal::Parameter(..) | Fatal::Logged => self,
+        }
+    }
+
+    /// Puts the place in front where main.cf or `-o` sets what is wrong.
+    ///
+    /// Unlike Postfix, whose lines name at most the parameter (`tests/spec/differences.md`, 49).
+    pub fn located(self, config: &Config) -> Self {
+        match self {
+            Fatal::Config(error) => Fatal::Config(config.locate(error)),
+            Fatal::Parameter(name, text) => Fatal::Text(config.located(name, &text)),
+            Fatal::Text(_) | Fatal::Logged => self,
+        }
+    }
+
     pub fn from_display(error: impl Display) -> Self {
         Fatal::Text(error.to_string())
     }

@@ -62,8 +62,8 @@ pub enum Command {
     Help,
     Version,
     Check(Extent),
-    /// With the address, and the name that is the first argument after the options.
-    Explain(String, Option<String>),
+    /// With addresses, each before the name that goes with it, if any does.
+    Explain(Vec<String>),
     /// With the queue file.
     Cat(PathBuf),
 }
@@ -81,6 +81,8 @@ pub enum Extent {
 #[derive(Debug)]
 pub enum Error {
     Option(String),
+    /// An option for people that lacks what it takes.
+    Missing(String),
     Override(config::Error),
     SocketCount(String),
     RetirementTime(String),
@@ -93,6 +95,14 @@ impl std::fmt::Display for Error {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Error::Option(option) => write!(f, "invalid option: {option}"),
+            Error::Missing(option) => {
+                let takes = if option == "explain" {
+                    "an address: --explain 192.0.2.1"
+                } else {
+                    "a file: --cat FILE"
+                };
+                write!(f, "--{option} takes {takes}")
+            }
             Error::Override(error) => error.fmt(f),
             Error::SocketCount(text) => write!(f, "invalid socket_count: {text}"),
             Error::RetirementTime(text) => write!(f, "invalid retirement time: {text}"),
@@ -103,7 +113,7 @@ impl std::fmt::Display for Error {
 }
 
 /// The options that ask for something else than to serve.
-pub const COMMANDS: [&str; 5] = ["--help", "--version", "--check", "--explain", "--cat"];
+pub const COMMANDS: [&str; 6] = ["--help", "-h", "--version", "--check", "--explain", "--cat"];
 
 /// Reads the arguments after the program's name.
 pub fn parse(arguments: &[OsString]) -> Result<Options, Error> {
@@ -149,7 +159,7 @@ fn grammar() -> getopts::Options {
     for option in ["i", "m", "n", "o", "r", "s", "t"] {
         grammar.optmulti(option, "", "", "");
     }
-    grammar.optflag("", "help", "").optflag("", "version", "");
+    grammar.optflag("h", "help", "").optflag("", "version", "");
     grammar
         .optflag("", "check", "")
         .optflag("", "configuration", "")
@@ -160,6 +170,7 @@ fn grammar() -> getopts::Options {
 
 fn invalid(fail: Fail) -> Error {
     Error::Option(match fail {
+        Fail::ArgumentMissing(name) if name.len() > 1 => return Error::Missing(name),
         Fail::ArgumentMissing(name)
         | Fail::UnrecognizedOption(name)
         | Fail::OptionMissing(name)
@@ -215,7 +226,9 @@ fn command(matches: &Matches) -> Result<Option<Command>, Error> {
             Extent::All
         })
     } else if let Some(address) = matches.opt_str("explain") {
-        Command::Explain(address, free.next())
+        return Ok(Some(Command::Explain(
+            [address].into_iter().chain(free).collect(),
+        )));
     } else if let Some(file) = matches.opt_str("cat") {
         Command::Cat(file.into())
     } else if matches.opt_present("configuration") {
@@ -275,8 +288,9 @@ mod tests {
 
     #[test]
     fn what_people_ask_for_goes_with_other_options() {
-        let explain = |addr: &str, name: Option<&str>| {
-            Some(Command::Explain(addr.to_owned(), name.map(str::to_owned)))
+        let explain = |words: &str| {
+            let words = words.split(' ').map(str::to_owned);
+            Some(Command::Explain(words.collect()))
         };
         for (arguments, command) in [
             ("--check -o a=b", Some(Command::Check(Extent::All))),
@@ -284,11 +298,10 @@ mod tests {
                 "--configuration --check",
                 Some(Command::Check(Extent::Configuration)),
             ),
-            ("-o a=b --explain ::1", explain("::1", None)),
-            (
-                "--explain ::1 -v a.example",
-                explain("::1", Some("a.example")),
-            ),
+            ("-o a=b --explain ::1", explain("::1")),
+            ("--explain ::1 -v a.example", explain("::1 a.example")),
+            ("-h", Some(Command::Help)),
+            ("-Sh", Some(Command::Help)),
             ("-S", None),
         ] {
             assert_eq!(parsed(arguments).unwrap().command, command, "{arguments}");
@@ -305,8 +318,12 @@ mod tests {
             ("-t fifo", "unsupported transport type: fifo"),
             ("--configuration", "invalid option: configuration"),
             ("--check x", "unexpected command-line argument: x"),
-            ("--explain ::1 x -v", "unexpected command-line argument: -v"),
-            ("--explain", "invalid option: explain"),
+            (
+                "--explain",
+                "--explain takes an address: --explain 192.0.2.1",
+            ),
+            ("--cat", "--cat takes a file: --cat FILE"),
+            ("-o", "invalid option: o"),
             (
                 "-o foo",
                 "invalid \"-o foo\" option value: missing '=' after attribute name",

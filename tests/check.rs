@@ -656,6 +656,56 @@ fn a_client_is_explained_by_the_item_that_decides() {
 }
 
 #[test]
+fn several_clients_are_several_answers() {
+    let instance = instance(&[
+        "qmqpd_peername_lookup = no",
+        "qmqpd_authorized_clients = 10.0.0.1 mx.example.com",
+    ]);
+    let verdicts = |words: &[&str]| {
+        let (report, code) = said(&instance, &[&["--explain"], words].concat());
+        let verdicts: Vec<String> = report
+            .lines()
+            .filter(|line| line.starts_with("client ") || line.starts_with("The client is "))
+            .map(|line| line.split(": ").next().unwrap().to_owned())
+            .collect();
+        (verdicts.join("; "), code)
+    };
+    for (words, expected, code) in [
+        (
+            &["10.0.0.1", "10.0.0.2"][..],
+            "client unknown[10.0.0.1]; The client is let in.; client unknown[10.0.0.2]; The client is refused",
+            1,
+        ),
+        (
+            &["10.0.0.2", "mx.example.com.", "[10.0.0.1]"],
+            "client mx.example.com[10.0.0.2]; The client is let in.; client unknown[10.0.0.1]; The client is let in.",
+            0,
+        ),
+        (&["10.0.0.1", "mx.example.com", "mx.example.org"], "", 64),
+        (&["10.0.0.1", "10.0.0"], "", 64),
+        (&["10.0.0.1", ""], "", 64),
+    ] {
+        assert_eq!(
+            verdicts(words),
+            (expected.to_owned(), Some(code)),
+            "{words:?}"
+        );
+    }
+    // A list of the command line is not mended in main.cf.
+    let only = [
+        "-o",
+        "qmqpd_authorized_clients=10.0.0.1",
+        "--explain",
+        "10.0.0.2",
+    ];
+    let (report, _) = said(&instance, &only);
+    assert!(
+        report.contains("qmqpd_authorized_clients in the option -o.\n"),
+        "{report}"
+    );
+}
+
+#[test]
 fn a_table_is_tried_and_explained() {
     if !can_run("a_table_is_tried_and_explained") {
         return;
@@ -720,11 +770,22 @@ fn what_cannot_be_told_about_a_client_has_a_code_of_its_own() {
         ),
         (
             &["-o", "inet_protocols=ipv4", "--explain", "::1"],
-            "cannot tell: cannot handle socket type AF_INET6 with \"inet_protocols = ipv4\"\n",
+            "cannot tell: option -o: cannot handle socket type AF_INET6 with \"inet_protocols = ipv4\"\n",
         ),
         (
             &["-o", "soft_bounce=maybe", "--explain", "127.0.0.1"],
-            "cannot tell: bad boolean configuration: soft_bounce = maybe\n",
+            "cannot tell: option -o: bad boolean configuration: soft_bounce = maybe\n",
+        ),
+        (
+            &[
+                "-o",
+                "qmqpd_authorized_clients=/nonexistent",
+                "--explain",
+                "127.0.0.1",
+            ],
+            "cannot tell: /nonexistent is unavailable. open file /nonexistent: No such file or directory\n    \
+             qmqpd_authorized_clients: /nonexistent: table lookup problem\n\
+             note: open file /nonexistent: No such file or directory\n",
         ),
     ] {
         let rest = "Such a client is answered Z, try later. \"qmqpd --check\" says more.\n";

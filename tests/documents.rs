@@ -55,7 +55,7 @@ fn is_understood(arguments: &[&str]) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_qmqpd"));
     command.args(arguments).stdin(Stdio::null());
     command.env("MAIL_CONFIG", instance.config_directory());
-    let commands = ["--check", "--explain", "--help", "--version"];
+    let commands = ["--check", "--explain", "--help", "-h", "--version"];
     if arguments.iter().any(|word| commands.contains(word)) {
         let output = command.output().unwrap();
         let status = output.status.code();

@@ -6,7 +6,7 @@
 use nix::errno::Errno;
 use nix::unistd::{Group, geteuid};
 
-use crate::config::{Config, Owner, QueueMethod, TABLE, main_cf_path, read_file};
+use crate::config::{Config, Owner, Place, QueueMethod, TABLE, main_cf_path, read_file};
 use crate::exit::Fatal;
 use crate::log::{self, Level, Shown};
 use crate::lookup::{self, MatchList};
@@ -14,8 +14,8 @@ use crate::options::{Extent, Options};
 use crate::session::{Lists, program_owner, try_queue_directory};
 
 use super::names::Slip;
-use super::report::{Report, place};
-use super::survey::{self, Place};
+use super::report::{Report, for_people, place};
+use super::survey;
 use super::{accounts, encoding, items, names, proxies, rehearsal};
 
 /// What cleanup(8) does to a message on its way through, and no other queue method; with the value that makes it do
@@ -81,7 +81,7 @@ fn list_settings(report: &mut Report, config: &Config) {
     report.line(&format!("Parameters come from {}.", config.main_cf()));
     for name in TABLE.iter().filter(|p| p.acts).map(|p| p.name) {
         if let Some(value) = survey::changed(config, name) {
-            let place = match survey::place_of(config, name) {
+            let place = match config.place_of(name) {
                 Some(Place::Line(line)) => format!("line {line}"),
                 Some(Place::CommandLine) | None => "-o".to_owned(),
             };
@@ -181,6 +181,10 @@ fn check_lists(report: &mut Report, config: &Config) {
         Ok(lists) => lists,
         // Said of its parameter already.
         Err(Fatal::Config(_) | Fatal::Logged) => return,
+        Err(Fatal::Parameter(name, text)) => {
+            let place = place(config, name);
+            return report.error(&format!("{place}: {text}"), None);
+        }
         Err(Fatal::Text(text)) => {
             let place = place(config, list_in(&text));
             return report.error(&format!("{place}: {text}"), None);
@@ -210,7 +214,8 @@ fn check_lists(report: &mut Report, config: &Config) {
         if problem.text.contains(&log::errno_text(Errno::EACCES)) {
             advice.push_str(&readers(config).unwrap_or_default());
         }
-        report.error(&format!("{place}: {}", problem.text), Some(&advice));
+        let text = for_people(&problem.text);
+        report.error(&format!("{place}: {text}"), Some(&advice));
     }
     // What tables that do answer have warned of.
     for (_, text) in log::take_kept() {

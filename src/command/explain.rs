@@ -1,11 +1,11 @@
-//! `qmqpd --explain ADDRESS [NAME]`: would this client be let in, and what decides it.
+//! `qmqpd --explain ADDRESS [NAME] ...`: would these clients be let in, and what decides it.
 //!
 //! Asks what a serving process asks, in its order: inet_protocols, the client's name, debug_peer_list,
 //! qmqpd_authorized_clients. Nothing is logged.
 
 use std::net::IpAddr;
 
-use crate::config::Config;
+use crate::config::{Config, Place, valid_hostname};
 use crate::exit::{EX_CONFIG, EX_USAGE, Fatal};
 use crate::log;
 use crate::lookup::{Listing, MatchList, Unavailable};
@@ -15,7 +15,7 @@ use crate::queue::Method;
 use crate::session::{Lists, SessionSettings, program_owner, try_queue_directory};
 
 use super::help::print;
-use super::report::place;
+use super::report::{for_people, place};
 use super::survey::load;
 
 /// Somebody to ask about.
@@ -26,28 +26,77 @@ struct Subject {
 }
 
 impl Subject {
-    /// Takes an address as lists and log lines have it, with brackets or without.
-    fn parse(address: &str, name: Option<&str>) -> Option<Subject> {
-        let inside = address.strip_prefix('[').and_then(|a| a.strip_suffix(']'));
-        let address = inside.unwrap_or(address).parse().ok()?;
-        let name = name.map(str::to_owned);
-        Some(Subject { address, name })
+    /// Takes addresses as lists and log lines have them, with brackets or without, each with the name behind it, if there
+    /// is one. An error says which word is neither.
+    fn parse(words: &[String]) -> Result<Vec<Subject>, String> {
+        let mut subjects: Vec<Subject> = Vec::new();
+        for word in words {
+            let inside = word.strip_prefix('[').and_then(|a| a.strip_suffix(']'));
+            if let Ok(address) = inside.unwrap_or(word).parse() {
+                let name = None;
+                subjects.push(Subject { address, name });
+                continue;
+            }
+            match subjects.last_mut() {
+                None => {
+                    return Err(format!(
+                        "\"{word}\" is no address: say, for example, --explain 192.0.2.1"
+                    ));
+                }
+                Some(Subject { name: Some(_), .. }) => {
+                    return Err(format!("unexpected command-line argument: {word}"));
+                }
+                Some(subject) => subject.name = Some(Subject::name(word)?),
+            }
+        }
+        Ok(subjects)
+    }
+
+    /// A client's name, which has no dot at its end, and is one.
+    fn name(word: &str) -> Result<String, String> {
+        let name = word.strip_suffix('.').unwrap_or(word);
+        match valid_hostname(name.as_bytes()) {
+            Ok(()) => Ok(name.to_owned()),
+            Err(_) => Err(format!("\"{word}\" is neither an address nor a host name")),
+        }
     }
 }
 
-/// Answers 0 where the client is let in, 1 where it is not, 78 where that cannot be told, 64 where nobody can be meant.
+/// Answers 0 where all clients are let in, 1 where one is not, 78 where that cannot be told of one, 64 where the words make
+/// no sense.
 ///
 /// Where the name is looked up, it also says what comes of a lookup that fails, if that is something else.
-pub fn run(address: &str, name: Option<&str>, options: &Options, process: &str) -> u8 {
-    let Some(subject) = Subject::parse(address, name) else {
-        print(&format!(
-            "qmqpd: \"{address}\" is no address: say, for example, --explain 192.0.2.1\n"
-        ));
-        return EX_USAGE;
+pub fn run(clients: &[String], options: &Options, process: &str) -> u8 {
+    let subjects = match Subject::parse(clients) {
+        Ok(subjects) => subjects,
+        Err(text) => {
+            print(&format!("qmqpd: {text}\n"));
+            return EX_USAGE;
+        }
     };
-    let explained = load(options, process)
-        .map_err(Fatal::from)
-        .and_then(|config| explain(&subject, &config));
+    let config = match load(options, process) {
+        Ok(config) => config,
+        Err(error) => return show(Err(error.into())),
+    };
+    let mut explanation = match Explanation::open(&config) {
+        Ok(explanation) => explanation,
+        Err(fatal) => return show(Err(fatal.located(&config))),
+    };
+    let codes = (0..).zip(subjects).map(|(number, subject)| {
+        if number > 0 {
+            print("\n");
+        }
+        show(
+            explanation
+                .explain(&subject)
+                .map_err(|fatal| fatal.located(&config)),
+        )
+    });
+    codes.max().unwrap_or(EX_USAGE)
+}
+
+/// Prints the answer about one client, or why there is none for it.
+fn show(explained: Result<Explained, Fatal>) -> u8 {
     let cannot_tell = explained.is_err();
     let (mut text, code) = match explained {
         Ok(Explained { text, listing }) => match listing {
@@ -56,7 +105,7 @@ pub fn run(address: &str, name: Option<&str>, options: &Options, process: &str) 
             Listing::Open => (text, EX_CONFIG),
         },
         Err(fatal) => {
-            let mut text = format!("cannot tell: {fatal}\n");
+            let mut text = format!("cannot tell: {}\n", for_people(&fatal.to_string()));
             if let Fatal::Config(error) = &fatal {
                 for warning in error.warnings() {
                     text.push_str(&format!("    {warning}\n"));
@@ -66,7 +115,7 @@ pub fn run(address: &str, name: Option<&str>, options: &Options, process: &str) 
         }
     };
     for (_, line) in log::take_kept() {
-        text.push_str(&format!("note: {line}\n"));
+        text.push_str(&format!("note: {}\n", for_people(&line)));
     }
     if cannot_tell {
         text.push_str("Such a client is answered Z, try later. \"qmqpd --check\" says more.\n");
@@ -75,35 +124,69 @@ pub fn run(address: &str, name: Option<&str>, options: &Options, process: &str) 
     code
 }
 
+/// What main.cf says of every client.
+struct Explanation<'a> {
+    config: &'a Config,
+    settings: SessionSettings,
+    lists: Lists,
+}
+
 struct Explained {
     text: String,
     listing: Listing,
 }
 
-fn explain(subject: &Subject, config: &Config) -> Result<Explained, Fatal> {
-    // What is evaluated for every client can be wrong for every client.
-    let settings = SessionSettings::from_config(config)?;
-    Method::from_config(config)?;
-    try_queue_directory(config)?;
-    let lists = Lists::open(config)?;
-    let peer = client(subject, config)?;
-    lists.begin(Some(&peer.addr), &|| program_owner(config));
+impl<'a> Explanation<'a> {
+    fn open(config: &'a Config) -> Result<Explanation<'a>, Fatal> {
+        // What is evaluated for every client can be wrong for every client.
+        let settings = SessionSettings::from_config(config)?;
+        Method::from_config(config)?;
+        try_queue_directory(config)?;
+        let lists = Lists::open(config)?;
+        Ok(Explanation {
+            config,
+            settings,
+            lists,
+        })
+    }
+
+    fn explain(&mut self, subject: &Subject) -> Result<Explained, Fatal> {
+        let Explanation {
+            config,
+            settings,
+            lists,
+        } = self;
+        let peer = client(subject, config)?;
+        lists.begin(Some(&peer.addr), &|| program_owner(config));
+        let explained = explain(subject, config, settings, lists, &peer);
+        lists.tables.end();
+        explained
+    }
+}
+
+fn explain(
+    subject: &Subject,
+    config: &Config,
+    settings: &SessionSettings,
+    lists: &Lists,
+    peer: &Peer,
+) -> Result<Explained, Fatal> {
     let mut text = format!("client {}\n", peer.namaddr());
     if let Some(list) = &lists.debug_peer_list {
-        verdict(list, "debug_peer_list", config, &peer, &mut text)?;
+        verdict(list, "debug_peer_list", config, peer, &mut text)?;
     }
     let list = &lists.qmqpd_authorized_clients;
-    let listing = verdict(list, "qmqpd_authorized_clients", config, &peer, &mut text)?;
+    let listing = verdict(list, "qmqpd_authorized_clients", config, peer, &mut text)?;
     match listing {
         Listing::Listed => text.push_str("The client is let in.\n"),
-        Listing::NotListed => text.push_str(&refusal(config, &settings, &peer)),
+        Listing::NotListed => text.push_str(&refusal(config, settings, peer)),
         Listing::Open => text.push_str(&format!(
             "The client is told to try later: {}\n",
-            postponed(&peer)
+            postponed(peer)
         )),
     }
     if subject.name.is_none() && config.qmqpd_peername_lookup()? && !peer.is_name_open {
-        text.push_str(&without_name(list, &peer, listing));
+        text.push_str(&without_name(list, peer, listing));
     }
     Ok(Explained { text, listing })
 }
@@ -146,7 +229,7 @@ fn client(subject: &Subject, config: &Config) -> Result<Peer, Fatal> {
         sandbox: config.qmqpd_sandbox()?,
         lookup_limit: LOOKUP_LIMIT,
     };
-    let mut peer = Peer::remote(subject.address, None, &ask).map_err(Fatal::from_display)?;
+    let mut peer = Peer::remote(subject.address, None, &ask)?;
     if let Some(name) = &subject.name {
         peer.name.clone_from(name);
     }
@@ -193,7 +276,10 @@ fn refusal(config: &Config, settings: &SessionSettings, peer: &Peer) -> String {
     text.push_str(&format!(
         "To let it in, put {item} before what excludes it, or anywhere if nothing does, in\n\
          qmqpd_authorized_clients in {}.\n",
-        config.main_cf()
+        match config.place_of("qmqpd_authorized_clients") {
+            Some(Place::CommandLine) => "the option -o".to_owned(),
+            Some(Place::Line(_)) | None => config.main_cf(),
+        }
     ));
     if peer.name == "unknown" && !peer.is_name_open {
         text.push_str(

@@ -9,7 +9,7 @@ use crate::sys::ignore;
 
 pub const HELP: &str = "\
 usage: qmqpd [-cSvV] [-n service] [-o parameter=value]
-       qmqpd --check [--configuration] | --explain address [name] | --cat file
+       qmqpd --check [--configuration] | --explain address [name] ... | --cat file
 
 Receives one message by QMQP on standard input and output, puts it into the
 mail queue, and answers. It is started for each connection by inetd, xinetd,
@@ -31,9 +31,9 @@ file that qmqpd writes (file), or to a program such as qmail-queue
   --check      what is set, and everything that is wrong with it
   --configuration
                with --check: look at main.cf alone, and not at this machine
-  --explain ADDRESS [NAME]
-               whether this client may send, and what decides that
-  --help       this text
+  --explain ADDRESS [NAME] ...
+               whether these clients may send, and what decides that
+  --help, -h   this text
   --version    name and version
 ";
 

@@ -209,7 +209,7 @@ mod tests {
 
     fn of(pattern: &str, includes_subdomains: bool) -> Option<String> {
         let item = Literal {
-            pattern,
+            pattern: pattern.into(),
             includes_subdomains,
             place: None,
         };

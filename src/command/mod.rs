@@ -35,7 +35,7 @@ pub fn obey(command: &Command, options: &Options, process: &str) -> u8 {
         Command::Help => help::print(HELP),
         Command::Version => help::print(VERSION),
         Command::Check(extent) => check::run(*extent, options, process),
-        Command::Explain(address, name) => explain::run(address, name.as_deref(), options, process),
+        Command::Explain(clients) => explain::run(clients, options, process),
         Command::Cat(path) => cat::run(path),
     }
 }

@@ -6,7 +6,6 @@ use crate::config::{self, Config};
 use crate::exit::{EX_CONFIG, EX_OK};
 
 use super::help::print;
-use super::survey::{Place, place_of};
 
 /// What has been found, written out as it is found: the rehearsal can end the process.
 #[derive(Default)]
@@ -19,11 +18,12 @@ pub struct Report {
 
 /// `FILE, line N`, or the option, where the parameter was set; the file, where it was not.
 pub fn place(config: &Config, name: &str) -> String {
-    match place_of(config, name) {
-        Some(Place::Line(line)) => format!("{}, line {line}", config.main_cf()),
-        Some(Place::CommandLine) => "option -o".to_owned(),
-        None => config.main_cf(),
-    }
+    config.place_text(name).unwrap_or_else(|| config.main_cf())
+}
+
+/// The text of the log without the name that a file has as a table.
+pub fn for_people(text: &str) -> String {
+    text.replace("non-existent:/", "/")
 }
 
 impl Report {

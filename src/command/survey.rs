@@ -1,44 +1,19 @@
-//! What main.cf says, for people: what is set, where, and what is set for nobody.
+//! What main.cf says, for people: what is set, and what a parameter takes.
 //!
 //! For `--check` and `--explain`; a serving process asks for values alone.
 
 use std::net::Ipv4Addr;
 
-use crate::config::lines::{self, logical_lines};
-use crate::config::{Config, DefaultValue, Error, Param, main_cf, read_file};
+use crate::config::lines;
+use crate::config::{Config, DefaultValue, Error, Param};
 use crate::log::{self, Destination, Shown};
 use crate::lookup::{Listing, MatchList};
 use crate::options::Options;
-
-/// Where a parameter was given the value that counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
-    /// The first line of the entry in main.cf.
-    Line(usize),
-    /// `-o`
-    CommandLine,
-}
 
 /// Reads main.cf as it is for serving, with a log that is kept here.
 pub fn load(options: &Options, process: &str) -> Result<Config, Error> {
     log::configure(process, Destination::Kept, true);
     options.load_config(process)
-}
-
-/// Where `name` was set, if it was. Reads main.cf once more.
-pub fn place_of(config: &Config, name: &str) -> Option<Place> {
-    let value = config.as_set(name)?;
-    let bytes = read_file(config.main_cf()).unwrap_or_default();
-    let last = logical_lines(&bytes)
-        .filter_map(|line| {
-            let (found, value) = main_cf::split(line.up_to_nul()).ok()?;
-            (found == name.as_bytes()).then(|| (line.first_line, value.to_vec()))
-        })
-        .last();
-    match last {
-        Some((line, found)) if found == *value => Some(Place::Line(line)),
-        Some(_) | None => Some(Place::CommandLine),
-    }
 }
 
 /// The expanded value of a parameter, if that is set and comes to something else than its default.
@@ -102,17 +77,7 @@ pub fn advice(param: &Param) -> String {
 mod tests {
     use super::*;
     use crate::config::TABLE;
-    use crate::config::tests::{config, directory_with};
-
-    #[test]
-    fn a_place_is_the_entry_that_counts() {
-        let directory = directory_with("# c\na = 1\n\nsoft_bounce = no\na = \n  2\nb = 1\n");
-        let config = directory.load(&["b=2", "c=3"]).unwrap();
-        assert_eq!(place_of(&config, "a"), Some(Place::Line(5)));
-        assert_eq!(place_of(&config, "b"), Some(Place::CommandLine));
-        assert_eq!(place_of(&config, "c"), Some(Place::CommandLine));
-        assert_eq!(place_of(&config, "d"), None);
-    }
+    use crate::config::tests::config;
 
     #[test]
     fn what_comes_to_the_default_is_not_changed() {

@@ -16,6 +16,7 @@ pub struct Error {
     text: String,
     warnings: Vec<String>,
     preceding: Option<String>,
+    parameter: Option<&'static str>,
 }
 
 impl Error {
@@ -24,7 +25,24 @@ impl Error {
             text: text.into(),
             warnings: Vec::new(),
             preceding: None,
+            parameter: None,
         }
+    }
+
+    /// Names the parameter whose value it is about. The one that was named first is the one that is wrong.
+    pub(super) fn about(mut self, parameter: &'static str) -> Error {
+        self.parameter = self.parameter.or(Some(parameter));
+        self
+    }
+
+    /// The parameter whose value it is about.
+    pub fn parameter(&self) -> Option<&'static str> {
+        self.parameter
+    }
+
+    /// The same with other words.
+    pub(super) fn with_text(self, text: String) -> Error {
+        Error { text, ..self }
     }
 
     /// Adds what Postfix logs as warnings before the text, where that alone does not say what is wrong.

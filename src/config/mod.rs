@@ -18,6 +18,7 @@ pub mod main_cf;
 mod mynetworks;
 mod owner;
 mod params;
+mod place;
 mod relation;
 mod table;
 mod trust;
@@ -46,6 +47,7 @@ pub use {
     main_cf::read_settled,
     owner::Owner,
     params::{DefaultValue, Param},
+    place::Place,
     table::TABLE,
 };
 
@@ -220,8 +222,11 @@ impl Config {
     }
 
     fn evaluate<K: Kind>(&self, position: usize) -> Result<K::Value, Error> {
-        let value = self.value(position)?.into_owned();
-        K::parse(self, &TABLE[position], value)
+        let param = &TABLE[position];
+        let value = self.value(position).map(Cow::into_owned);
+        value
+            .and_then(|value| K::parse(self, param, value))
+            .map_err(|error| error.about(param.name))
     }
 
     /// A parameter's value, expanded, not checked.

@@ -48,7 +48,10 @@ impl Config {
     }
 
     fn fit_owner(&self, name: String, found: io::Result<Option<Ids>>) -> Result<Owner, Error> {
-        let unfit = |what: String| self.in_file(format_args!("parameter mail_owner: {what}"));
+        let unfit = |what: String| {
+            self.in_file(format_args!("parameter mail_owner: {what}"))
+                .about("mail_owner")
+        };
         let found = found.map_err(|error| {
             let why = log::error_text(&error);
             unfit(format!("user {name} cannot be looked up: {why}"))

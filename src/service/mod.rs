@@ -77,7 +77,10 @@ fn start() -> Result<u8, Fatal> {
         None => inetd::serve_stdin(&options, &config),
         Some(inherited) => master::run_daemon(&options, &config, inherited),
     }
-    .inspect_err(|_| log_warnings(&config))?;
+    .map_err(|fatal| {
+        log_warnings(&config);
+        fatal.located(&config)
+    })?;
     Ok(match outcome {
         Outcome::Queued | Outcome::Served => EX_OK,
         Outcome::Failed => EX_FATAL,
@@ -96,14 +99,16 @@ fn load(options: &Options, process: &str) -> Result<Config, Fatal> {
     // (`tests/spec/differences.md`, 46). Where main.cf does not say which log it wants, they stay there.
     let opened = destination::open_log(&config, process);
     log_warnings(&config);
-    opened?;
-    Ok(config)
+    match opened {
+        Ok(()) => Ok(config),
+        Err(error) => Err(Fatal::from(error).located(&config)),
+    }
 }
 
 /// Says why the process ends: to the log, and to the client, if there is one. The client keeps its mail.
 fn fail(fatal: &Fatal) -> u8 {
     match fatal {
-        Fatal::Text(text) => log::fatal!("{text}"),
+        Fatal::Text(text) | Fatal::Parameter(_, text) => log::fatal!("{text}"),
         Fatal::Logged => {}
         Fatal::Config(error) => {
             if let Some(text) = error.preceding_error() {

@@ -185,7 +185,7 @@ impl<'a> Server<'a> {
         }
         let found = self.find_client();
         let peer = match found {
-            Found::Client(peer) => peer.map_err(Fatal::from_display)?,
+            Found::Client(peer) => peer?,
             Found::Check => return Ok(Outcome::Served),
             Found::Nobody { proxy, why } => {
                 session::turn_away(self.take_client()?, &proxy, &why, &self.settings);
@@ -246,7 +246,7 @@ impl<'a> Server<'a> {
                 log::debug!(1, "proxy {shown} passes on {address} port {port}");
                 Found::Client(Peer::remote(address, Some(port), &self.ask))
             }
-            // Unlike Postfix, which serves it as the proxy's own connection (`tests/spec/differences.md`, 49).
+            // Unlike Postfix, which serves it as the proxy's own connection (`tests/spec/differences.md`, 58).
             Ok(Header::Check) => {
                 log::debug!(1, "proxy {shown} checks the service");
                 Found::Check

@@ -26,12 +26,8 @@ impl Lists {
         let mut tables = Tables::new(lookup::TableSettings::from_config(config)?);
         let mut open = |list: &'static str, patterns: &str| {
             let style = lookup::parent_style(&parents, list, &mut tables)?;
-            Ok::<_, Fatal>(MatchList::from_patterns(
-                list,
-                patterns,
-                style,
-                &mut tables,
-            )?)
+            let opened = MatchList::from_patterns(list, patterns, style, &mut tables);
+            opened.map_err(|error| Fatal::from(error).about(list))
         };
         let debug_peer_list = config.debug_peer_list()?;
         let debug_peer_list = (!debug_peer_list.is_empty())
@@ -82,11 +78,12 @@ impl Lists {
 /// Goes to queue_directory. The queue's sockets are named relative to it, inside a chroot and outside.
 pub fn enter_queue_directory(queue_directory: &Path) -> Result<(), Fatal> {
     std::env::set_current_dir(queue_directory).map_err(|error| {
-        Fatal::Text(format!(
+        let text = format!(
             "chdir(\"{}\"): {}",
             queue_directory.display(),
             log::error_text(&error)
-        ))
+        );
+        Fatal::Parameter("queue_directory", text)
     })
 }
 

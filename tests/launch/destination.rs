@@ -188,6 +188,8 @@ fn said(conf: &[&str]) -> (String, String) {
         let text = text.replace(&dir, "DIR");
         text.replace("main.cf, line 9", "main.cf, line N")
             .replace("main.cf, line 10", "main.cf, line N")
+            .replace("main.cf, line 11", "main.cf, line N")
+            .replace("main.cf, line 12", "main.cf, line N")
     };
     (anonymous(&stderr), anonymous(&early))
 }
@@ -206,7 +208,7 @@ fn warnings_of_main_cf_go_to_the_log_that_it_names() {
 
     // The tag is wrong, and the log is known.
     let (stderr, early) = with(&["qmqpd_log_stderr = yes", "syslog_name ="]);
-    let fatal = "fatal: bad string length 0 < 1: syslog_name = \n";
+    let fatal = "fatal: DIR/conf/main.cf, line N: bad string length 0 < 1: syslog_name = \n";
     assert_eq!(
         stderr,
         format!("postfix/qmqpd: {warning}postfix/qmqpd: {fatal}")
@@ -217,15 +219,15 @@ fn warnings_of_main_cf_go_to_the_log_that_it_names() {
     for (name, fatal) in [
         (
             "qmqpd_log_stderr = maybe",
-            "fatal: bad boolean configuration: qmqpd_log_stderr = maybe\n",
+            "fatal: DIR/conf/main.cf, line N: bad boolean configuration: qmqpd_log_stderr = maybe\n",
         ),
         (
             "maillog_file = /x",
-            "fatal: maillog_file value '/x' does not match any prefix in maillog_file_prefixes\n",
+            "fatal: DIR/conf/main.cf, line N: maillog_file value '/x' does not match any prefix in maillog_file_prefixes\n",
         ),
         (
             "myhostname =",
-            "fatal: bad string length 0 < 1: myhostname = \n",
+            "fatal: DIR/conf/main.cf, line N: bad string length 0 < 1: myhostname = \n",
         ),
     ] {
         let (stderr, early) = with(&[name]);
