@@ -436,6 +436,16 @@ fn spawn_serves_and_fail2ban_sees_who_was_refused() {
     fail2ban_finds(&master, "127.0.0.2\n");
 }
 
+/// Lines of `qmqpd_log_stderr = yes`: the first three as journalctl wrote them.
+const OTHER_LOGS: &str = "\
+Nov 26 11:41:41 mail qmqpd[11]: postfix/qmqpd[11]: connect from unknown[192.0.2.5]
+Nov 26 11:41:41 mail qmqpd[11]: postfix/qmqpd[11]: NOQUEUE: reject: CONNECT from unknown[192.0.2.5]: Error: unknown[192.0.2.5] is not authorized to use this service
+Nov 26 11:41:41 mail qmqpd[11]: postfix/qmqpd[11]: disconnect from unknown[192.0.2.5]
+2026-11-26T11:41:41.123456+00:00 postfix/qmqpd[13]: NOQUEUE: reject: CONNECT from mx.example[192.0.2.6]:4711: Error: mx.example[192.0.2.6]:4711 is not authorized to use this service
+2026-11-26 11:41:42 mx/qmqpd[14]: NOQUEUE: reject: CONNECT from unknown[2001:db8::7]: Error: unknown[2001:db8::7] is not authorized to use this service
+2026-11-26 11:41:43 mx/qmqpd[15]: warning: NOQUEUE: unknown[192.0.2.8]: Error: server configuration error
+";
+
 /// The filter finds this in the log and nothing else, and the jail is one that fail2ban accepts.
 fn fail2ban_finds(master: &Master, addresses: &str) {
     let config = master.dir.join("fail2ban");
@@ -461,6 +471,16 @@ fn fail2ban_finds(master: &Master, addresses: &str) {
         .arg(master.dir.join("log"))
         .arg("qmqpd"));
     assert_eq!(found, addresses);
+    // As `journalctl` and a supervisor write what was on standard error.
+    let others = master.dir.join("others");
+    fs::write(&others, OTHER_LOGS).unwrap();
+    let found = run(Command::new("fail2ban-regex")
+        .arg("-c")
+        .arg(&config)
+        .args(["-o", "ip"])
+        .arg(&others)
+        .arg("qmqpd"));
+    assert_eq!(found, "192.0.2.5\n192.0.2.6\n2001:db8::7\n");
     run(Command::new("fail2ban-client")
         .arg("-c")
         .arg(&config)

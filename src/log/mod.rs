@@ -51,8 +51,9 @@ pub enum Destination {
     Syslog { facility: u32 },
     /// postlogd(8)'s datagram socket; `host` is the first label of the machine's name.
     Postlog { socket: PathBuf, host: String },
-    /// Standard error, one line a message, for programs that are supervised by their output.
-    Stderr,
+    /// Standard error, one line a message, for programs that are supervised by their output. Where that is the journal, it
+    /// is told how serious each is.
+    Stderr { journal: bool },
     /// Memory, for a command that shows the lines to whoever has called it: [`take_kept`].
     Kept,
 }
@@ -212,8 +213,8 @@ pub fn raw_fatal() -> Option<OpenLog> {
             (socket.as_fd().as_raw_fd(), line, socket.ending())
         }
         Sink::Stderr | Sink::Kept(_) => {
-            let prefix = format!("{}: ", log.tag);
-            (io::stderr().as_raw_fd(), prefix, &b"\n"[..])
+            let line = stderr_line(&log.destination, &log.tag, Level::Fatal, "");
+            (io::stderr().as_raw_fd(), line, &b"\n"[..])
         }
     };
     let prefix = (prefix + Level::Fatal.word()).into_bytes();
@@ -264,7 +265,7 @@ impl Log {
                 socket.map(|socket| Sink::Syslog(Logger::new(socket, formatter)))
             }
             Destination::Postlog { socket, .. } => Socket::datagram(socket).ok().map(Sink::Postlog),
-            Destination::Stderr => Some(Sink::Stderr),
+            Destination::Stderr { .. } => Some(Sink::Stderr),
             Destination::Kept => Some(Sink::Kept(Vec::new())),
         };
     }
@@ -277,7 +278,7 @@ impl Log {
         let not_shown = level == Level::Panic && matches!(self.sink, Some(Sink::Kept(_)));
         if self.copy_to_stderr && !matches!(self.sink, Some(Sink::Stderr)) || not_shown {
             let tag = &self.tag;
-            let write = |_, message: &str, limit| write_stderr(tag, message, limit);
+            let write = |_, message: &str, limit| write_stderr(&format!("{tag}: {message}"), limit);
             ignore(self.copy_way.send(level, &message, write));
         }
         let (sink, tag, destination) = (&mut self.sink, &self.tag, &self.destination);
@@ -310,7 +311,7 @@ fn write(
             let line = postlog_line(destination, tag, message);
             socket.write(line.as_bytes()).map(drop)
         }
-        Some(Sink::Stderr) => write_stderr(tag, message, limit),
+        Some(Sink::Stderr) => write_stderr(&stderr_line(destination, tag, level, message), limit),
         Some(Sink::Kept(lines)) => {
             let text = message.strip_prefix(level.word()).unwrap_or(message);
             lines.push((level, text.to_owned()));
@@ -395,11 +396,21 @@ fn send_syslog(
     })
 }
 
+/// What syslog(3) calls the level.
+fn severity(level: Level) -> Severity {
+    match level {
+        Level::Info => Severity::LOG_INFO,
+        Level::Warning => Severity::LOG_WARNING,
+        Level::Error => Severity::LOG_ERR,
+        Level::Fatal | Level::Panic => Severity::LOG_CRIT,
+    }
+}
+
 /// `Nov 02 13:57:42 mail postfix/qmqpd[17266]: message`, as postlogd(8) writes it to its file.
 fn postlog_line(destination: &Destination, tag: &str, message: &str) -> String {
     let host = match destination {
         Destination::Postlog { host, .. } => host,
-        Destination::Syslog { .. } | Destination::Stderr | Destination::Kept => "",
+        Destination::Syslog { .. } | Destination::Stderr { .. } | Destination::Kept => "",
     };
     let now = Moment::now().local();
     format!(
@@ -428,6 +439,21 @@ fn connect_syslog(limit: Duration) -> Option<Socket> {
     None
 }
 
-fn write_stderr(tag: &str, message: &str, limit: Duration) -> io::Result<()> {
-    write_line(io::stderr().as_fd(), &format!("{tag}: {message}\n"), limit)
+/// `postfix/qmqpd[17266]: message`; for the journal behind the severity, as sd-daemon(3) has it.
+fn stderr_line(destination: &Destination, tag: &str, level: Level, message: &str) -> String {
+    let id = own_id();
+    match destination {
+        Destination::Stderr { journal: true } => {
+            let severity = severity(level) as u32;
+            format!("<{severity}>{tag}[{id}]: {message}")
+        }
+        Destination::Stderr { journal: false }
+        | Destination::Syslog { .. }
+        | Destination::Postlog { .. }
+        | Destination::Kept => format!("{tag}[{id}]: {message}"),
+    }
+}
+
+fn write_stderr(line: &str, limit: Duration) -> io::Result<()> {
+    write_line(io::stderr().as_fd(), &format!("{line}\n"), limit)
 }

@@ -2,7 +2,10 @@
 //!
 //! Authority: `tests/spec/main-cf.md`, section 8, and `tests/spec/logging.md`, sections 3 and 4.
 
+use std::io;
 use std::path::PathBuf;
+
+use nix::sys::stat::fstat;
 
 use crate::config::{self, Config};
 use crate::log::{self, Destination, FACILITY_MAIL};
@@ -46,7 +49,9 @@ pub fn open_log(config: &Config, process: &str) -> Result<(), config::Error> {
 
 fn destination(config: &Config) -> Result<Destination, config::Error> {
     if config.qmqpd_log_stderr()? {
-        return Ok(Destination::Stderr);
+        return Ok(Destination::Stderr {
+            journal: is_journal(),
+        });
     }
     if config.maillog_file()?.as_os_str().is_empty() {
         let facility = config.syslog_facility()?;
@@ -57,6 +62,15 @@ fn destination(config: &Config) -> Result<Destination, config::Error> {
     socket.push(config.postlog_service_name()?);
     let host = first_label(&config.myhostname()?);
     Ok(Destination::Postlog { socket, host })
+}
+
+/// Whether standard error is the journal, as systemd.exec(5) has a program find out: a process inherits the variable also
+/// where its output goes elsewhere.
+fn is_journal() -> bool {
+    let Ok(stream) = std::env::var("JOURNAL_STREAM") else {
+        return false;
+    };
+    fstat(io::stderr()).is_ok_and(|file| stream == format!("{}:{}", file.st_dev, file.st_ino))
 }
 
 fn first_label(host: &str) -> String {

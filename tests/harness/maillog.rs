@@ -117,3 +117,19 @@ fn is_date(text: &[u8]) -> bool {
     });
     shape.eq("Aaa 00 00:00:00".chars())
 }
+
+/// Lines of standard error with the process id of each as PID.
+pub fn without_ids(lines: &str) -> String {
+    let lines = lines.split_inclusive('\n').map(|line| {
+        let Some((tag, rest)) = line.split_once("qmqpd[") else {
+            return line.to_owned();
+        };
+        match rest.split_once("]: ") {
+            Some((id, text)) if id.bytes().all(|b| b.is_ascii_digit()) => {
+                format!("{tag}qmqpd[PID]: {text}")
+            }
+            _ => line.to_owned(),
+        }
+    });
+    lines.collect()
+}

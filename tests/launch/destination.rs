@@ -7,7 +7,7 @@ use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::process::Stdio;
 use std::time::Duration;
 
-use crate::harness::maillog::text_of;
+use crate::harness::maillog::{text_of, without_ids};
 use crate::harness::queue_file::records;
 use crate::harness::server::{Server, why_no_postfix};
 use crate::machine::{ACCEPTED, How, Machine, PATIENCE, REQUEST, User, is_not_root};
@@ -153,12 +153,40 @@ fn standard_error_gets_every_line_and_nothing_else_does() {
     assert_eq!(session.exit(), "0");
     cleanup.finish();
     let expected = "\
-postfix/qmqpd: connect from localhost[127.0.0.1]
-postfix/qmqpd: ABCDEF0123: client=localhost[127.0.0.1]
-postfix/qmqpd: disconnect from localhost[127.0.0.1]
+postfix/qmqpd[PID]: connect from localhost[127.0.0.1]
+postfix/qmqpd[PID]: ABCDEF0123: client=localhost[127.0.0.1]
+postfix/qmqpd[PID]: disconnect from localhost[127.0.0.1]
 ";
-    assert_eq!(fs::read_to_string(machine.stderr()).unwrap(), expected);
+    let said = fs::read_to_string(machine.stderr()).unwrap();
+    assert_eq!(without_ids(&said), expected);
+    let id = format!("postfix/qmqpd[{}]: ", session.child.id());
+    assert!(said.lines().all(|line| line.starts_with(&id)), "{said}");
     assert!(machine.finish(&session).is_empty());
+}
+
+/// The variable says of which file it speaks, and systemd leaves it to programs whose output is elsewhere.
+#[test]
+fn the_journal_is_told_how_serious_a_line_is() {
+    for (is_journal, priority) in [(true, "<6>"), (false, "")] {
+        let machine = Machine::new(&["qmqpd_log_stderr = yes"]);
+        let cleanup = machine.cleanup(&[]);
+        fs::write(machine.stderr(), "").unwrap();
+        let stderr = fs::metadata(machine.stderr()).unwrap();
+        let inode = stderr.ino() + u64::from(!is_journal);
+        let stream = format!("{}:{inode}", stderr.dev());
+        let mut session = machine.start(&How {
+            env: &[("JOURNAL_STREAM", &stream)],
+            ..How::default()
+        });
+        session.send(REQUEST);
+        assert_eq!(session.reply(PATIENCE), ACCEPTED);
+        assert_eq!(session.exit(), "0");
+        cleanup.finish();
+        let said = fs::read_to_string(machine.stderr()).unwrap();
+        let first = format!("{priority}postfix/qmqpd[PID]: connect from ");
+        assert!(without_ids(&said).starts_with(&first), "{said}");
+        machine.finish(&session);
+    }
 }
 
 /// What is on standard error, a pipe, and in the log of before main.cf; the instance's directory is DIR.
@@ -202,7 +230,8 @@ fn warnings_of_main_cf_go_to_the_log_that_it_names() {
     let with = |more: &[&'static str]| said(&[&twice, more].concat());
 
     let (stderr, early) = with(&["qmqpd_log_stderr = yes", "syslog_name = a"]);
-    let start = format!("a/qmqpd: {warning}a/qmqpd: {served}");
+    let start = format!("a/qmqpd[PID]: {warning}a/qmqpd[PID]: {served}");
+    let stderr = without_ids(&stderr);
     assert!(stderr.starts_with(&start), "{stderr}");
     assert_eq!(early, "");
 
@@ -210,8 +239,8 @@ fn warnings_of_main_cf_go_to_the_log_that_it_names() {
     let (stderr, early) = with(&["qmqpd_log_stderr = yes", "syslog_name ="]);
     let fatal = "fatal: DIR/conf/main.cf, line N: bad string length 0 < 1: syslog_name = \n";
     assert_eq!(
-        stderr,
-        format!("postfix/qmqpd: {warning}postfix/qmqpd: {fatal}")
+        without_ids(&stderr),
+        format!("postfix/qmqpd[PID]: {warning}postfix/qmqpd[PID]: {fatal}")
     );
     assert_eq!(early, "");
 
@@ -327,14 +356,14 @@ fn in_a_container_standard_error_is_the_log_and_the_queue_is_a_directory() {
         let (id, size) = (&queued.id, content_size(&queued.file));
         let expected = format!(
             "\
-postfix/qmqpd: connect from localhost[127.0.0.1]
-postfix/qmqpd: {id}: client=localhost[127.0.0.1]
-postfix/qmqpd: {id}: message-id=<TIME.{id}@mail.spec.example>
-postfix/qmqpd: {id}: from=<s@x.example>, size={size}, nrcpt=1 (queued)
-postfix/qmqpd: disconnect from localhost[127.0.0.1]
+postfix/qmqpd[PID]: connect from localhost[127.0.0.1]
+postfix/qmqpd[PID]: {id}: client=localhost[127.0.0.1]
+postfix/qmqpd[PID]: {id}: message-id=<TIME.{id}@mail.spec.example>
+postfix/qmqpd[PID]: {id}: from=<s@x.example>, size={size}, nrcpt=1 (queued)
+postfix/qmqpd[PID]: disconnect from localhost[127.0.0.1]
 "
         );
-        assert_eq!(without_time(&queued.log), expected, "{log}");
+        assert_eq!(without_ids(&without_time(&queued.log)), expected, "{log}");
 
         // The lines are lost, and the mail is not.
         let queued = in_a_container(&[log]);
