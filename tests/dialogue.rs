@@ -18,6 +18,61 @@ fn every_dialogue_goes_as_written() {
     dialogue::check(Server::Ours, &dialogue::all());
 }
 
+/// How much of a reply is looked for in the log: a longer one is cut there at another place.
+const COMPARED: usize = 60;
+
+/// The letter and the text of a dialogue's reply, and the lines of the log.
+fn reply_and_log(file: &str) -> Option<(char, &str, Vec<&str>)> {
+    let log = file.lines().filter_map(|line| line.strip_prefix("l: "));
+    let reply = file.lines().find_map(|line| line.strip_prefix("s: "))?;
+    let (_, reply) = reply.split_once(':')?;
+    let text = reply.strip_suffix(',').unwrap_or(reply).get(1..)?;
+    let end = text
+        .find(['{', '?', '\\'])
+        .unwrap_or(text.len())
+        .min(COMPARED);
+    Some((
+        reply.chars().next()?,
+        text.get(..end)?.trim_end(),
+        log.collect(),
+    ))
+}
+
+/// `tests/spec/differences.md`, 50.
+#[test]
+fn each_reply_but_acceptance_has_one_line_with_the_client() {
+    let mut count = 0;
+    let mut wrong = Vec::new();
+    for dialogue in dialogue::all() {
+        let file = fs::read_to_string(&dialogue.path).unwrap();
+        let Some((letter, text, log)) = reply_and_log(&file) else {
+            continue;
+        };
+        if letter == 'K' {
+            continue;
+        }
+        count += 1;
+        let is_it = |line: &&&str| {
+            let Some((before, _)) = line.split_once(text) else {
+                return false;
+            };
+            before.ends_with("]: ") || before.contains("]:") && before.ends_with(": ")
+        };
+        let found = log.iter().filter(is_it).count();
+        if found != 1 {
+            wrong.push(format!(
+                "{}: {found} lines with {text:?}",
+                dialogue.path.display()
+            ));
+        }
+    }
+    assert!(
+        count > 100 || std::env::var_os("QMQPD_DIALOGUE").is_some(),
+        "{count}"
+    );
+    assert_eq!(wrong, [""; 0]);
+}
+
 /// So that recording changes nothing but what has changed.
 #[test]
 fn every_dialogue_file_is_written_as_recording_writes_it() {

@@ -334,6 +334,8 @@ parameters! {
     qmqpd_peername_lookup: Bool = "yes" => acts;
     /// Whether log lines go to standard error.
     qmqpd_log_stderr: Bool = "no" => acts;
+    /// Whether the line that ends a session says what came of it.
+    qmqpd_disconnect_stats: Bool = "no" => acts;
     /// The protocol by which a proxy in front says who the client is; empty where there is no proxy.
     qmqpd_upstream_proxy_protocol: ProxyProtocol = "" => acts;
     /// The limit for the proxy's header.

@@ -248,6 +248,27 @@ pub fn address_of(fd: BorrowedFd<'_>, ask: &Ask) -> Option<String> {
     }
 }
 
+/// The client on `fd` as a line of the log shows it where main.cf is of no use: without a name, and of any family.
+pub fn shown(fd: BorrowedFd<'_>, environment: bool) -> String {
+    let ask = Ask {
+        protocols: Protocols {
+            ipv4: true,
+            ipv6: true,
+        },
+        names: false,
+        environment,
+        sandbox: false,
+        lookup_limit: LOOKUP_LIMIT,
+    };
+    match client_on(fd, &ask, &|name| std::env::var_os(name)) {
+        Endpoint::Local => Peer::local().namaddr(),
+        Endpoint::Gone | Endpoint::Refused(_) | Endpoint::Misnamed(_) => Peer::unknown().namaddr(),
+        Endpoint::Remote { address, .. } => {
+            format!("unknown[{}]", text_of(unmapped(address, &ask.protocols)))
+        }
+    }
+}
+
 /// An IPv6 socket shows IPv4 clients as ::ffff:a.b.c.d; lists and people know them by the IPv4 address.
 fn unmapped(address: IpAddr, protocols: &Protocols) -> IpAddr {
     match address {

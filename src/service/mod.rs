@@ -22,6 +22,7 @@ use crate::config::Config;
 use crate::exit::{EX_FATAL, EX_OK, Fatal};
 use crate::log;
 use crate::options::{self, Options};
+use crate::peer;
 use crate::session::{self, Client, Outcome};
 use crate::sys::{entry, ignore, inherit};
 
@@ -120,12 +121,14 @@ fn fail(fatal: &Fatal) -> u8 {
             log::fatal!("{error}");
         }
     }
+    let by_master = std::env::var_os("GENERATION").is_some();
+    let namaddr = peer::shown(inherit::client_input(), !by_master);
     if let Some(descriptors) = inherit::client() {
-        session::apologize(Client::new(descriptors, FAILURE_TIMEOUT));
+        session::apologize(Client::new(descriptors, FAILURE_TIMEOUT), &namaddr);
     }
     // Unlike Postfix, which sleeps before a client has its answer, and wherever it is started
     // (`tests/spec/differences.md`, 5).
-    if std::env::var_os("GENERATION").is_some() {
+    if by_master {
         std::thread::sleep(FAILURE_PAUSE);
     }
     EX_FATAL

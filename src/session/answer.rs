@@ -92,7 +92,10 @@ impl Answer {
     }
 
     /// A failure of ours, or one that a user will ask about: a warning, with the text of the reply.
-    fn with_warning(reply: Reply, who: &str) -> Self {
+    ///
+    /// Unlike Postfix, which leaves some replies out: each that is not good news has one line with the client
+    /// (`tests/spec/differences.md`, 50).
+    pub fn with_warning(reply: Reply, who: &str) -> Self {
         let line = format!("{who}: {}", Shown(reply.text()));
         Answer {
             before: vec![Line::Warning(line)],
@@ -100,12 +103,11 @@ impl Answer {
         }
     }
 
-    fn fatal(text: String) -> Self {
-        Answer {
-            before: vec![Line::Fatal(text)],
-            outcome: Outcome::Failed,
-            ..Answer::new(Reply::try_later(CONFIGURATION_ERROR))
-        }
+    fn fatal(text: String, who: &str) -> Self {
+        let mut answer = Answer::with_warning(Reply::try_later(CONFIGURATION_ERROR), who);
+        answer.before.insert(0, Line::Fatal(text));
+        answer.outcome = Outcome::Failed;
+        answer
     }
 }
 
@@ -162,7 +164,7 @@ pub fn to_fault(fault: &Fault, namaddr: &str, who: &str) -> Answer {
         }
         Fault::List => Answer {
             phase: Phase::Connect,
-            ..Answer::new(Reply::try_later(CONFIGURATION_ERROR))
+            ..Answer::with_warning(Reply::try_later(CONFIGURATION_ERROR), who)
         },
         Fault::Name => {
             let text = format!("Error: {namaddr}: name lookup failed, try again later");
@@ -186,7 +188,7 @@ pub fn to_fault(fault: &Fault, namaddr: &str, who: &str) -> Answer {
         Fault::Queue => {
             Answer::with_warning(Reply::try_later("Error: queue service unavailable"), who)
         }
-        Fault::Jail(error) => Answer::fatal(error.to_string()),
+        Fault::Jail(error) => Answer::fatal(error.to_string(), who),
     }
 }
 

@@ -14,6 +14,7 @@ pub use answer::Outcome;
 pub use client::{Client, Stream};
 pub use lists::{Lists, enter_queue_directory, program_owner, try_queue_directory};
 
+use std::fmt;
 use std::time::Duration;
 
 use crate::config::{self, Config};
@@ -28,7 +29,7 @@ use crate::wire::netstring::{self, Seen};
 use crate::wire::qmqp::{self, Limits, Request};
 use crate::wire::verp::{self, Sender};
 
-use answer::{CONFIGURATION_ERROR, Fault, log_all, to_fault, to_verdict};
+use answer::{Answer, CONFIGURATION_ERROR, Fault, log_all, to_fault, to_verdict};
 use reply::Reply;
 
 /// What main.cf says about every transaction.
@@ -37,6 +38,7 @@ pub struct SessionSettings {
     pub qmqpd_timeout: Duration,
     pub qmqpd_error_delay: Duration,
     pub qmqpd_client_port_logging: bool,
+    pub qmqpd_disconnect_stats: bool,
     pub soft_bounce: bool,
     pub debug_peer_level: u32,
     limits: Limits,
@@ -59,6 +61,7 @@ impl SessionSettings {
             qmqpd_timeout: config.qmqpd_timeout()?,
             qmqpd_error_delay: config.qmqpd_error_delay()?,
             qmqpd_client_port_logging: config.qmqpd_client_port_logging()?,
+            qmqpd_disconnect_stats: config.qmqpd_disconnect_stats()?,
         })
     }
 }
@@ -75,6 +78,31 @@ pub struct Session<'a> {
     pub confine: &'a dyn Fn(&[Need<'_>]) -> Result<(), jail::Error>,
 }
 
+/// What came of a session, for the line that ends it.
+#[derive(Debug, Default)]
+struct Stats {
+    /// What has arrived of the message, in bytes.
+    size: usize,
+    /// How many recipients have arrived.
+    nrcpt: usize,
+    /// The message is in the queue, whether or not its client knows that.
+    is_queued: bool,
+    /// The status byte that was sent, if any was.
+    reply: Option<char>,
+}
+
+impl fmt::Display for Stats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let reply = self.reply.unwrap_or('-');
+        let queued = u8::from(self.is_queued);
+        let Stats { size, nrcpt, .. } = self;
+        write!(
+            f,
+            " queued={queued} size={size} nrcpt={nrcpt} reply={reply}"
+        )
+    }
+}
+
 /// How many bytes of a netstring's data `-v -v` shows.
 const SHOWN_DATA: usize = 30;
 
@@ -89,23 +117,33 @@ impl Session<'_> {
         let normal = log::verbosity();
         log::set_verbosity(normal.saturating_add(self.debug_level()));
         log::info!("connect from {namaddr}");
-        let outcome = self.converse(client, &namaddr);
+        let mut stats = Stats::default();
+        let outcome = self.converse(client, &namaddr, &mut stats);
         if outcome != Outcome::Failed {
-            log::info!("disconnect from {namaddr}");
+            if self.settings.qmqpd_disconnect_stats {
+                log::info!("disconnect from {namaddr}{stats}");
+            } else {
+                log::info!("disconnect from {namaddr}");
+            }
         }
         log::set_verbosity(normal);
         outcome
     }
 
     /// The transaction and the answer to it.
-    fn converse<S: Stream>(&self, mut client: Client<S>, namaddr: &str) -> Outcome {
+    fn converse<S: Stream>(
+        &self,
+        mut client: Client<S>,
+        namaddr: &str,
+        stats: &mut Stats,
+    ) -> Outcome {
         let origin = Origin {
             peer: self.peer,
             namaddr,
             arrival: self.arrival,
         };
         let mut id = "NOQUEUE".to_owned();
-        let result = self.transaction(&mut client, &origin, &mut id);
+        let result = self.transaction(&mut client, &origin, &mut id, stats);
         if timed_out(&result) && alarm::process_is_over() {
             log::fatal!("watchdog timeout");
             return Outcome::Failed;
@@ -116,14 +154,16 @@ impl Session<'_> {
             Err(fault) => to_fault(fault, namaddr, &who),
         };
         log_all(&answer.before);
+        stats.is_queued = answer.reply.as_ref().is_some_and(Reply::is_accepted);
         if let Some(reply) = &answer.reply {
             let reply = reply.soft(self.settings.soft_bounce);
             if !reply.is_accepted() {
                 std::thread::sleep(self.settings.qmqpd_error_delay);
             }
             trace_reply(&reply);
-            if let Err(error) = client.send(&reply) {
-                log::info!("{who}: {error} while {}", answer.phase);
+            match client.send(&reply) {
+                Ok(()) => stats.reply = Some(reply.letter()),
+                Err(error) => log::info!("{who}: {error} while {}", answer.phase),
             }
             if let Some(after_reply) = result.ok().and_then(|committed| committed.after_reply) {
                 after_reply();
@@ -142,6 +182,7 @@ impl Session<'_> {
         client: &mut Client<S>,
         origin: &Origin<'_>,
         id: &mut String,
+        stats: &mut Stats,
     ) -> Result<Committed, Fault> {
         self.authorize()?;
         client.wait_for_first_byte()?;
@@ -152,6 +193,7 @@ impl Session<'_> {
 
         let mut content = Request::begin(client, self.settings.limits, trace)?.content()?;
         while let Some(piece) = content.next()? {
+            stats.size += piece.len();
             queue.content(piece);
         }
         let (sender, mut recipients) = content.sender()?;
@@ -160,6 +202,7 @@ impl Session<'_> {
         queue.sender(&sender);
         let mut recipient = Vec::new();
         while recipients.next(&mut recipient)? {
+            stats.nrcpt += 1;
             queue.recipient(&recipient);
         }
         // Only here, as in Postfix: a request that breaks off is reported as that, whatever its sender asked for.
@@ -207,10 +250,13 @@ impl Session<'_> {
     }
 }
 
-/// Tells a client that no transaction can begin because of a failure here, which has been logged.
-pub fn apologize(mut client: Client) {
+/// Tells a client that no transaction can begin because of a failure here, which has been logged. `namaddr` is the client,
+/// as far as that is known.
+pub fn apologize(mut client: Client, namaddr: &str) {
     let reply = Reply::try_later(CONFIGURATION_ERROR);
     if client.send(&reply).is_ok() {
+        let who = format!("NOQUEUE: {namaddr}");
+        log_all(&Answer::with_warning(reply.clone(), &who).before);
         client.drain(&reply);
     }
 }

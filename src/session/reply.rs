@@ -78,6 +78,11 @@ impl Reply {
         self.status == Status::Accepted
     }
 
+    /// The status byte.
+    pub fn letter(&self) -> char {
+        char::from(self.status as u8)
+    }
+
     /// The text as it was given, for the log.
     pub fn text(&self) -> &[u8] {
         &self.text

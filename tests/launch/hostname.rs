@@ -73,7 +73,12 @@ fn a_domain_that_refers_to_the_host_name_is_a_configuration_error() {
                 "fatal: file DIR/conf/main.cf: parameter myhostname: bad parameter value: {name}"
             ),
         ];
-        let (log, reply, exit) = served(Server::Ours, main_cf);
+        let (mut log, reply, exit) = served(Server::Ours, main_cf);
+        let told = log.pop().unwrap_or_default();
+        assert!(
+            told.ends_with(": Error: server configuration error"),
+            "{told}"
+        );
         assert_eq!(log, expected, "{main_cf}");
         assert_eq!(
             (reply.as_str(), exit.as_str()),

@@ -232,7 +232,7 @@ fn a_client_on_a_socket_of_another_family_is_told_to_try_again() {
     let said = String::from_utf8(output.stdout).unwrap();
     assert_eq!(said, "34:ZError: server configuration error,");
     let log = machine.log.finish();
-    let line = String::from_utf8_lossy(log.last().unwrap()).into_owned();
+    let line = String::from_utf8_lossy(&log[log.len() - 2]).into_owned();
     let fatal = "fatal: cannot tell who the client is: standard input is neither an Internet nor a UNIX-domain socket";
     assert!(line.ends_with(fatal), "{line}");
 }

@@ -83,6 +83,7 @@ fn installed(directory: &Directory) -> Option<Version> {
 
 /// What no Postfix has.
 const OURS: &[&str] = &[
+    "qmqpd_disconnect_stats",
     "qmqpd_log_stderr",
     "qmqpd_peername_lookup",
     "qmqpd_queue_method",
