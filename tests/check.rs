@@ -45,8 +45,18 @@ fn said_by(mut ours: Command, instance: &Instance, arguments: &[&str]) -> (Strin
     let text = String::from_utf8(output.stdout).unwrap();
     let directory = instance.dir.to_string_lossy();
     let text = text.replace(&*directory, "DIR").replace(UNASKED_LINE, "");
-    (text, output.status.code())
+    let is_of_machine = |line: &&str| line.starts_with(WALLS);
+    let (of_machine, rest): (Vec<_>, Vec<_>) = text.split_inclusive('\n').partition(is_of_machine);
+    assert_eq!(
+        of_machine.len(),
+        usize::from(rest.concat().starts_with("Parameters come from ")),
+        "{text}"
+    );
+    (rest.concat(), output.status.code())
 }
+
+/// How the line begins that says what the kernel has, which differs between machines.
+const WALLS: &str = "The kernel has ";
 
 fn instance(conf: &[&str]) -> Instance {
     let conf: Vec<String> = conf.iter().map(ToString::to_string).collect();
@@ -100,6 +110,54 @@ fn a_configuration_in_order_is_said_to_be() {
         "cleanup was disturbed"
     );
     assert_eq!(log.finish().len(), 0);
+}
+
+/// Without Landlock, where strace(1) has the kernel say that it has none, everything else is as it was.
+#[test]
+fn the_walls_of_the_machine_are_named() {
+    let test = "the_walls_of_the_machine_are_named";
+    if !can_run(test) {
+        return;
+    }
+    if !std::path::Path::new("/usr/bin/strace").exists() {
+        return harness::skip(test, "strace is not installed");
+    }
+    let instance = instance(&[]);
+    let _cleanup = cleanup(&instance);
+    let trace = instance.dir.join("trace");
+    let lines = |mut command: Command| {
+        let output = command
+            .args(["--check"])
+            .args(UNASKED)
+            .env_clear()
+            .env("MAIL_CONFIG", instance.config_directory())
+            .output()
+            .unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let (walls, rest): (Vec<_>, Vec<_>) = text
+            .lines()
+            .map(str::to_owned)
+            .partition(|line| line.starts_with(WALLS));
+        (walls, rest, output.status.code())
+    };
+    let (walls, rest, code) = lines(Command::new(OURS));
+    let [walls] = walls.as_slice() else {
+        panic!("{walls:?}");
+    };
+    let start = format!("{WALLS}no_new_privs, seccomp, ");
+    let landlock = walls.strip_prefix(&start).unwrap();
+    assert!(
+        landlock.starts_with("Landlock (version ") || landlock == "no Landlock.",
+        "{walls}"
+    );
+    let mut without = Command::new("strace");
+    without
+        .args(["-qq", "-e", "inject=landlock_create_ruleset:error=ENOSYS"])
+        .args(["-e", "trace=landlock_create_ruleset", "-o"])
+        .args([trace.as_os_str(), OURS.as_ref()]);
+    let none = format!("{start}no Landlock.");
+    assert_eq!(lines(without), (vec![none], rest, code));
+    assert!(fs::read_to_string(trace).unwrap().contains("INJECTED"));
 }
 
 #[test]

@@ -53,6 +53,7 @@ pub fn run(report: &mut Report, config: &Config, options: &Options) {
     if matches!(config.qmqpd_log_stderr(), Ok(false)) {
         check_log(report, config);
     }
+    report.line(&format!("The kernel has {}.", jail::walls()));
     let local_server = peer::has_local_server();
     if let Some(directory) = become_owner(report, config, options) {
         check_name_server(report, config, directory, local_server);

@@ -48,6 +48,7 @@ use nix::unistd::{Gid, Pid, Uid, chdir, chroot, setgid, setgroups, setuid};
 
 use crate::config::Owner;
 use crate::log;
+use crate::sys::seccomp::{self, Instruction};
 use crate::sys::{capability, landlock};
 
 /// Whether there is a filter of system calls for this architecture.
@@ -98,6 +99,36 @@ fn at(call: &'static str) -> impl FnOnce(Errno) -> Error {
 
 impl std::error::Error for Error {}
 
+/// What the kernel has to keep a process from what it does not need.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Walls {
+    pub no_new_privs: bool,
+    pub seccomp: bool,
+    /// Its version. Nothing but one wall of two is missing where there is none.
+    pub landlock: Option<u32>,
+}
+
+/// The walls that a process on this machine can have.
+pub fn walls() -> Walls {
+    Walls {
+        no_new_privs: prctl::get_no_new_privs().is_ok(),
+        seccomp: seccomp::is_available(),
+        landlock: landlock::version(),
+    }
+}
+
+impl Display for Walls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let no = |is: bool| if is { "" } else { "no " };
+        let (privs, seccomp) = (no(self.no_new_privs), no(self.seccomp));
+        write!(f, "{privs}no_new_privs, {seccomp}seccomp, ")?;
+        match self.landlock {
+            Some(version) => write!(f, "Landlock (version {version})"),
+            None => f.write_str("no Landlock"),
+        }
+    }
+}
+
 /// Becomes `owner` for good, in the root directory `root` if one is given. For a process whose effective user is root.
 /// What needs the outside of a chroot (zone file, log socket) has been opened.
 pub fn drop_privileges(owner: &Owner, root: Option<&Path>) -> Result<(), Error> {
@@ -139,6 +170,15 @@ pub fn confine_resolver() -> Result<(), Error> {
     filter_resolver().map_err(at("prctl(PR_SET_SECCOMP)"))
 }
 
+/// The filter for a program that is asked about a client: it runs with the rights of its user, and acts on no other process of
+/// that user's. Nothing where there is none for this architecture.
+pub fn program_filter() -> Vec<Instruction> {
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+    return filter::assemble_limits(limits::Party::Program);
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    return Vec::new();
+}
+
 /// Gives up all system calls but those that serve one client and those of `needs`. One that is made nevertheless is
 /// logged as fatal, and ends the process with status 1. The log has been opened, and is never connected again.
 ///
@@ -170,8 +210,6 @@ fn wall_in(directory: BorrowedFd<'_>) {
     target_arch = "riscv64"
 ))]
 fn filter_system_calls(needs: &[Need<'_>]) -> nix::Result<()> {
-    use crate::sys::seccomp;
-
     log::stay_with_connection();
     seccomp::report_violations(log::raw_fatal())?;
     seccomp::install(&filter::assemble(&filter::rules(needs)))
@@ -183,8 +221,6 @@ fn filter_system_calls(needs: &[Need<'_>]) -> nix::Result<()> {
     target_arch = "riscv64"
 ))]
 fn filter_resident() -> nix::Result<()> {
-    use crate::sys::seccomp;
-
     seccomp::install(&filter::assemble_limits(limits::Party::Resident))
 }
 
@@ -194,8 +230,6 @@ fn filter_resident() -> nix::Result<()> {
     target_arch = "riscv64"
 ))]
 fn filter_resolver() -> nix::Result<()> {
-    use crate::sys::seccomp;
-
     seccomp::install(&filter::assemble_limits(limits::Party::Resolver))
 }
 

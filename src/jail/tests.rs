@@ -208,7 +208,7 @@ fn what_must_never_be_possible_stands_nowhere_in_the_table() {
     assert!(calls().all(|call| !never.contains(call)));
 }
 
-const PARTIES: [Party; 2] = [Party::Resolver, Party::Resident];
+const PARTIES: [Party; 3] = [Party::Resolver, Party::Resident, Party::Program];
 
 /// The limits of a call for a party.
 fn limits_of(party: Party, call: u32) -> Vec<&'static Limit> {

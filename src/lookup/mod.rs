@@ -56,6 +56,8 @@ pub struct TableSettings {
     pub ipc_timeout: Duration,
     /// postmap(1), by its absolute path.
     pub postmap: PathBuf,
+    /// qmqpd_sandbox: whether postmap gives up system calls.
+    pub sandbox: bool,
     /// Where main.cf is, for postmap.
     pub config_directory: PathBuf,
     /// Where dynamicmaps.cf is, if main.cf says it.
@@ -70,6 +72,7 @@ impl TableSettings {
             proxymap_service_name: config.proxymap_service_name()?,
             ipc_timeout: config.ipc_timeout()?,
             postmap: config.command_directory()?.join("postmap"),
+            sandbox: config.qmqpd_sandbox()?,
             config_directory: config::directory(),
             meta_directory: config
                 .as_set("meta_directory")

@@ -29,8 +29,9 @@ use super::table::{
 };
 use super::{Note, TableSettings};
 use crate::config::{self, Owner, read_file};
+use crate::jail;
 use crate::log::{self, Shown, error_text};
-use crate::sys::program::{Output, Program, Rights};
+use crate::sys::program::{Confinement, Output, Program, Rights};
 
 /// The end of the warning about a type that may be in a package of its own.
 pub const PACKAGE_QUESTION: &str = " package installed?";
@@ -278,7 +279,16 @@ impl Postmap {
                 file: self.file.as_ref().map(|file| Path::new(&file.path)),
             },
         };
-        match self.run(&["-q", "-", &self.name], rights, FUSE) {
+        let filter = if self.settings.sandbox {
+            jail::program_filter()
+        } else {
+            Vec::new()
+        };
+        let confinement = Confinement {
+            rights,
+            filter: &filter,
+        };
+        match self.run(&["-q", "-", &self.name], confinement, FUSE) {
             Ok(program) => Ok(Running::Query(program)),
             Err(error)
                 if error.kind() == io::ErrorKind::PermissionDenied
@@ -293,7 +303,7 @@ impl Postmap {
 
     /// Starts the program that writes the table out, with all rights: it is told nothing.
     fn start_dump(&self, fuse: Duration) -> Result<Program, String> {
-        self.run(&["-s", &self.name], Rights::Whole, fuse)
+        self.run(&["-s", &self.name], Confinement::NONE, fuse)
             .map_err(|error| self.cannot_run(&error))
     }
 
@@ -302,7 +312,12 @@ impl Postmap {
         self.use_proxy(&format!("cannot run {postmap}: {error}"))
     }
 
-    fn run(&self, arguments: &[&str], rights: Rights<'_>, fuse: Duration) -> io::Result<Program> {
+    fn run(
+        &self,
+        arguments: &[&str],
+        confinement: Confinement<'_>,
+        fuse: Duration,
+    ) -> io::Result<Program> {
         let TableSettings {
             postmap,
             config_directory,
@@ -310,7 +325,7 @@ impl Postmap {
         } = &self.settings;
         let arguments: Vec<&OsStr> = arguments.iter().map(OsStr::new).collect();
         let environment = [(OsStr::new("MAIL_CONFIG"), config_directory.as_os_str())];
-        Program::start(postmap, &arguments, &environment, rights, fuse)
+        Program::start(postmap, &arguments, &environment, confinement, fuse)
     }
 
     /// All keys of the table.

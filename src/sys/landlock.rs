@@ -61,7 +61,6 @@ struct PathBeneath {
 }
 
 /// The version of the kernel's Landlock; nothing where it has none, or a launcher's filter does not let it be asked.
-#[allow(dead_code, reason = "for a person who asks")]
 pub fn version() -> Option<u32> {
     // SAFETY: with this flag the call takes a null pointer and the size 0.
     let version = unsafe {

@@ -1,6 +1,6 @@
 //! Another program, asked once: started, given all its input, listened to until it ends.
 //!
-//! It gets no descriptors but three pipes, and the rights that it needs, [`Rights`]. With more rights than this process
+//! It gets no descriptors but three pipes, and the rights that it needs, [`Confinement`]. With more rights than this process
 //! has when it listens it cannot be killed from here: an alarm that it is started with ends it in any case.
 
 use std::ffi::{CString, OsStr};
@@ -20,6 +20,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 
 use super::alarm::{self, Bounded};
+use super::seccomp::{self, Instruction};
 use super::{capability, ignore};
 
 /// Between two looks at whether a program has ended.
@@ -44,16 +45,33 @@ pub enum Rights<'a> {
     },
 }
 
-/// What [`Rights`] come to, with all memory allocated that a child needs between fork and exec.
+/// What a program may do.
+#[derive(Debug, Clone, Copy)]
+pub struct Confinement<'a> {
+    pub rights: Rights<'a>,
+    /// The filter of its system calls; with no instruction there is none. execve(2) has to get past it.
+    pub filter: &'a [Instruction],
+}
+
+impl Confinement<'_> {
+    /// For a program that is told nothing of a stranger's.
+    pub const NONE: Confinement<'static> = Confinement {
+        rights: Rights::Whole,
+        filter: &[],
+    };
+}
+
+/// What [`Confinement`] comes to, with all memory allocated that a child needs between fork and exec.
 #[derive(Debug)]
 struct Descent {
     account: Option<(Uid, Gid, Vec<Gid>)>,
     keeps_capabilities: bool,
     file: Option<CString>,
+    filter: Vec<Instruction>,
 }
 
 impl Descent {
-    fn to(rights: Rights<'_>) -> io::Result<Descent> {
+    fn to(Confinement { rights, filter }: Confinement<'_>) -> io::Result<Descent> {
         let (account, file) = match rights {
             Rights::Whole | Rights::User => (None, None),
             Rights::Account {
@@ -68,6 +86,7 @@ impl Descent {
             account,
             keeps_capabilities: matches!(rights, Rights::Whole),
             file: file.transpose()?,
+            filter: filter.to_vec(),
         })
     }
 
@@ -87,6 +106,9 @@ impl Descent {
             // No guess at what modes, lists and the directories above come to: the kernel says it. Closed at once.
             let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
             drop(open(file.as_c_str(), flags, Mode::empty())?);
+        }
+        if !self.filter.is_empty() {
+            seccomp::install(&self.filter)?;
         }
         Ok(())
     }
@@ -111,12 +133,12 @@ pub struct Output {
 impl Program {
     /// Starts the program at the absolute `path` with these arguments and nothing in its environment but `environment`.
     /// It gets pipes for descriptors 0 to 2 and no others, and is ended by SIGALRM when `fuse` is over. An error also where
-    /// the rights cannot be had, or given up.
+    /// the rights cannot be had, or given up, or the filter is not taken.
     pub fn start(
         path: &Path,
         arguments: &[&OsStr],
         environment: &[(&OsStr, &OsStr)],
-        rights: Rights<'_>,
+        confinement: Confinement<'_>,
         fuse: Duration,
     ) -> io::Result<Program> {
         let seconds = u32::try_from(fuse.as_secs()).unwrap_or(u32::MAX).max(1);
@@ -128,7 +150,7 @@ impl Program {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        let descent = Descent::to(rights)?;
+        let descent = Descent::to(confinement)?;
         let prepare = move || {
             // An alarm outlives execve(2), its handler does not: what is left is the end of the process.
             nix::unistd::alarm::set(seconds);
@@ -279,7 +301,7 @@ mod tests {
     fn shell(script: &str) -> Program {
         let (path, variable) = (Path::new("/bin/sh"), (OsStr::new("A"), OsStr::new("b")));
         let arguments = [OsStr::new("-c"), OsStr::new(script)];
-        Program::start(path, &arguments, &[variable], Rights::Whole, LIMIT).expect("sh")
+        Program::start(path, &arguments, &[variable], Confinement::NONE, LIMIT).expect("sh")
     }
 
     #[test]
@@ -321,7 +343,11 @@ mod tests {
         assert!(alone(|| {
             let (path, arguments) = (Path::new("/bin/sleep"), [OsStr::new("50")]);
             let fuse = Duration::from_secs(1);
-            let program = Program::start(path, &arguments, &[], Rights::User, fuse);
+            let user = Confinement {
+                rights: Rights::User,
+                filter: &[],
+            };
+            let program = Program::start(path, &arguments, &[], user, fuse);
             let output = program.and_then(|program| program.finish(b"", LIMIT, OUTPUT_LIMIT));
             output.is_ok_and(|output| output.status.code().is_none())
         }));

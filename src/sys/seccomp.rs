@@ -128,6 +128,19 @@ impl Line {
     }
 }
 
+/// Whether the kernel takes filters, and a launcher's lets it be asked. No filter is put in force.
+pub fn is_available() -> bool {
+    // SAFETY: with a null pointer the call puts nothing in force: it fails, with EFAULT where there are filters.
+    let status = unsafe {
+        libc::prctl(
+            libc::PR_SET_SECCOMP,
+            libc::c_ulong::from(libc::SECCOMP_MODE_FILTER),
+            ptr::null::<libc::sock_fprog>(),
+        )
+    };
+    Errno::result(status) == Err(Errno::EFAULT)
+}
+
 /// Puts a program in force for the rest of this thread's life, on top of what is in force already. The caller has
 /// set no_new_privs.
 pub fn install(program: &[Instruction]) -> nix::Result<()> {

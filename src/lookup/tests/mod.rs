@@ -52,6 +52,7 @@ fn tables() -> Tables {
         proxymap_service_name: "proxymap".to_owned(),
         ipc_timeout: Duration::from_secs(3600),
         postmap: "/nonexistent/postmap".into(),
+        sandbox: true,
         config_directory: "/nonexistent".into(),
         meta_directory: Some("/nonexistent".into()),
     })

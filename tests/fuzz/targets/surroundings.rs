@@ -45,6 +45,7 @@ pub fn tables(smtputf8_enable: bool) -> Tables {
         proxymap_service_name: "proxymap".to_owned(),
         ipc_timeout: std::time::Duration::from_secs(1),
         postmap: nowhere.join("postmap"),
+        sandbox: true,
         config_directory: nowhere.to_owned(),
         meta_directory: Some(nowhere.to_owned()),
     })
