@@ -315,6 +315,27 @@ fn the_lines_and_commands_for_master_cf_work_in_their_order() {
     assert_eq!(said(&postconf(&instance, &["-M"])), "");
 }
 
+/// The number that stands between these in a file.
+fn number(path: &str, before: &str, after: &str) -> u64 {
+    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap();
+    let rest = text.split_once(before).unwrap().1;
+    rest.split_once(after).unwrap().0.parse().unwrap()
+}
+
+/// The process ends itself, with an answer and a line in the log, before systemd does.
+#[test]
+fn the_unit_gives_a_session_longer_than_the_program_does() {
+    let unit = number("scripts/systemd/qmqpd@.service", "\nRuntimeMaxSec=", "\n");
+    let total = number("src/config/table.rs", "daemon_timeout: Time = \"", "s\"");
+    let grace = number(
+        "src/service/master/mod.rs",
+        "CHILD_GRACE: Duration = Duration::from_secs(",
+        ")",
+    );
+    assert!(unit > total + grace, "{unit} {total} {grace}");
+    assert!(unit < total + 10 * grace, "{unit} {total} {grace}");
+}
+
 #[test]
 fn the_run_file_is_a_script_and_its_comments_too() {
     let run = shipped("scripts/tcpserver/run");
