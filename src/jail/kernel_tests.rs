@@ -14,6 +14,7 @@ use std::process::{Command, ExitStatus, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
 
+use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{MsgFlags, recv};
 use nix::sys::wait::{WaitStatus, waitpid};
@@ -38,8 +39,9 @@ fn program(act: &str) -> Command {
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::piped());
-    // An alarm is to find the test's thread, not the one that waits for it.
+    // Signals are to find the test's thread, not the one that waits for it.
     start_blocked(&mut command, Signal::SIGALRM);
+    start_blocked(&mut command, Signal::SIGXCPU);
     command
 }
 
@@ -81,6 +83,10 @@ fn in_a_process_of_its_own() {
     match act.as_str() {
         "serve" => serve(),
         "status" => read_own_status(),
+        "limits" => read_own_limits(),
+        "work" => work(Duration::from_millis(900)),
+        "work too long" => work(FOR_EVER),
+        "work on" => work_on(),
         "sleep" => sleep_through_a_stop(),
         "abort" => abort_confined(),
         "file" => finish_a_file(),
@@ -533,6 +539,60 @@ fn finish_a_file() {
     connect(trigger.as_raw_fd(), &address).unwrap();
     nix::unistd::write(&trigger, b"W").unwrap();
     drop((file, held, trigger, qmgr));
+}
+
+const FOR_EVER: Duration = Duration::from_secs(60);
+
+#[test]
+fn the_processor_is_the_process_s_for_a_time() {
+    for (act, signal, expected) in [
+        ("limits", None, ""),
+        ("work", None, ""),
+        (
+            "work too long",
+            Some(libc::SIGXCPU),
+            "postfix/qmqpd: fatal: limit of processor time exceeded\n",
+        ),
+        ("work on", Some(libc::SIGKILL), ""),
+    ] {
+        let (status, stderr) = run(act);
+        assert_eq!(status.signal(), signal, "{act}: {status} {stderr}");
+        assert_eq!(stderr, expected, "{act}");
+    }
+}
+
+fn read_own_limits() {
+    let mut file = File::open("/proc/thread-self/limits").unwrap();
+    let mut buffer = [0; 8192];
+    jailed(&[]);
+    let length = file.read(&mut buffer).unwrap();
+    let limits = String::from_utf8_lossy(&buffer[..length]);
+    let line = limits.lines().find(|line| line.starts_with("Max cpu time"));
+    let words: Vec<&str> = line.unwrap().split_whitespace().collect();
+    let limit = PROCESSOR_LIMIT.as_secs();
+    let (soft, hard) = (limit.to_string(), (limit + 2).to_string());
+    assert_eq!(words[3..5], [soft.as_str(), &hard]);
+}
+
+/// Works for so long, where a launcher has left one second on the processor.
+fn work(limit: Duration) {
+    setrlimit(Resource::RLIMIT_CPU, 1, 4).unwrap();
+    jailed(&[]);
+    work_for(limit);
+}
+
+/// On a busy machine the time on the processor is less than this.
+fn work_for(limit: Duration) {
+    let begin = std::time::Instant::now();
+    while begin.elapsed() < limit {}
+}
+
+/// As a process would that has been taken over: it lets no signal through.
+fn work_on() {
+    setrlimit(Resource::RLIMIT_CPU, 1, 2).unwrap();
+    jailed(&[]);
+    nix::sys::signal::SigSet::all().thread_block().unwrap();
+    work_for(FOR_EVER);
 }
 
 #[test]

@@ -41,6 +41,7 @@ mod tests;
 use std::fmt::{self, Display};
 use std::os::fd::BorrowedFd;
 use std::path::Path;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::prctl;
@@ -49,7 +50,7 @@ use nix::unistd::{Gid, Pid, Uid, chdir, chroot, setgid, setgroups, setuid};
 use crate::config::Owner;
 use crate::log;
 use crate::sys::seccomp::{self, Instruction};
-use crate::sys::{capability, landlock};
+use crate::sys::{capability, landlock, processor};
 
 /// Whether there is a filter of system calls for this architecture.
 pub const SUPPORTED: bool = cfg!(any(
@@ -57,6 +58,11 @@ pub const SUPPORTED: bool = cfg!(any(
     target_arch = "aarch64",
     target_arch = "riscv64"
 ));
+
+/// How much time on the processor a confined process may take, so that one that has been taken over ends some day. 100 MiB
+/// take a quarter of a second, and 200 seconds where each byte comes alone. Without a limit of messages 400 GiB would fit
+/// in, and they would have to fit into memory.
+pub const PROCESSOR_LIMIT: Duration = Duration::from_secs(1000);
 
 /// What is amiss where a launcher has set the user and not the groups.
 pub const GROUP_OF_ROOT: &str = "the process was started as an ordinary user in group 0: \
@@ -173,18 +179,28 @@ pub fn confine_resolver() -> Result<(), Error> {
 /// The filter for a program that is asked about a client: it runs with the rights of its user, and acts on no other process of
 /// that user's. Nothing where there is none for this architecture.
 pub fn program_filter() -> Vec<Instruction> {
-    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+    #[cfg(any(
+        target_arch = "x86_64",
+        target_arch = "aarch64",
+        target_arch = "riscv64"
+    ))]
     return filter::assemble_limits(limits::Party::Program);
-    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    #[cfg(not(any(
+        target_arch = "x86_64",
+        target_arch = "aarch64",
+        target_arch = "riscv64"
+    )))]
     return Vec::new();
 }
 
 /// Gives up all system calls but those that serve one client and those of `needs`. One that is made nevertheless is
-/// logged as fatal, and ends the process with status 1. The log has been opened, and is never connected again.
+/// logged as fatal, and ends the process with status 1. The log has been opened, and is never connected again. From here on
+/// the process also has a limit of its time on the processor, [`PROCESSOR_LIMIT`].
 ///
 /// A second time does not work: what puts a filter in force is not among the calls.
 pub fn confine(needs: &[Need<'_>]) -> Result<(), Error> {
     prctl::set_no_new_privs().map_err(at("prctl(PR_SET_NO_NEW_PRIVS)"))?;
+    processor::limit(PROCESSOR_LIMIT).map_err(at("setrlimit(RLIMIT_CPU)"))?;
     for need in needs {
         if let Need::Unlink(directory) = need {
             wall_in(*directory);

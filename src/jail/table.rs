@@ -162,7 +162,7 @@ pub const TABLE: &[Row] = &[
     // The time of a log line.
     kept(NoVdso, Everybody, &[], calls![SYS_clock_gettime]),
     seen(Everybody, &[], calls![SYS_exit_group]),
-    // abort(3) after a panic.
+    // abort(3) after a panic, and the end of a process that has used up its time on the processor.
     seen(
         Everybody,
         &[],
@@ -170,7 +170,7 @@ pub const TABLE: &[Row] = &[
     ),
     seen(
         Everybody,
-        &[OwnPid(0), Among(2, &[SIGABRT])],
+        &[OwnPid(0), Among(2, &[SIGABRT, SIGXCPU])],
         calls![SYS_tgkill],
     ),
     #[cfg(target_env = "musl")]
@@ -194,7 +194,7 @@ pub const TABLE: &[Row] = &[
     // The handler of a signal removes the file, and then has the process die of that signal.
     seen(
         Unlink,
-        &[OwnPid(0), Among(2, &[SIGTERM, SIGHUP, SIGINT, SIGXCPU])],
+        &[OwnPid(0), Among(2, &[SIGTERM, SIGHUP, SIGINT])],
         calls![SYS_tgkill],
     ),
     #[cfg(target_env = "musl")]

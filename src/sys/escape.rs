@@ -1,7 +1,7 @@
 //! What a process with few rights must not be able to do, tried in earnest. No release build has this.
 //!
 //! Each attempt is one system call, made as by an attacker who has taken the process over, and harmless where nothing stops
-//! it. Which one, the environment says: `QMQPD_ESCAPE` is `PLACE:WAY`. When it is made is for `service` and `peer` to say, and
+//! it; or it is work without an end. Which one, the environment says: `QMQPD_ESCAPE` is `PLACE:WAY`. When it is made is for `service` and `peer` to say, and
 //! why it must not come through for `jail`.
 
 use std::sync::atomic::{AtomicI32, Ordering::Relaxed};
@@ -61,6 +61,9 @@ pub fn outcome(place: Place) -> Option<String> {
 }
 
 fn attempt(way: &str) -> Option<nix::Result<()>> {
+    while way == "work" {
+        std::hint::spin_loop();
+    }
     let found = call_in_process(way).or_else(|| call_in_files(way));
     let (call, arguments) = found.or_else(|| call_in_queue(way))?;
     let mut all = [0; 6];

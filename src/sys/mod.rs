@@ -14,6 +14,7 @@ pub mod inherit;
 pub mod landlock;
 pub mod memory;
 pub mod name;
+pub mod processor;
 pub mod program;
 pub mod regex;
 pub mod seccomp;

@@ -66,18 +66,29 @@ extern "C" fn on_violation(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut l
     // SAFETY: the kernel passes a siginfo_t, which is live during the handler, larger than SigsysInfo and begins like
     // it: three ints, then, at the alignment of a pointer, the fields of SIGSYS.
     let info = unsafe { info.cast::<SigsysInfo>().read() };
-    // SAFETY: null, or what Box::into_raw gave, complete before it was stored and never freed.
-    let log = unsafe { OPEN_LOG.load(Ordering::Acquire).as_ref() };
-    if let (SYS_SECCOMP, Some(log)) = (info.code, log) {
-        let line = Line::about(info.call, log);
-        // One try: a log that does not take the line must not keep the process alive.
-        // SAFETY: alarm is async-signal-safe and takes no pointer; the handler that it comes to is installed.
-        unsafe { libc::alarm(WRITE_LIMIT) };
-        // SAFETY: write is async-signal-safe and reads `length` bytes of a live array that has at least as many.
-        unsafe { libc::write(log.fd, line.bytes.as_ptr().cast(), line.length) };
+    if info.code == SYS_SECCOMP {
+        say_line(|log| Line::about(info.call, log));
     }
     super::unfinished::remove();
     super::child::exit(1)
+}
+
+/// Logs a fatal message, if [`report_violations`] has been told of a log. Async-signal-safe.
+pub(super) fn say(text: &[u8]) {
+    say_line(|log| Line::with(log, |line| line.push(text)));
+}
+
+fn say_line(make: impl FnOnce(&OpenLog) -> Line) {
+    // SAFETY: null, or what Box::into_raw gave, complete before it was stored and never freed.
+    let Some(log) = (unsafe { OPEN_LOG.load(Ordering::Acquire).as_ref() }) else {
+        return;
+    };
+    let line = make(log);
+    // One try: a log that does not take the line must not keep the process alive.
+    // SAFETY: alarm is async-signal-safe and takes no pointer; the handler that it comes to is installed.
+    unsafe { libc::alarm(WRITE_LIMIT) };
+    // SAFETY: write is async-signal-safe and reads `length` bytes of a live array that has at least as many.
+    unsafe { libc::write(log.fd, line.bytes.as_ptr().cast(), line.length) };
 }
 
 /// A line put together without allocating.
@@ -90,19 +101,26 @@ struct Line {
 
 impl Line {
     /// The last line. A long prefix leaves room for what ends it: without that a stream's reader does not take it for a line.
-    fn about(call: libc::c_int, log: &OpenLog) -> Line {
+    fn with(log: &OpenLog, text: impl FnOnce(&mut Line)) -> Line {
         let mut line = Line {
             bytes: [0; LINE_LIMIT],
             length: 0,
             room: LINE_LIMIT.saturating_sub(log.ending.len()),
         };
         line.push(&log.prefix);
-        line.push(b"system call ");
-        line.push_number(call);
-        line.push(b" not allowed");
+        text(&mut line);
         line.room = LINE_LIMIT;
         line.push(log.ending);
         line
+    }
+
+    /// The one about a call that is not allowed.
+    fn about(call: libc::c_int, log: &OpenLog) -> Line {
+        Line::with(log, |line| {
+            line.push(b"system call ");
+            line.push_number(call);
+            line.push(b" not allowed");
+        })
     }
 
     fn push(&mut self, more: &[u8]) {

@@ -62,7 +62,8 @@ pub fn catch() -> io::Result<()> {
     Ok(())
 }
 
-fn all() -> SigSet {
+/// The signals that must not come in the middle of the handler.
+pub(super) fn all() -> SigSet {
     SigSet::from_iter(SIGNALS)
 }
 
@@ -124,7 +125,8 @@ pub fn remove() {
     }
 }
 
-extern "C" fn on_end(signal: libc::c_int) {
+/// The handler: removes the file, and has the process die of the signal. Async-signal-safe.
+pub(super) extern "C" fn on_end(signal: libc::c_int) {
     remove();
     if let Ok(number) = Signal::try_from(signal) {
         // It is blocked in its handler, and has its default action again: it ends the process as soon as it is let in.

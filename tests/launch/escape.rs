@@ -23,7 +23,7 @@ mod tried {
     use std::process::Command;
 
     use crate::harness::cleanup::Item;
-    use crate::harness::instance::mail_owner;
+    use crate::harness::instance::{install_program, mail_owner};
     use crate::harness::launchers::{connect_from, reply};
     use crate::harness::master::{self, Master, request};
     use crate::harness::skip_for_kernel;
@@ -200,6 +200,8 @@ mv DIR/out/envelope DIR/out/done
         queued: bool,
         /// Whether the other message is still there.
         keeps_other: bool,
+        /// How many files there are in the incoming queue.
+        files: usize,
     }
 
     /// Puts a message of another client's into a queue directory.
@@ -240,11 +242,14 @@ mv DIR/out/envelope DIR/out/done
         let received = cleanup.finish();
         let end_of_message = |item: &Item| matches!(item, Item::Record(b'E', _));
         let incoming = fs::read_dir(machine.instance.queue_directory().join("incoming")).unwrap();
+        let incoming: Vec<fs::DirEntry> = incoming.map(Result::unwrap).collect();
+        let files = incoming.len();
         let keeps_other = machine.instance.queue_directory().join(OTHER).exists();
         let queued = match method {
             CLEANUP => received.iter().any(end_of_message),
             FILE => incoming
-                .map(|entry| entry.unwrap().metadata().unwrap().permissions().mode())
+                .iter()
+                .map(|entry| entry.metadata().unwrap().permissions().mode())
                 .any(|mode| mode & 0o100 != 0),
             _ => {
                 assert!(master::until(PATIENCE, || out.join("done").exists()));
@@ -257,6 +262,7 @@ mv DIR/out/envelope DIR/out/done
             log: machine.finish(&session),
             queued,
             keeps_other,
+            files,
         }
     }
 
@@ -348,6 +354,29 @@ mv DIR/out/envelope DIR/out/done
             walled.reply
         );
         assert!(walled.queued && walled.keeps_other);
+    }
+
+    /// What a process says that has used up its time on the processor.
+    const WORN_OUT: &str = "fatal: limit of processor time exceeded";
+
+    /// The launcher has left it less of that time than it would have.
+    #[test]
+    fn a_session_that_works_for_ever_ends_and_leaves_nothing() {
+        if is_not_root("a_session_that_works_for_ever_ends_and_leaves_nothing") {
+            return;
+        }
+        let how = How {
+            through: &["prlimit", "--cpu=1:10"],
+            ..How::default()
+        };
+        for method in METHODS {
+            let seen = run_as(&how, method, "work", "qmqpd_sandbox = yes");
+            assert_eq!((&*seen.reply, &*seen.exit), ("", "signal 24"), "{method}");
+            let log = ["connect from localhost[127.0.0.1]", WORN_OUT];
+            assert_eq!(seen.log, log, "{method}");
+            assert!(!seen.queued, "{method}");
+            assert_eq!(seen.files, 0, "{method}");
+        }
     }
 
     /// It is the filter that has stopped them.
@@ -546,6 +575,38 @@ mv DIR/out/envelope DIR/out/done
         let only_these = |line: &String| line.contains("fatal: system call ");
         assert!(trouble.iter().all(only_these), "{trouble:?}");
         assert!(master.dir.join("queue").join(OTHER).exists());
+    }
+
+    #[test]
+    fn a_child_of_master_s_that_works_for_ever_ends_alone() {
+        if master::is_missing("a_child_of_master_s_that_works_for_ever_ends_alone") {
+            return;
+        }
+        let port = master::free_port();
+        let service = format!("{port} inet n - n - 1 try-session:work\n");
+        let master = Master::start_with(FILE, &service, |dir| {
+            let daemons = dir.join("daemons");
+            let script = format!(
+                "#!/bin/sh\nQMQPD_ESCAPE=session:work exec prlimit --cpu=1:10 {} \"$@\"\n",
+                env!("CARGO_BIN_EXE_qmqpd")
+            );
+            fs::write(daemons.join("draft"), script).unwrap();
+            install_program(&daemons.join("draft"), &daemons.join("try-session:work"));
+        });
+        for clients in 1..=2 {
+            let heard = reply(connect_from([127, 0, 0, 1], port), &message());
+            assert_eq!(heard, "");
+            let logged = |part: &str| master.log().matches(part).count();
+            let killed = || logged("killed by signal 24");
+            assert!(
+                master::until(PATIENCE, || killed() == clients),
+                "{}",
+                master.log()
+            );
+            assert_eq!(logged(WORN_OUT), clients);
+        }
+        let none = (Vec::new(), Vec::new());
+        assert_eq!(master.incoming(), none);
     }
 
     #[test]
