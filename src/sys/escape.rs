@@ -61,8 +61,10 @@ pub fn outcome(place: Place) -> Option<String> {
 }
 
 fn attempt(way: &str) -> Option<nix::Result<()>> {
-    while way == "work" {
-        std::hint::spin_loop();
+    if way == "work" {
+        loop {
+            std::hint::spin_loop();
+        }
     }
     let found = call_in_process(way).or_else(|| call_in_files(way));
     let (call, arguments) = found.or_else(|| call_in_queue(way))?;
