@@ -58,6 +58,7 @@ pub fn run(report: &mut Report, config: &Config, options: &Options) {
     if let Some(directory) = become_owner(report, config, options) {
         check_name_server(report, config, directory, local_server);
         check_queue(report, config, directory);
+        check_kernel(report);
         check_sandbox(report, config);
     }
 }
@@ -241,6 +242,17 @@ fn check_cleanup(report: &mut Report, config: &Config, queue: &Path, user: &str)
     let (socket, why) = (queue.join(socket), log::error_text(&error));
     let text = format!("cleanup is out of reach: {}: {why}", socket.display());
     report.error(&text, Some(&advice));
+}
+
+/// What the kernel lacks that the program can do without.
+fn check_kernel(report: &mut Report) {
+    if !inherit::has_close_range() {
+        report.note(&format!(
+            "The kernel has no close_range(2), which came with Linux 5.9: descriptors that a launcher leaves open are \
+             closed one by one, up to the limit of open files, and at most {}.",
+            inherit::CLOSE_EACH_LIMIT
+        ));
+    }
 }
 
 /// Last, because nothing can be opened after it.

@@ -26,7 +26,7 @@ const FIRST_INHERITED: libc::c_uint = 3;
 
 /// Without close_range(2) (Linux before 5.9) descriptors are closed one by one, below the process's own limit and this
 /// one: containers have limits of a thousand million.
-const CLOSE_EACH_LIMIT: libc::rlim_t = 65_536;
+pub const CLOSE_EACH_LIMIT: libc::rlim_t = 65_536;
 
 static CLIENT_TAKEN: AtomicBool = AtomicBool::new(false);
 
@@ -205,7 +205,7 @@ pub fn client_input() -> BorrowedFd<'static> {
 /// and only before this process has opened anything.
 pub fn close_inherited() {
     // Nothing in this process owns a descriptor above 2 yet.
-    close_range(FIRST_INHERITED, u32::MAX);
+    close_all(FIRST_INHERITED, libc::c_uint::MAX);
 }
 
 /// Closes all descriptors but `kept`; at 0 to 2 there is `null` then, which must be above 2 as well: else what is opened
@@ -219,18 +219,27 @@ pub(super) fn keep_alone(kept: BorrowedFd<'_>, null: BorrowedFd<'_>) -> nix::Res
     for (first, last) in [(FIRST_INHERITED, kept - 1), (kept + 1, u32::MAX)] {
         // Where 3 is kept, the first range is empty, and the kernel would refuse it.
         if first <= last {
-            close_range(first, last);
+            close_all(first, last);
         }
     }
     Ok(())
 }
 
-fn close_range(first: libc::c_uint, last: libc::c_uint) {
-    // SAFETY: three plain numbers. What is in the range has no owner that is used any more: the caller's obligation.
-    let status = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
-    if status != 0 {
+fn close_all(first: libc::c_uint, last: libc::c_uint) {
+    if close_range(first, last).is_err() {
         close_each(first, last);
     }
+}
+
+/// Whether the kernel has close_range(2). No descriptor has the number that is asked about.
+pub fn has_close_range() -> bool {
+    close_range(libc::c_uint::MAX, libc::c_uint::MAX).is_ok()
+}
+
+fn close_range(first: libc::c_uint, last: libc::c_uint) -> nix::Result<()> {
+    // SAFETY: three plain numbers. What is in the range has no owner that is used any more: the obligation of callers.
+    let status = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+    Errno::result(status).map(drop)
 }
 
 /// Takes over descriptor `number`, which whoever started the process has left open under a number that both know: an
