@@ -66,6 +66,13 @@ const ENDING: [Signal; 5] = [
     Signal::SIGABRT,
 ];
 
+/// A sleep with the GNU C library, one with musl, and either after a signal that has stopped the process for its tracer.
+const SLEEPS: [libc::c_long; 3] = [
+    libc::SYS_clock_nanosleep,
+    libc::SYS_nanosleep,
+    libc::SYS_restart_syscall,
+];
+
 /// A line of the large message, which has [`LARGE_LINES`] of them: 100 MiB.
 const LARGE_LINE: usize = 4 * 1024 * 1024;
 const LARGE_LINES: usize = 25;
@@ -158,14 +165,14 @@ impl Client {
         drop(stream.write_all(&first));
         match self {
             Client::Deaf => {
-                wait_for_call(&find, libc::SYS_read, master);
+                wait_for_call(&find, &[libc::SYS_read], master);
                 fill_datagram(&master.socket(log));
             }
             Client::Ended(signal) => {
-                kill(wait_for_call(&find, libc::SYS_read, master), signal).unwrap();
+                kill(wait_for_call(&find, &[libc::SYS_read], master), signal).unwrap();
             }
             Client::Garbage => {
-                let pid = wait_for_call(&find, libc::SYS_clock_nanosleep, master);
+                let pid = wait_for_call(&find, &SLEEPS, master);
                 kill(pid, Signal::SIGSTOP).unwrap();
                 assert!(until(LIMIT, || status_of(pid, "State:").starts_with(['T', 't'])));
                 kill(pid, Signal::SIGCONT).unwrap();
@@ -213,20 +220,22 @@ impl Stream for TcpStream {
     }
 }
 
-/// Returns when the process that `find` says waits in this system call; its number. Where a signal has stopped a traced
-/// process, even one that it ignores, such as the SIGCHLD of qmail-queue, its sleep goes on as another call.
-fn wait_for_call(find: impl Fn() -> Option<Pid>, number: libc::c_long, master: &Master) -> Pid {
+/// Returns when the process that `find` says waits in one of these system calls; its number.
+fn wait_for_call(find: impl Fn() -> Option<Pid>, numbers: &[libc::c_long], master: &Master) -> Pid {
     let call_of = |pid: Pid| fs::read_to_string(format!("/proc/{pid}/syscall")).unwrap_or_default();
-    let begins = [number, libc::SYS_restart_syscall].map(|number| format!("{number} "));
     let mut pid = None;
     let is_there = || {
-        let waits = |pid: &Pid| begins.iter().any(|begin| call_of(*pid).starts_with(begin));
-        pid = find().filter(waits);
+        pid = find().filter(|pid| {
+            let call = call_of(*pid);
+            numbers
+                .iter()
+                .any(|number| call.starts_with(&format!("{number} ")))
+        });
         pid.is_some()
     };
     assert!(
         until(LIMIT, is_there),
-        "no server waits in call {number}, but {:?} in these:\n{}",
+        "no server waits in a call of {numbers:?}, but {:?} in these:\n{}",
         find().map(|pid| (pid, call_of(pid))),
         master.log()
     );
@@ -326,8 +335,8 @@ fn under_master(master: &Master, services: &[Service]) {
 }
 
 /// A program in the place of qmqpd that has strace(1) write down what qmqpd does, and keeps its process number.
-fn traced(dir: &Path) -> String {
-    let (dir, form, program) = (dir.display(), trace::FORM, shipped().display());
+fn traced(dir: &Path, program: &Path) -> String {
+    let (dir, form, program) = (dir.display(), trace::FORM, program.display());
     // A shell that runs tests in the background has them ignore SIGINT. The tracer is not in the process group that
     // master(8) ends.
     format!(
@@ -338,19 +347,64 @@ fn traced(dir: &Path) -> String {
 #[test]
 fn each_row_of_the_table_is_used_or_says_why_it_is_there() {
     let test = "each_row_of_the_table_is_used_or_says_why_it_is_there";
-    if !Path::new("/usr/bin/strace").exists() {
-        return harness::skip(test, "strace is not installed");
-    }
-    if master::is_missing(test) {
+    if cannot_trace(test) {
         return;
     }
+    let (master, launched) = run_all(shipped());
+    let mut used = BTreeSet::new();
+    for trace in trace::read_all(&master.dir.join("traces")) {
+        used.extend(if launched.contains(&trace.root) {
+            trace.uses_of_session()
+        } else {
+            trace.uses_of_resident()
+        });
+    }
+    let all = trace::all_uses(Why::Seen);
+    let idle: Vec<String> = all
+        .difference(&used)
+        .map(|(at, call, number)| format!("{:?}: call {call} {number:?}", TABLE[*at].who))
+        .collect();
+    assert!(idle.is_empty(), "no session makes these calls: {idle:#?}");
+}
+
+/// A C library of another kind makes other calls. That each client hears what it should is seen in [`Client::talk`].
+#[test]
+fn a_static_program_serves_in_every_mode() {
+    let test = "a_static_program_serves_in_every_mode";
+    let Some(program) = std::env::var_os("QMQPD_STATIC") else {
+        return harness::skip_for_maintainers(test, "no $QMQPD_STATIC; scripts/machines builds it");
+    };
+    if cannot_trace(test) {
+        return;
+    }
+    let (master, _) = run_all(Path::new(&program));
+    assert!(!master.log_has("not allowed"), "{}", master.log());
+    // The answer of the resident process's filter.
+    let refused = Command::new("grep")
+        .args(["-rF", "ENOSYS"])
+        .arg(master.dir.join("traces"))
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8_lossy(&refused.stdout), "");
+}
+
+fn cannot_trace(test: &str) -> bool {
+    let strace = Path::new("/usr/bin/strace").exists();
+    if !strace {
+        harness::skip(test, "strace is not installed");
+    }
+    !strace || master::is_missing(test)
+}
+
+/// Runs sessions of `program` in every mode; the stopped Postfix, and the processes that the launcher has started.
+fn run_all(program: &Path) -> (Master, BTreeSet<i32>) {
     let (services, master_cf) = services();
     let mut logs = Vec::new();
     let mut master = Master::start_with(MAIN_CF, &master_cf, |dir| {
         fs::create_dir(dir.join("traces")).unwrap();
         fs::remove_file(dir.join("daemons/qmqpd")).unwrap();
         let programs = [
-            ("daemons/qmqpd", traced(dir)),
+            ("daemons/qmqpd", traced(dir, program)),
             ("qmail-queue", QMAIL_QUEUE.to_owned()),
         ];
         for (name, text) in programs {
@@ -368,20 +422,7 @@ fn each_row_of_the_table_is_used_or_says_why_it_is_there() {
     let launched = under_a_launcher(&master);
     under_master(&master, &services);
     master.stop();
-    let mut used = BTreeSet::new();
-    for trace in trace::read_all(&master.dir.join("traces")) {
-        used.extend(if launched.contains(&trace.root) {
-            trace.uses_of_session()
-        } else {
-            trace.uses_of_resident()
-        });
-    }
-    let all = trace::all_uses(Why::Seen);
-    let idle: Vec<String> = all
-        .difference(&used)
-        .map(|(at, call, number)| format!("{:?}: call {call} {number:?}", TABLE[*at].who))
-        .collect();
-    assert!(idle.is_empty(), "no session makes these calls: {idle:#?}");
+    (master, launched)
 }
 
 /// What is left of the queue file is no mail: a crash removes nothing.

@@ -33,4 +33,4 @@ pub mod trace;
 pub mod versions;
 
 #[allow(unused_imports, reason = "each test program uses its part of this")]
-pub use skip::{skip, skip_for_kernel};
+pub use skip::{skip, skip_for_kernel, skip_for_maintainers};
