@@ -215,6 +215,9 @@ fn the_worked_examples_end_as_the_specification_says() {
     fs::remove_dir_all(dir).unwrap();
     all_of(EXAMPLES.len(), |index| {
         let (number, items, client, expected) = EXAMPLES[index];
+        if lists::has_inline_rules(items) && !versions::has(9) {
+            return Ok(());
+        }
         let plain = items.strip_prefix("pdms= ");
         let mut list = List::new(plain.unwrap_or(items));
         list.files.clone_from(&files);
@@ -657,7 +660,7 @@ const WARNING: &[(&str, &str, &str)] = &[
         "lmdb:DIR/made",
         "made.lmdb is older than source file",
     ),
-    ("", "pcre:DIR/rules", "missing closing parenthesis"),
+    ("", "pcre:DIR/rules", "error in regex at offset"),
     (
         "hash",
         "unionmap:{hash:DIR/made,pcre:DIR/rules}",
@@ -735,18 +738,26 @@ fn under_master_a_table_that_only_warns_is_an_answer() {
     }
 }
 
-/// Tables of postmap's that cannot tell, though it does not call that fatal.
-const UNTOLD: &[(&str, &str)] = &[
-    ("pcre:DIR/match", "match limit exceeded"),
-    ("pcre:DIR/depth", "matching depth limit exceeded"),
-    (
-        "pcre:DIR/loop",
-        "nested recursion at the same subject position",
-    ),
-    (
-        "unionmap:{inline:{a=b},pcre:DIR/match}",
-        "match limit exceeded",
-    ),
+/// A table of postmap's that cannot tell, though it does not call that fatal; its rules, and what is logged.
+struct Untold {
+    table: &'static str,
+    rules: &'static str,
+    logged: &'static str,
+}
+
+/// With PCRE2, and with the PCRE of older versions (`tests/spec/versions.md`, 10).
+#[rustfmt::skip]
+const UNTOLD: [&[Untold]; 2] = [
+    &[
+        Untold { table: "pcre:DIR/rules", rules: "/(*LIMIT_MATCH=1)(a|b|l|o|c)*t$/ x\n", logged: "match limit exceeded" },
+        Untold { table: "pcre:DIR/rules", rules: "/(*LIMIT_DEPTH=1)(a|b|l|o|c)*t$/ x\n", logged: "matching depth limit exceeded" },
+        Untold { table: "pcre:DIR/rules", rules: "/(?R)/ x\n", logged: "nested recursion at the same subject position" },
+        Untold { table: "unionmap:{inline:{a=b},pcre:DIR/rules}", rules: "/(*LIMIT_MATCH=1)(a|b|l|o|c)*t$/ x\n", logged: "match limit exceeded" },
+    ],
+    &[
+        Untold { table: "pcre:DIR/rules", rules: "/(*LIMIT_MATCH=1)(a|b|l|o|c)*t$/ x\n", logged: "backtracking limit exceeded" },
+        Untold { table: "unionmap:{inline:{a=b},pcre:DIR/rules}", rules: "/(*LIMIT_MATCH=1)(a|b|l|o|c)*t$/ x\n", logged: "backtracking limit exceeded" },
+    ],
 ];
 
 #[test]
@@ -755,14 +766,17 @@ fn a_rule_that_pcre_gives_up_lets_nobody_past() {
     if master::is_missing(test) {
         return;
     }
-    for (table, warning) in UNTOLD {
+    for Untold {
+        table,
+        rules,
+        logged,
+    } in UNTOLD[usize::from(!versions::has(10))]
+    {
         let instance = instance(&format!("!{table}, 127.0.0.1"), &[]);
-        instance.write("match", b"/(*LIMIT_MATCH=1)(a|b|l|o|c)*t$/ x\n");
-        instance.write("depth", b"/(*LIMIT_DEPTH=1)(a|b|l|o|c)*t$/ x\n");
-        instance.write("loop", b"/(?R)/ x\n");
+        instance.write("rules", rules.as_bytes());
         let (reply, log) = as_root(&instance, &[], &[]);
-        assert_eq!(reply, CANNOT_TELL, "{table} {log}");
-        assert!(log.contains(warning), "{table} {log}");
+        assert_eq!(reply, CANNOT_TELL, "{table} {rules} {log}");
+        assert!(log.contains(logged), "{table} {rules} {log}");
     }
 }
 

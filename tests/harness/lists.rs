@@ -273,6 +273,13 @@ const NETWORKS: &[&str] = &[
     "10.0.0.0/33",
 ];
 
+/// Whether there are rules in the list itself, which older versions do not have (`tests/spec/versions.md`, 9).
+pub fn has_inline_rules(items: &str) -> bool {
+    ["cidr:{", "regexp:{"]
+        .iter()
+        .any(|form| items.contains(form))
+}
+
 /// Makes lists. Databases are made once, since postmap takes its time.
 pub struct Maker {
     numbers: Numbers,
@@ -348,6 +355,9 @@ impl Maker {
             13 => self.database(list),
             _ => self.list_file(list, depth),
         };
+        if has_inline_rules(&item) && !versions::has(9) {
+            return format!("{not}192.0.2.9");
+        }
         format!("{not}{item}")
     }
 
