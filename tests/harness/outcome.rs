@@ -8,8 +8,9 @@ use super::{maillog, text, versions};
 /// Where something can be seen. The letter is the one of a dialogue's lines.
 pub const SECTIONS: [&str; 4] = ["s", "q", "l", "exit"];
 
-/// The place of `q` in [`SECTIONS`].
+/// The places of `q` and `l` in [`SECTIONS`].
 pub const QUEUE: usize = 1;
+pub const LOG: usize = 2;
 
 /// What is logged on a machine without a name server, of addresses that its hosts file does not have: `::1` often.
 pub const NO_NAME: &str = " cannot be looked up: Temporary failure in name resolution";

@@ -23,6 +23,8 @@ enum Place {
     Log,
     /// Log lines that our program passes on from postmap(1) when a table is asked. Postfix has them at its start.
     PassedOn,
+    /// Log lines whose older form says less. Both sides are compared in that form.
+    Both,
     /// The data of an N record.
     Record,
     /// The row says in words what is different.
@@ -55,6 +57,7 @@ impl Change {
             place: match place {
                 "log" => Place::Log,
                 "log, passed on" => Place::PassedOn,
+                "log, both" => Place::Both,
                 "record N" => Place::Record,
                 _ => Place::Words,
             },
@@ -103,6 +106,17 @@ fn at(place: Place) -> impl Iterator<Item = &'static Change> {
 /// Log lines of Postfix's, as the version that we follow writes them.
 pub fn renew_log(lines: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
     at(Place::Log).fold(lines, |lines, change| change.renew(lines))
+}
+
+/// Log lines without what the installed version does not say: of ours, of its own, or of what is expected.
+pub fn coarsen(lines: Vec<String>) -> Vec<String> {
+    let lines = lines.into_iter().map(String::into_bytes).collect();
+    let older = at(Place::Both).filter(|change| installed() < change.since);
+    let lines = older.fold(lines, |lines: Vec<Vec<u8>>, change| {
+        replace(&change.newer, &change.older, lines)
+    });
+    let text = |line: Vec<u8>| String::from_utf8(line).unwrap();
+    lines.into_iter().map(text).collect()
 }
 
 /// The data of an N record of Postfix's, as the version that we follow writes it.
