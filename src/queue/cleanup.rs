@@ -87,7 +87,7 @@ pub struct Cleanup<'a, S = Conversation> {
     /// Held back to the end of the request: the envelope has to be in front of it.
     content: Vec<Vec<u8>>,
     recipients: u64,
-    first_recipient: Vec<u8>,
+    only_recipient: Option<Vec<u8>>,
 }
 
 /// Connects, and begins the message. That cleanup then takes its time to say the queue id keeps nobody from being confined.
@@ -131,7 +131,7 @@ pub(super) fn begin_message<'a, S: Write>(
         out,
         content: Vec::new(),
         recipients: 0,
-        first_recipient: Vec::new(),
+        only_recipient: None,
     }
 }
 
@@ -201,9 +201,7 @@ impl<S: Read + Write> Queue for Cleanup<'_, S> {
 
     fn recipient(&mut self, recipient: &[u8]) {
         self.out.put(Type::Rcpt, &[recipient]);
-        if self.recipients == 0 {
-            recipient.clone_into(&mut self.first_recipient);
-        }
+        self.only_recipient = (self.recipients == 0).then(|| recipient.to_vec());
         self.recipients = self.recipients.saturating_add(1);
     }
 
@@ -226,7 +224,7 @@ impl<S: Write> Cleanup<'_, S> {
             myhostname: &self.settings.myhostname,
             mail_name: &self.settings.mail_name,
             queue_id: &self.queue_id,
-            only_recipient: (self.recipients == 1).then_some(self.first_recipient.as_slice()),
+            only_recipient: self.only_recipient.as_deref(),
         };
         self.out.put(Type::Mesg, &[]);
         for line in header.lines() {

@@ -188,9 +188,9 @@ pub struct QueueFile<'a> {
     content: Vec<Vec<u8>>,
     sender: Vec<u8>,
     seen: recipients::Seen,
-    /// How many the client has named, and the first of them.
+    /// How many the client has named, and who it is if there is one.
     named: u64,
-    first_recipient: Vec<u8>,
+    only_recipient: Option<Vec<u8>>,
     /// The last of them, as it is written.
     last_recipient: Vec<u8>,
     /// How many are in the file.
@@ -249,7 +249,7 @@ pub(super) fn begin_message<'a>(
         sender: Vec::new(),
         seen: recipients::Seen::default(),
         named: 0,
-        first_recipient: Vec::new(),
+        only_recipient: None,
         last_recipient: Vec::new(),
         written: 0,
         utf8: 0,
@@ -292,9 +292,9 @@ impl Queue for QueueFile<'_> {
 
     fn recipient(&mut self, original: &[u8]) {
         if self.named == 0 {
-            original.clone_into(&mut self.first_recipient);
             self.put_warning_time();
         }
+        self.only_recipient = (self.named == 0).then(|| original.to_vec());
         self.named = self.named.saturating_add(1);
         let addresses = &self.settings.addresses;
         self.last_recipient = addresses.recipient(original);
@@ -418,7 +418,7 @@ impl QueueFile<'_> {
             myhostname: &settings.myhostname,
             mail_name: &settings.mail_name,
             queue_id: &self.queue_id,
-            only_recipient: (self.named == 1).then_some(self.first_recipient.as_slice()),
+            only_recipient: self.only_recipient.as_deref(),
         };
         let missing = self.missing();
         let mut edited = header::Content::new(&settings.content, missing, |kind, pieces| {
