@@ -102,7 +102,7 @@ fn show(explained: Result<Explained, Fatal>) -> u8 {
         Ok(Explained { text, listing }) => match listing {
             Listing::Listed => (text, 0),
             Listing::NotListed => (text, 1),
-            Listing::Open => (text, EX_CONFIG),
+            Listing::Undecided => (text, EX_CONFIG),
         },
         Err(fatal) => {
             let mut text = format!("cannot tell: {}\n", for_people(&fatal.to_string()));
@@ -180,7 +180,7 @@ fn explain(
     match listing {
         Listing::Listed => text.push_str("The client is let in.\n"),
         Listing::NotListed => text.push_str(&refusal(config, settings, peer)),
-        Listing::Open => text.push_str(&format!(
+        Listing::Undecided => text.push_str(&format!(
             "The client is told to try later: {}\n",
             postponed(peer)
         )),
@@ -251,7 +251,7 @@ fn verdict(
     let listed = match decision.listing {
         Listing::Listed => "listed",
         Listing::NotListed => "not listed",
-        Listing::Open => "depends on its name",
+        Listing::Undecided => "depends on its name",
     };
     let line = match decision.item {
         Some(item) => format!("{name}: {listed}, because of {item}\n    ({place})\n"),

@@ -37,7 +37,7 @@ pub enum Listing {
     Listed,
     NotListed,
     /// That depends on the client's name, which is open.
-    Open,
+    Undecided,
 }
 
 /// What a list says of a client, and why.
@@ -65,7 +65,7 @@ impl<'a> Decision<'a> {
     /// Where it depends on the name, which `first` could match.
     fn undecided(first: Part<'a>) -> Decision<'a> {
         Decision {
-            listing: Listing::Open,
+            listing: Listing::Undecided,
             item: Some(first),
         }
     }

@@ -216,7 +216,7 @@ impl Session<'_> {
         let list = self.lists.debug_peer_list.as_ref();
         match list.map(|list| list.match_client(self.peer.name_for_lists(), &self.peer.addr)) {
             Some(Ok(Listing::Listed)) => self.settings.debug_peer_level,
-            Some(Ok(Listing::NotListed | Listing::Open) | Err(_)) | None => 0,
+            Some(Ok(Listing::NotListed | Listing::Undecided) | Err(_)) | None => 0,
         }
     }
 
@@ -227,7 +227,7 @@ impl Session<'_> {
         match listed {
             Ok(Listing::Listed) => Ok(()),
             Ok(Listing::NotListed) => Err(Fault::Unauthorized),
-            Ok(Listing::Open) => Err(Fault::Name),
+            Ok(Listing::Undecided) => Err(Fault::Name),
             Err(_) => Err(Fault::List),
         }
     }

@@ -83,7 +83,7 @@ fn outcome(patterns: &str, parents: ParentStyle, client: (&str, &str)) -> (char,
     {
         Ok(Listing::Listed) => ('P', lines),
         Ok(Listing::NotListed) => ('D', lines),
-        Ok(Listing::Open) => panic!("the name is known"),
+        Ok(Listing::Undecided) => panic!("the name is known"),
         Err(unavailable) => {
             let warnings = unavailable.warnings.iter();
             lines.extend(warnings.map(|text| format!("warning: {text}")));

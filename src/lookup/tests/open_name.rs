@@ -20,7 +20,7 @@ fn outcome(patterns: &str, parents: ParentStyle) -> (char, String) {
             let letter = match decision.listing {
                 Listing::Listed => 'P',
                 Listing::NotListed => 'D',
-                Listing::Open => 'Z',
+                Listing::Undecided => 'Z',
             };
             let item = decision.item.map(|item| item.to_string());
             (letter, item.unwrap_or_default())

@@ -108,7 +108,7 @@ impl Client {
         match list.match_client(self.name, self.addr) {
             Ok(Listing::Listed) => Answer::Yes,
             Ok(Listing::NotListed) => Answer::No,
-            Ok(Listing::Open) | Err(_) => Answer::CannotTell,
+            Ok(Listing::Undecided) | Err(_) => Answer::CannotTell,
         }
     }
 
