@@ -146,3 +146,74 @@ impl<S: Read> Read for Client<S> {
         self.input.read(buffer)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    /// A client that always has more to say.
+    struct Endless<'a> {
+        /// Bytes that were waited for, and bytes that were taken without.
+        read: &'a Cell<usize>,
+        arrived: &'a Cell<usize>,
+        limit: &'a Cell<Duration>,
+    }
+
+    impl Read for Endless<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            self.read.set(self.read.get() + buffer.len());
+            Ok(buffer.len())
+        }
+    }
+
+    impl Write for Endless<'_> {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Stream for Endless<'_> {
+        fn wait_for_input(&mut self) -> io::Result<bool> {
+            Ok(true)
+        }
+
+        fn read_arrived(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            self.arrived.set(self.arrived.get() + buffer.len());
+            Ok(buffer.len())
+        }
+
+        fn set_limit(&mut self, limit: Duration) {
+            self.limit.set(limit);
+        }
+
+        fn shutdown_write(&mut self) {}
+    }
+
+    /// How many bytes are dropped after `reply`: those that were waited for, and those that had arrived. Then the limit
+    /// of each wait.
+    fn dropped_after(reply: &Reply) -> (usize, usize, Duration) {
+        let (read, arrived) = (Cell::new(0), Cell::new(0));
+        let limit = Cell::new(Duration::MAX);
+        let end = || Endless {
+            read: &read,
+            arrived: &arrived,
+            limit: &limit,
+        };
+        Client::on(end(), end()).drain(reply);
+        (read.get(), arrived.get(), limit.get())
+    }
+
+    #[test]
+    fn a_client_that_never_ends_is_read_64_mib_after_a_reply_and_no_further() {
+        let refused = dropped_after(&Reply::refused("x"));
+        assert_eq!(refused, (67_108_864, 0, Duration::from_secs(2)));
+        let accepted = dropped_after(&Reply::accepted("x"));
+        assert_eq!(accepted, (0, 67_108_864, Duration::MAX));
+    }
+}
