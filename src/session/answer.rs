@@ -229,3 +229,24 @@ fn to_request_fault(fault: &qmqp::Fault, who: &str) -> Answer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The log line about a reply that is lost says so.
+    #[test]
+    fn before_the_request_is_read_the_connection_is_still_being_initialized() {
+        for (fault, phase) in [
+            (Fault::Unauthorized, Phase::Connect),
+            (Fault::List, Phase::Connect),
+            (Fault::Name, Phase::Connect),
+            (Fault::Queue, Phase::Reply),
+            (Fault::Request(qmqp::Fault::Envelope), Phase::Reply),
+        ] {
+            let answer = to_fault(&fault, "a[192.0.2.1]", "NOQUEUE: a[192.0.2.1]");
+            let text = answer.reply.map(|reply| reply.text().to_vec());
+            assert_eq!(answer.phase, phase, "{}", Shown(&text.unwrap_or_default()));
+        }
+    }
+}
