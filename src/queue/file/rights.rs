@@ -132,6 +132,8 @@ fn judge_tree(path: &str, depth: usize, faults: &mut Vec<Fault>) -> io::Result<(
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     /// A directory of the test's user with this mode.
@@ -173,5 +175,23 @@ mod tests {
             format!("chown {own} /var/spool/postfix/incoming")
         );
         judge_queue_directory(&other).unwrap();
+    }
+
+    #[test]
+    fn directories_are_judged_down_to_the_depth_of_the_queue_and_no_further() {
+        let name = format!("qmqpd-rights-{}", std::process::id());
+        let queue = std::env::temp_dir().join(name);
+        let lowest = queue.join("A/B");
+        fs::create_dir_all(&lowest).unwrap();
+        for directory in [&queue, &queue.join("A")] {
+            fs::set_permissions(directory, fs::Permissions::from_mode(0o700)).unwrap();
+        }
+        fs::set_permissions(&lowest, fs::Permissions::from_mode(0o777)).unwrap();
+        for (depth, faulty) in [(0, 0), (1, 0), (2, 1)] {
+            let mut faults = Vec::new();
+            judge_tree(queue.to_str().unwrap(), depth, &mut faults).unwrap();
+            assert_eq!(faults.len(), faulty, "{depth}: {faults:?}");
+        }
+        fs::remove_dir_all(&queue).unwrap();
     }
 }
