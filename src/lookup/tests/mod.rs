@@ -481,6 +481,32 @@ fn list_of(table: &Rc<Asked>, parents: ParentStyle) -> MatchList {
     list
 }
 
+/// For these alone a program is started.
+#[test]
+fn tables_behind_an_item_that_decides_are_not_reached() {
+    const TABLE: &str = "inline:{a=b}";
+    const OTHER: &str = "inline:{c=d}";
+    let here = Some("192.0.2.1");
+    for (patterns, addr, reached) in [
+        ("inline:{a=b}, inline:{c=d}", here, &[TABLE, OTHER][..]),
+        ("192.0.2.1, inline:{a=b}", here, &[]),
+        ("!192.0.2.0/24, inline:{a=b}", here, &[]),
+        ("192.0.2.1, inline:{a=b}", Some("192.0.2.2"), &[TABLE]),
+        ("192.0.2.1, inline:{a=b}", Some("unknown"), &[TABLE]),
+        ("192.0.2.1, inline:{a=b}", None, &[TABLE]),
+        ("192.0.2.1/99, inline:{a=b}", here, &[]),
+        (
+            "inline:{a=b}, static:x, inline:{c=d}",
+            here,
+            &[TABLE, "static:x"],
+        ),
+    ] {
+        let list = parse(patterns, ParentAlso).1.expect(patterns);
+        let found: Vec<&str> = list.reached(addr).iter().map(|(name, _)| *name).collect();
+        assert_eq!(found, reached, "{patterns} {addr:?}");
+    }
+}
+
 #[test]
 fn a_table_that_has_changed_is_named() {
     for (has, named) in [
