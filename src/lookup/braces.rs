@@ -51,14 +51,16 @@ fn closing(text: &str) -> Option<usize> {
 
 /// Splits the next item off `rest`, at commas and blanks that are not within braces.
 pub(super) fn next_item<'a>(rest: &mut &'a str) -> Option<&'a str> {
-    let text = rest.trim_start_matches(is_separator);
+    let begins = rest.bytes().position(|b| !is_separator(b.into()));
+    let (_, text) = rest.split_at(begins.unwrap_or(rest.len()));
     let mut depth = 0_usize;
     // Bytes of other characters are none of these.
     let end = text.bytes().position(|b| {
         match b {
             b'{' => depth += 1,
             b'}' => depth = depth.saturating_sub(1),
-            _ => return depth == 0 && is_separator(b.into()),
+            // No separator comes after the comma.
+            _ => return b <= b',' && depth == 0 && is_separator(b.into()),
         }
         false
     });

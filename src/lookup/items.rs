@@ -343,6 +343,12 @@ impl Items<'_> {
 /// Whether the line has names and address patterns alone, with blanks and commas between them: nothing that is a file or a
 /// table, is negated, or is warned of. Of a line that has them in other ways it may say no.
 fn is_plain(line: &[u8]) -> bool {
+    let is_ordinary =
+        |b: u8| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'-' | b'_' | b'A'..=b'Z');
+    // Most lines are one address or one name.
+    if line.iter().all(|&b| is_ordinary(b)) {
+        return true;
+    }
     let mut before = b' ';
     let mut has_bracket = false;
     line.iter().all(|&b| {
@@ -352,11 +358,10 @@ fn is_plain(line: &[u8]) -> bool {
         );
         has_bracket = b == b'[' && is_first || has_bracket && !is_first;
         match b {
-            b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' | b'.' | b'-' | b'_' | b'[' | b']' => true,
-            b' ' | b'\t' | b'\r' | b',' => true,
+            b' ' | b'\t' | b'\r' | b',' | b'[' | b']' => true,
             b'/' => !is_first,
             b':' => has_bracket,
-            _ => false,
+            _ => is_ordinary(b),
         }
     })
 }

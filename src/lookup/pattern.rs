@@ -70,12 +70,13 @@ pub(super) fn check(pattern: &str) -> Result<(), BadPattern> {
 
 /// Whether the pattern is meant for addresses like `addr`. Host names are not, nor what looks like one.
 fn is_candidate(pattern: &str, addr: &str) -> bool {
-    let is_ipv6 = pattern.contains(':');
-    is_ipv6 == addr.contains(':')
-        && (is_ipv6 || pattern.contains('/'))
-        && pattern
-            .bytes()
-            .all(|b| b.is_ascii_hexdigit() || b".:/[]".contains(&b))
+    let (mut is_ipv6, mut has_mask) = (false, false);
+    let has_digits_alone = pattern.bytes().all(|b| {
+        is_ipv6 |= b == b':';
+        has_mask |= b == b'/';
+        b.is_ascii_hexdigit() || matches!(b, b'.' | b':' | b'/' | b'[' | b']')
+    });
+    has_digits_alone && (is_ipv6 || has_mask) && is_ipv6 == addr.contains(':')
 }
 
 /// An address, or all addresses of a network.
