@@ -209,13 +209,15 @@ pub(super) struct TextTable<F: Format> {
     source: Source,
     format: F,
     whole: OnceCell<Result<F::Whole, String>>,
-    /// The last search, or why one for these keys failed.
-    search: RefCell<Option<Result<F::Search, (Asked, String)>>>,
+    search: RefCell<Option<LastSearch<F>>>,
     /// How many warnings about lines have been logged. They are the same each time, up to the line where reading ends.
     warned: Cell<usize>,
     /// When the file had been written to, as everything was read.
     written: Cell<Option<SystemTime>>,
 }
+
+/// The last search, or why one for these keys failed.
+type LastSearch<F> = Result<<F as Format>::Search, (Asked, String)>;
 
 impl<F: Format> TextTable<F> {
     pub(super) fn new(name: &str, source: Source, format: F) -> TextTable<F> {
@@ -288,7 +290,7 @@ fn take_lines<C: Contents>(
     let mut lines_read = 0;
     while blocks.next()? {
         let mut lines = lines_after(lines_read, blocks.block());
-        while let Some(logical) = lines.next() {
+        for logical in lines.by_ref() {
             let line = logical.up_to_nul();
             reader.line = logical.first_line;
             if let Some(warning) = misplaced(&source.name, line) {
