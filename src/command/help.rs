@@ -45,7 +45,7 @@ This is a mail server that inetd, xinetd, tcpserver, systemd or Postfix starts
 for each connection. \"qmqpd --help\" says how.
 ";
 
-/// Answers a command line that makes no sense.
+/// Answers a command line that makes no sense. Standard error is not the client: the first act of a process sees to that.
 pub fn misuse(error: &options::Error) -> u8 {
     let text = format!("qmqpd: {error}\n\"qmqpd --help\" lists what there is.\n");
     tell(&text);

@@ -58,7 +58,12 @@ fn start() -> Result<u8, Fatal> {
     let arguments: Vec<OsString> = arguments.collect();
     let options = match options::parse(&arguments) {
         Err(error) if command::by_hand(&arguments) => return Ok(command::misuse(&error)),
-        parsed => parsed.map_err(Fatal::from_display)?,
+        // Whoever has started it may see standard error, and has no log to look at: a container, a command over ssh.
+        Err(error) => {
+            command::misuse(&error);
+            return Err(Fatal::from_display(error));
+        }
+        Ok(options) => options,
     };
     if let Some(command) = &options.command {
         return Ok(command::obey(command, &options, &process));

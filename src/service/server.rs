@@ -6,13 +6,14 @@ use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::time::Duration;
 
+use crate::command;
 use crate::config::{self, Config, Owner, ProxyProtocol};
 use crate::exit::Fatal;
 use crate::jail;
 #[cfg(debug_assertions)]
 use crate::jail::Need;
 use crate::log;
-use crate::options::Options;
+use crate::options::{self, Options};
 use crate::peer::{self, Ask, LOOKUP_LIMIT, Peer, upstream};
 use crate::queue::Method;
 use crate::session::{
@@ -173,9 +174,9 @@ impl<'a> Server<'a> {
     /// Serves the client on descriptors 0 and 1, for as long as daemon_timeout allows.
     pub fn serve_client(&self, options: &Options) -> Result<Outcome, Fatal> {
         if let Some(argument) = &options.stray {
-            return Err(Fatal::Text(format!(
-                "unexpected command-line argument: {argument}"
-            )));
+            let error = options::Error::Argument(argument.clone());
+            command::misuse(&error);
+            return Err(Fatal::from_display(error));
         }
         alarm::limit_process(self.daemon_timeout);
         let arrival = Moment::now();

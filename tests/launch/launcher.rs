@@ -332,7 +332,12 @@ fn a_broken_start_is_told_to_the_client_and_to_the_log() {
         let count = log.iter().filter(|line| told(line)).count();
         assert!(count == 1 || said.contains("/nowhere"), "{log:?} {said}");
         log.retain(|line| !told(line));
-        let line = said.lines().rfind(|line| !told(line));
+        // Standard error is for people as well, in other words.
+        let by_hand =
+            |line: &str| line.starts_with("qmqpd: ") || line.starts_with("\"qmqpd --help\"");
+        let is_usage = conf.is_empty() && !["nowhere", "qmqpd_error_delay"].contains(part);
+        assert_eq!(said.lines().any(by_hand), is_usage, "{said}");
+        let line = said.lines().rfind(|line| !told(line) && !by_hand(line));
         let line = line.or(log.last().map(String::as_str));
         let line = line
             .unwrap_or_default()
