@@ -205,7 +205,7 @@ fn every_mistake_is_found_in_one_run() {
          error: DIR/list, line 3: qmqpd_authorized_clients: bad mask length in \"::1/129\"\n\
          \x20   Serving, a client that is held against this item is answered Z, try later.\n\
          warning: the log is out of reach: DIR/queue/public/postlog: No such file or directory\n\
-         \x20   Log lines are lost. \"qmqpd_log_stderr = yes\" writes them to standard error.\n\
+         \x20   Log lines go to syslog while Postfix is stopped. \"qmqpd_log_stderr = yes\" writes them to standard error.\n\
          error: cleanup is out of reach: DIR/queue/public/cleanup: No such file or directory\n\
          \x20   Start Postfix (postfix start); its master makes the socket.\n\
          9 errors, 5 warnings\n"

@@ -41,7 +41,11 @@ fn check_log(report: &mut Report, config: &Config) {
         return;
     };
     let why = log::error_text(&error);
-    let advice = "Log lines are lost. \"qmqpd_log_stderr = yes\" writes them to standard error.";
+    let advice = if file.as_os_str().is_empty() {
+        "Log lines are lost. \"qmqpd_log_stderr = yes\" writes them to standard error."
+    } else {
+        "Log lines go to syslog while Postfix is stopped. \"qmqpd_log_stderr = yes\" writes them to standard error."
+    };
     report.warning(
         &format!("the log is out of reach: {}: {why}", socket.display()),
         Some(advice),

@@ -264,7 +264,18 @@ impl Log {
                 let socket = self.way.patiently(connect_syslog);
                 socket.map(|socket| Sink::Syslog(Logger::new(socket, formatter)))
             }
-            Destination::Postlog { socket, .. } => Socket::datagram(socket).ok().map(Sink::Postlog),
+            // Unlike Postfix, whose daemons drop the line: Postfix may be stopped, and the line may say so
+            // (`tests/spec/differences.md`, 51).
+            Destination::Postlog { socket, .. } => match Socket::datagram(socket) {
+                Ok(socket) => Some(Sink::Postlog(socket)),
+                Err(_) => {
+                    let formatter = Rfc3164 {
+                        facility: FACILITY_MAIL,
+                    };
+                    let socket = self.way.patiently(connect_syslog);
+                    socket.map(|socket| Sink::Syslog(Logger::new(socket, formatter)))
+                }
+            },
             Destination::Stderr { .. } => Some(Sink::Stderr),
             Destination::Kept => Some(Sink::Kept(Vec::new())),
         };

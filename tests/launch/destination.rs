@@ -267,6 +267,22 @@ fn warnings_of_main_cf_go_to_the_log_that_it_names() {
     }
 }
 
+/// Postfix is stopped.
+#[test]
+fn without_postlogd_lines_go_to_syslog() {
+    if is_not_root("without_postlogd_lines_go_to_syslog") {
+        return;
+    }
+    let conf = &["postlog_service_name = nobody"];
+    let (lines, pid) = syslog_of(Server::Ours, &["-S"], conf, "EST5");
+    let lines: Vec<String> = lines.iter().map(|line| general(line, pid)).collect();
+    assert_eq!(lines.len(), 3, "{lines:?}");
+    assert!(
+        lines[0].ends_with("connect from localhost[127.0.0.1]"),
+        "{lines:?}"
+    );
+}
+
 /// A log that is not there costs no mail.
 #[test]
 fn without_a_log_mail_is_taken_all_the_same() {
