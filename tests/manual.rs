@@ -90,6 +90,159 @@ fn every_reply_is_explained() {
     }
 }
 
+/// What stands before the text of a line or a reply.
+const BEFORE_A_TEXT: [&str; 17] = [
+    "log::info!(",
+    "log::warning!(",
+    "log::error!(",
+    "log::fatal!(",
+    "write!(",
+    "f.write_str(",
+    "Fatal::Text(",
+    "Note::Warning(",
+    "Note::Error(",
+    "Problem::from(",
+    "Reply::accepted(",
+    "Reply::try_later(",
+    "Reply::refused(",
+    "Reply::try_later_with(",
+    "Reply::refused_with(",
+    "Verdict::Refused(",
+    "Verdict::Failed(",
+];
+
+/// The literal behind such words, if one is there.
+fn literal(after: &str) -> Option<String> {
+    let mut rest = after.trim_start();
+    for word in ["f,", "&", "format!("] {
+        rest = rest.strip_prefix(word).unwrap_or(rest).trim_start();
+    }
+    let mut text = String::new();
+    let mut escaped = false;
+    for c in rest.strip_prefix('"')?.chars() {
+        match c {
+            '"' if !escaped => return Some(text),
+            '\\' if !escaped => escaped = true,
+            // A line end in the source, or in the text.
+            'n' | '\n' if escaped => escaped = false,
+            c => {
+                escaped = false;
+                text.push(c);
+            }
+        }
+    }
+    None
+}
+
+/// The source files whose texts reach the log or the client, without their tests.
+fn sources(directory: &str, found: &mut Vec<(String, String)>) {
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path().display().to_string();
+        let is_dir = fs::metadata(&path).unwrap().is_dir();
+        // Commands speak to people, texts about parameters are Postfix's and begin with the place, and escape.rs is for tests.
+        let others = [
+            "/command",
+            "/config",
+            "/tests",
+            "tests.rs",
+            "options.rs",
+            "escape.rs",
+            "braces.rs",
+        ];
+        if others.iter().any(|part| path.ends_with(part)) {
+            continue;
+        }
+        if is_dir {
+            sources(&path, found);
+        } else if path.ends_with(".rs") {
+            let source = fs::read_to_string(&path).unwrap();
+            let program = source.split("#[cfg(test)]\nmod tests {").next().unwrap();
+            found.push((path, program.to_owned()));
+        }
+    }
+}
+
+/// Without quotes, and with one blank where there are several.
+fn plain(text: &str) -> String {
+    let text = text.replace('"', " ");
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn every_log_line_and_every_reply_is_listed() {
+    let page = plain(&text());
+    let mut files = Vec::new();
+    sources(concat!(env!("CARGO_MANIFEST_DIR"), "/src"), &mut files);
+    let mut count = 0;
+    let mut missing = Vec::new();
+    for (path, source) in files {
+        let texts = BEFORE_A_TEXT
+            .iter()
+            .flat_map(|word| source.split(word).skip(1))
+            .filter_map(literal);
+        for text in texts {
+            count += 1;
+            if text.starts_with("escape: ") {
+                continue;
+            }
+            // What stands in braces differs.
+            let constant = text.split('{').map(|part| part.rsplit('}').next().unwrap());
+            for part in constant.map(|part| plain(part.trim_matches([' ', ':']))) {
+                if part.len() > 3
+                    && part != "Regex"
+                    && !part.starts_with("escape")
+                    && !page.contains(&part)
+                {
+                    missing.push(format!("{path}: {text}: {part}"));
+                }
+            }
+        }
+    }
+    assert!(count > 100, "only {count}: is the scan broken?");
+    assert_eq!(missing, [""; 0]);
+}
+
+/// The other way round: a line that the program no longer has is not left in the list.
+#[test]
+fn every_listed_log_line_is_one_of_the_program() {
+    let page = fs::read_to_string(PAGE).unwrap();
+    let page = page.replace("\\-", "-").replace("\\(dq", "\"");
+    let (_, list) = page.split_once(".SS \"All log lines\"\n").unwrap();
+    let (list, _) = list.split_once("\n.SS ").unwrap();
+    let mut files = Vec::new();
+    sources(concat!(env!("CARGO_MANIFEST_DIR"), "/src"), &mut files);
+    let program: String = files.into_iter().map(|(_, source)| source).collect();
+    let program = plain(&program.replace("\\n", " ").replace('\\', ""));
+    let is_placeholder = |word: &&str| {
+        let start = word.trim_start_matches(|c: char| !c.is_alphanumeric());
+        let first = start.split(|c: char| !c.is_alphanumeric()).next().unwrap();
+        !first.is_empty() && first.bytes().all(|b| b.is_ascii_uppercase()) && first != "NOQUEUE"
+    };
+    let mut count = 0;
+    for line in list.split(".EX\n").skip(1).flat_map(|block| {
+        block
+            .split(".EE")
+            .next()
+            .unwrap()
+            .lines()
+            .collect::<Vec<_>>()
+    }) {
+        count += 1;
+        let words: Vec<&str> = line.split_whitespace().collect();
+        for part in words.split(is_placeholder) {
+            let part = plain(&part.join(" "));
+            let level = ["warning:", "error:", "fatal:"]
+                .into_iter()
+                .find_map(|level| part.strip_prefix(level));
+            let part = level.unwrap_or(&part).trim_end_matches(" while").trim();
+            if part.len() > 12 && !part.contains(['=', '[', '(']) {
+                assert!(program.contains(part), "not in the program: {part}: {line}");
+            }
+        }
+    }
+    assert!(count > 50, "only {count}: is the scan broken?");
+}
+
 /// The types of tables that the program reads itself: where it is told which they are, before all others, which are
 /// postmap's.
 fn types_of_tables() -> Vec<String> {
