@@ -27,6 +27,8 @@ pub struct Options {
     pub socket_count: i32,
     /// `-S`, or `-d`: a terminal on standard input is no mistake.
     pub terminal_allowed: bool,
+    /// `--accept`: a launcher has handed down listening sockets, and leaves the accepting to the program.
+    pub accept: bool,
     /// How many `-v`.
     pub verbose: u32,
     /// `-V`
@@ -89,6 +91,8 @@ pub enum Error {
     Transport(String),
     /// One argument more than a command for people takes.
     Argument(String),
+    /// `--accept` beside an option that says who accepts instead.
+    AcceptWith(&'static str),
 }
 
 impl std::fmt::Display for Error {
@@ -108,6 +112,7 @@ impl std::fmt::Display for Error {
             Error::RetirementTime(text) => write!(f, "invalid retirement time: {text}"),
             Error::Argument(text) => write!(f, "unexpected command-line argument: {text}"),
             Error::Transport(text) => write!(f, "unsupported transport type: {text}"),
+            Error::AcceptWith(option) => write!(f, "--accept does not go with {option}"),
         }
     }
 }
@@ -124,6 +129,13 @@ pub fn parse(arguments: &[OsString]) -> Result<Options, Error> {
         Some(name) if !matches.opt_present("S") => Some(transport(&name)?),
         Some(_) | None => None,
     };
+    let accept = matches.opt_present("accept");
+    let rivals = [("S", "-S"), ("t", "-t")];
+    if let Some((_, rival)) = rivals.iter().find(|(name, _)| matches.opt_present(name)) {
+        if accept {
+            return Err(Error::AcceptWith(rival));
+        }
+    }
     Ok(Options {
         chroot: matches.opt_present("c"),
         overrides: overrides(&matches)?,
@@ -131,6 +143,7 @@ pub fn parse(arguments: &[OsString]) -> Result<Options, Error> {
         transport,
         single_process: matches.opt_present("l"),
         socket_count: socket_count.unwrap_or(1),
+        accept,
         terminal_allowed: matches.opt_present("S") || matches.opt_present("d"),
         verbose: u32::try_from(matches.opt_count("v")).unwrap_or(u32::MAX),
         copy_to_stderr: matches.opt_present("V"),
@@ -161,6 +174,7 @@ fn grammar() -> getopts::Options {
     }
     grammar.optflag("h", "help", "").optflag("", "version", "");
     grammar
+        .optflag("", "accept", "")
         .optflag("", "check", "")
         .optflag("", "configuration", "")
         .optopt("", "explain", "", "")
@@ -275,6 +289,13 @@ mod tests {
     }
 
     #[test]
+    fn the_program_accepts_where_it_is_told_to() {
+        for (arguments, accept) in [("--accept -c -v", true), ("-d", false)] {
+            assert_eq!(parsed(arguments).unwrap().accept, accept, "{arguments}");
+        }
+    }
+
+    #[test]
     fn what_is_not_said_has_its_usual_value() {
         let options = parsed("-t unix").unwrap();
         assert_eq!(options.socket_count, 1);
@@ -317,6 +338,8 @@ mod tests {
             ("-r 0", "invalid retirement time: 0"),
             ("-t fifo", "unsupported transport type: fifo"),
             ("--configuration", "invalid option: configuration"),
+            ("--accept -t inet", "--accept does not go with -t"),
+            ("-S --accept", "--accept does not go with -S"),
             ("--check x", "unexpected command-line argument: x"),
             (
                 "--explain",

@@ -226,8 +226,9 @@ fn check_inetd_line(line: &str) {
         &["tcp", "tcp4", "tcp6"]
     };
     assert!(protocols.contains(&protocol), "{line}");
-    let limit = wait.strip_prefix("nowait").unwrap();
-    let limit = limit.strip_prefix('.').unwrap_or("1");
+    let (word, limit) = wait.split_once('.').unwrap_or((wait, "1"));
+    let accepts = line.split_whitespace().any(|word| word == "--accept");
+    assert_eq!(word, if accepts { "wait" } else { "nowait" }, "{line}");
     assert!(limit.parse::<u32>().is_ok(), "{line}");
     assert!(["postfix", "root"].contains(&user), "{line}");
     let mut arguments = &fields[FIELDS..];

@@ -8,12 +8,14 @@ use crate::options;
 use crate::sys::ignore;
 
 pub const HELP: &str = "\
-usage: qmqpd [-cSvV] [-n service] [-o parameter=value]
+usage: qmqpd [-cSvV] [-n service] [-o parameter=value] [--accept]
        qmqpd --check [--configuration] | --explain address [name] ... | --cat file
 
 Receives one message by QMQP on standard input and output, puts it into the
 mail queue, and answers. It is started for each connection by inetd, xinetd,
 tcpserver or systemd (Accept=yes), or as a service by Postfix's master(8);
+with --accept it accepts connections on a socket of systemd's or inetd's, and
+starts a process for each itself;
 parameters come from Postfix's main.cf, in /etc/postfix or the directory that
 the environment variable MAIL_CONFIG names. qmqpd_queue_method says where the
 message goes: to Postfix's cleanup daemon (cleanup, the default), into a queue
@@ -27,6 +29,7 @@ file that qmqpd writes (file), or to a program such as qmail-queue
   -t TYPE      serve for master: inet, unix or pass
   -v           log more; may be repeated
   -V           log to standard error as well
+  --accept     accept connections on the launcher's listening sockets
   --cat FILE   show a queue file: envelope, times, message
   --check      what is set, and everything that is wrong with it
   --configuration

@@ -21,7 +21,7 @@ use crate::options::{COMMANDS, Command, Options};
 
 use help::{HELP, VERSION};
 
-pub use help::{misuse, refuse_terminal};
+pub use help::{misuse, refuse_terminal, tell};
 
 /// Whether somebody has typed this, and should not have to look for the answer in a log. Launchers ask for no command.
 pub fn by_hand(arguments: &[OsString]) -> bool {

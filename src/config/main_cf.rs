@@ -2,9 +2,13 @@
 //!
 //! Knows no parameter, and expands nothing. Authority: postconf(5).
 
+use std::fs::Metadata;
 use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
+
+use nix::sys::stat::FileStat;
 
 use super::error::Error;
 use super::file::open_file;
@@ -41,13 +45,43 @@ pub fn read_settled<T, E>(mut attempt: impl FnMut() -> Result<(T, SystemTime), E
     attempt().map(|(found, _)| found)
 }
 
-/// The contents of main.cf.
-pub(super) fn contents(path: &Path) -> Result<Vec<u8>, Error> {
+/// What tells a file from one that has taken its place, or from the same one after it was written to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Stamp {
+    file: (u64, u64),
+    size: u64,
+    written: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    pub(super) fn of(metadata: &Metadata) -> Stamp {
+        Stamp {
+            file: (metadata.dev(), metadata.ino()),
+            size: metadata.size(),
+            written: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+
+    pub(super) fn of_status(status: &FileStat) -> Stamp {
+        Stamp {
+            file: (status.st_dev, status.st_ino),
+            size: status.st_size.unsigned_abs(),
+            written: (status.st_mtime, status.st_mtime_nsec),
+            changed: (status.st_ctime, status.st_ctime_nsec),
+        }
+    }
+}
+
+/// The contents of main.cf, and which file that was.
+pub(super) fn contents(path: &Path) -> Result<(Vec<u8>, Option<Stamp>), Error> {
     let failed = |verb: &str, error: &io::Error| {
         let (path, reason) = (path.display(), error_text(error));
         Error::new(format!("{verb} {path}: {reason}"))
     };
-    read_settled(|| {
+    let mut stamp = None;
+    let bytes = read_settled(|| {
         let mut file = open_file(path).map_err(|error| failed("open", &error))?;
         let mut bytes = Vec::with_capacity(USUAL_SIZE);
         // The limit that is none keeps the standard library from asking for the size first. The time is asked for
@@ -55,12 +89,17 @@ pub(super) fn contents(path: &Path) -> Result<Vec<u8>, Error> {
         let changed = Read::by_ref(&mut file)
             .take(u64::MAX)
             .read_to_end(&mut bytes)
-            .and_then(|_| file.metadata()?.modified());
+            .and_then(|_| {
+                let metadata = file.metadata()?;
+                stamp = Some(Stamp::of(&metadata));
+                metadata.modified()
+            });
         match changed {
             Ok(changed) => Ok((bytes, changed)),
             Err(error) => Err(failed("read", &error)),
         }
-    })
+    })?;
+    Ok((bytes, stamp))
 }
 
 /// Takes a name and its value, and returns the different value that the name had before.

@@ -22,6 +22,7 @@ mod place;
 mod relation;
 mod table;
 mod trust;
+mod watch;
 
 #[cfg(test)]
 pub mod tests;
@@ -49,6 +50,7 @@ pub use {
     params::{DefaultValue, Param},
     place::Place,
     table::TABLE,
+    watch::Watch,
 };
 
 /// Where main.cf is unless the environment says otherwise.
@@ -113,6 +115,8 @@ pub struct Config {
     names: Names,
     /// What main.cf and `-o` set, as it stands there.
     set: Dictionary,
+    /// Which file was read, if one was.
+    stamp: Option<main_cf::Stamp>,
     warnings: RefCell<Warnings>,
     progress: expand::Progress,
     /// The kernel's name for this machine, as soon as it was asked for.
@@ -130,8 +134,9 @@ impl Config {
     /// Reads main.cf in `directory` and puts the `overrides` in place.
     pub fn load(directory: &Path, overrides: Vec<Override>, names: Names) -> Result<Config, Error> {
         trust::check(directory)?;
-        let bytes = main_cf::contents(&main_cf_in(directory))?;
-        Config::parse(directory, &bytes, overrides, names)
+        let (bytes, stamp) = main_cf::contents(&main_cf_in(directory))?;
+        let config = Config::parse(directory, &bytes, overrides, names)?;
+        Ok(Config { stamp, ..config })
     }
 
     /// The same, with `bytes` for what main.cf in `directory` holds.
@@ -164,6 +169,7 @@ impl Config {
             directory: directory.to_owned(),
             names,
             set,
+            stamp: None,
             warnings: RefCell::new(Warnings {
                 all: warnings,
                 taken: 0,

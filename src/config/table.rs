@@ -334,6 +334,14 @@ parameters! {
     qmqpd_peername_lookup: Bool = "yes" => acts;
     /// Whether log lines go to standard error.
     qmqpd_log_stderr: Bool = "no" => acts;
+    /// How many sessions there may be at a time, with `--accept`.
+    qmqpd_process_limit: Count = "100", min 1 => acts;
+    /// How many of them one client may have, with `--accept`; 0 is no limit.
+    qmqpd_client_connection_count_limit: Count = "40" => acts;
+    /// How many bits of its IPv4 address make a client, with `--accept`.
+    qmqpd_client_ipv4_prefix_length: Count = "32", max 32 => acts;
+    /// How many bits of its IPv6 address make a client, with `--accept`.
+    qmqpd_client_ipv6_prefix_length: Count = "64", max 128 => acts;
     /// Whether the line that ends a session says what came of it.
     qmqpd_disconnect_stats: Bool = "no" => acts;
     /// The protocol by which a proxy in front says who the client is; empty where there is no proxy.

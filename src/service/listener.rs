@@ -1,7 +1,7 @@
 //! Sockets on which a launcher listens for us.
 
 use std::io;
-use std::net::TcpListener;
+use std::net::{IpAddr, TcpListener};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 
@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use nix::sys::socket::{setsockopt, sockopt};
 
 use crate::options::Transport;
-
+use crate::session::{self, Busy};
 use crate::sys::ignore;
 
 use super::pass;
@@ -25,8 +25,8 @@ pub enum Listener {
 /// An accepted connection.
 #[derive(Debug)]
 pub enum Connection {
-    /// The client's own.
-    Direct(OwnedFd),
+    /// The client's own, and its address where it has one.
+    Direct(OwnedFd, Option<IpAddr>),
     /// One on which the client's connection is still to be handed over.
     Pass(OwnedFd),
 }
@@ -44,8 +44,12 @@ impl Listener {
     /// Accepts a connection that is waiting; none if another process was quicker, or the client has gone again.
     pub fn accept(&self) -> io::Result<Option<Connection>> {
         let accepted = match self {
-            Listener::Inet(socket) => socket.accept().map(|(s, _)| Connection::Direct(s.into())),
-            Listener::Unix(socket) => socket.accept().map(|(s, _)| Connection::Direct(s.into())),
+            Listener::Inet(socket) => socket
+                .accept()
+                .map(|(s, from)| Connection::Direct(s.into(), Some(from.ip()))),
+            Listener::Unix(socket) => socket
+                .accept()
+                .map(|(s, _)| Connection::Direct(s.into(), None)),
             Listener::Pass(socket) => socket.accept().map(|(s, _)| Connection::Pass(s.into())),
         };
         let connection = match accepted {
@@ -53,7 +57,7 @@ impl Listener {
             Err(error) if is_passing(&error) => return Ok(None),
             Err(error) => return Err(error),
         };
-        if let (Listener::Inet(_), Connection::Direct(fd)) = (self, &connection) {
+        if let (Listener::Inet(_), Connection::Direct(fd, _)) = (self, &connection) {
             // For a client whose machine vanishes. Without it the deadlines still end the session.
             ignore(setsockopt(fd, sockopt::KeepAlive, &true));
         }
@@ -71,10 +75,26 @@ impl AsFd for Listener {
 }
 
 impl Connection {
+    /// The client's address, where this is the client's own connection and comes from the network.
+    pub fn address(&self) -> Option<IpAddr> {
+        match self {
+            Connection::Direct(_, address) => *address,
+            Connection::Pass(_) => None,
+        }
+    }
+
+    /// Closes it after a word to the client, if it is the client's own.
+    pub fn turn_away(&self, busy: Busy) {
+        match self {
+            Connection::Direct(client, _) => session::turn_away(client, busy),
+            Connection::Pass(_) => {}
+        }
+    }
+
     /// The client's own connection. Where it is passed, that waits for whoever passes it; what goes wrong is logged.
     pub fn into_client(self) -> io::Result<OwnedFd> {
         match self {
-            Connection::Direct(fd) => Ok(fd),
+            Connection::Direct(fd, _) => Ok(fd),
             Connection::Pass(fd) => pass::receive(fd),
         }
     }

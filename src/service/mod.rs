@@ -4,6 +4,7 @@
 //! launched.
 #![forbid(unsafe_code)]
 
+mod accept;
 mod destination;
 mod inetd;
 mod listener;
@@ -68,6 +69,9 @@ fn start() -> Result<u8, Fatal> {
     if let Some(command) = &options.command {
         return Ok(command::obey(command, &options, &process));
     }
+    if options.accept {
+        return Ok(accept::run(&options, &process));
+    }
     if !options.terminal_allowed && inherit::client_input().is_terminal() {
         return Ok(command::refuse_terminal());
     }
@@ -111,8 +115,20 @@ fn load(options: &Options, process: &str) -> Result<Config, Fatal> {
     }
 }
 
-/// Says why the process ends: to the log, and to the client, if there is one. The client keeps its mail.
+/// Says why the process ends: to the log, and to the client, if there is one.
 fn fail(fatal: &Fatal) -> u8 {
+    say(fatal);
+    apologize();
+    // Unlike Postfix, which sleeps before a client has its answer, and wherever it is started
+    // (`tests/spec/differences.md`, 5).
+    if std::env::var_os("GENERATION").is_some() {
+        std::thread::sleep(FAILURE_PAUSE);
+    }
+    EX_FATAL
+}
+
+/// Says to the log why the process ends.
+fn say(fatal: &Fatal) {
     match fatal {
         Fatal::Text(text) | Fatal::Parameter(_, text) => log::fatal!("{text}"),
         Fatal::Logged => {}
@@ -126,17 +142,15 @@ fn fail(fatal: &Fatal) -> u8 {
             log::fatal!("{error}");
         }
     }
+}
+
+/// Says to the client on descriptors 0 and 1 that it is not served. It keeps its mail.
+fn apologize() {
     let by_master = std::env::var_os("GENERATION").is_some();
     let namaddr = peer::shown(inherit::client_input(), !by_master);
     if let Some(descriptors) = inherit::client() {
         session::apologize(Client::new(descriptors, FAILURE_TIMEOUT), &namaddr);
     }
-    // Unlike Postfix, which sleeps before a client has its answer, and wherever it is started
-    // (`tests/spec/differences.md`, 5).
-    if by_master {
-        std::thread::sleep(FAILURE_PAUSE);
-    }
-    EX_FATAL
 }
 
 fn process_name(argument: Option<OsString>) -> String {

@@ -4,6 +4,7 @@
 //! child's part. How the resident process waits, and what it tells whoever has started it, is each one's own.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use nix::poll::PollTimeout;
@@ -16,6 +17,10 @@ use crate::session::Outcome;
 
 use super::listener::Connection;
 use super::server::Server;
+
+/// How long a child may outlive daemon_timeout before it is killed. It watches that time itself, but for a name lookup,
+/// the error delay, and waits that are already in progress.
+pub const CHILD_GRACE: Duration = Duration::from_secs(30);
 
 /// In the child: puts the connection where a launcher would, and serves it.
 pub fn serve_child(
@@ -32,10 +37,14 @@ pub fn serve_child(
             return Ok(Outcome::Failed);
         }
     };
-    dup2_stdin(&client).map_err(|errno| system("dup2", &errno.into()))?;
-    dup2_stdout(&client).map_err(|errno| system("dup2", &errno.into()))?;
-    drop(client);
+    put_on_descriptors(client)?;
     server.serve_client(options)
+}
+
+/// Puts a client on descriptors 0 and 1.
+pub fn put_on_descriptors(client: OwnedFd) -> Result<(), Fatal> {
+    dup2_stdin(&client).map_err(|errno| system("dup2", &errno.into()))?;
+    dup2_stdout(&client).map_err(|errno| system("dup2", &errno.into()))
 }
 
 pub fn system(call: &str, error: &io::Error) -> Fatal {

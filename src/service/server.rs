@@ -33,6 +33,8 @@ pub enum Launch {
     Stdin,
     /// The resident process of this program, which master(8) has told to accept it.
     Master,
+    /// The resident process that another launcher has handed its listening sockets.
+    Accept,
 }
 
 /// Everything that main.cf says about a client, evaluated and opened before there is one.
@@ -91,7 +93,7 @@ impl<'a> Server<'a> {
                     .begin(addr.as_deref(), &|| server.program_owner());
             }
             Launch::Stdin => {}
-            Launch::Master => server.lists.tables.take_snapshots(),
+            Launch::Master | Launch::Accept => server.lists.tables.take_snapshots(),
         }
         Ok(server)
     }
@@ -125,7 +127,7 @@ impl<'a> Server<'a> {
 
     /// Whether a child of the resident process starts a program to read a lookup table. A chroot has none.
     fn asks_programs(&self, options: &Options) -> bool {
-        self.launch == Launch::Master && !options.chroot && self.lists.tables.run_programs()
+        self.launch != Launch::Stdin && !options.chroot && self.lists.tables.run_programs()
     }
 
     /// Goes to queue_directory and gives up root: the owner of the mail takes over, whether or not `-u` asks for it.
@@ -161,7 +163,7 @@ impl<'a> Server<'a> {
         }
         let owner = match self.launch {
             Launch::Stdin => self.config.mail_owner_ids(),
-            Launch::Master => self.config.mail_owner_ids_apart(),
+            Launch::Master | Launch::Accept => self.config.mail_owner_ids_apart(),
         }?;
         Ok(self.owner.get_or_init(|| owner).clone())
     }
@@ -189,7 +191,7 @@ impl<'a> Server<'a> {
             Found::Client(peer) => peer?,
             Found::Check => return Ok(Outcome::Served),
             Found::Nobody { proxy, why } => {
-                session::turn_away(self.take_client()?, &proxy, &why, &self.settings);
+                session::refuse_proxy(self.take_client()?, &proxy, &why, &self.settings);
                 return Ok(Outcome::Served);
             }
         };

@@ -4,6 +4,9 @@
 //! never succeed; whatever is unsure is `Z`. There is no catch-all arm: a new fault does not compile until somebody
 //! decides what the client hears. Authority: `tests/spec/qmqp.md`, section 8, whose texts these are.
 
+use std::fmt::{self, Display};
+use std::net::IpAddr;
+
 use crate::jail;
 use crate::log::{self, Shown};
 use crate::queue::{Unavailable, Verdict};
@@ -108,6 +111,26 @@ impl Answer {
         answer.before.insert(0, Line::Fatal(text));
         answer.outcome = Outcome::Failed;
         answer
+    }
+}
+
+/// Why a connection gets no process of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Busy {
+    /// The client with this address has as many connections as it may have.
+    Share(IpAddr),
+    /// The system has no process to give.
+    NoProcess,
+}
+
+impl Display for Busy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Busy::Share(address) => write!(f, "Error: too many connections from {address}"),
+            Busy::NoProcess => {
+                f.write_str("Error: no process for this connection, try again later")
+            }
+        }
     }
 }
 

@@ -10,11 +10,12 @@ mod client;
 mod lists;
 mod reply;
 
-pub use answer::Outcome;
+pub use answer::{Busy, Outcome};
 pub use client::{Client, Stream};
 pub use lists::{Lists, enter_queue_directory, program_owner, try_queue_directory};
 
 use std::fmt;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use crate::config::{self, Config};
@@ -23,8 +24,8 @@ use crate::log::{self, Shown};
 use crate::lookup::Listing;
 use crate::peer::Peer;
 use crate::queue::{Committed, Open, Origin};
-use crate::sys::alarm;
 use crate::sys::time::Moment;
+use crate::sys::{alarm, ignore, socket};
 use crate::wire::netstring::{self, Seen};
 use crate::wire::qmqp::{self, Limits, Request};
 use crate::wire::verp::{self, Sender};
@@ -262,13 +263,20 @@ pub fn apologize(mut client: Client, namaddr: &str) {
 }
 
 /// Answers a connection on which no proxy has said who the client is. The client may be one that is let in.
-pub fn turn_away(mut client: Client, proxy: &str, why: &str, settings: &SessionSettings) {
+pub fn refuse_proxy(mut client: Client, proxy: &str, why: &str, settings: &SessionSettings) {
     let reply = Reply::try_later(&format!("Error: {why}"));
     log::warning!("NOQUEUE: {proxy}: {}", Shown(reply.text()));
     std::thread::sleep(settings.qmqpd_error_delay);
     if client.send(&reply).is_ok() {
         client.drain(&reply);
     }
+}
+
+/// Tells a client that it has to come again, in a process that waits for no client: one that is sending may see a reset
+/// in the place of the reply. What has to be logged is the caller's part.
+pub fn turn_away(client: &OwnedFd, busy: Busy) {
+    let reply = Reply::try_later(&busy.to_string());
+    ignore(socket::send_now(client.as_fd(), &reply.encode()));
 }
 
 /// What `-v -v` shows of the request.

@@ -24,7 +24,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, getpid, getppid, pipe2, read};
 
-use super::{alarm, ignore, inherit};
+use super::{alarm, ignore, inherit, memory};
 
 /// How much longer than its parent waits a child may live, should the parent not be there to kill it; and how long it may
 /// take to end once it is told to.
@@ -246,14 +246,16 @@ pub fn start_reader(program: &Path) -> io::Result<(Pid, OwnedFd, OwnedFd)> {
     let (output, to_output) = pipe2(OFlag::O_CLOEXEC)?;
     let mut command = Command::new(program);
     command.stdin(input).stdout(output).stderr(Stdio::null());
-    // SAFETY: between fork and exec `reset_signals` makes system calls, and allocates nothing.
-    unsafe { command.pre_exec(reset_signals) };
+    // SAFETY: between fork and exec `as_launched` makes system calls, and allocates nothing.
+    unsafe { command.pre_exec(as_launched) };
     let pid = i32::try_from(command.spawn()?.id()).map_err(io::Error::other)?;
     Ok((Pid::from_raw(pid), to_input, to_output))
 }
 
-/// The numbers below those of real-time signals, which nobody hands down. SIGKILL and SIGSTOP cannot be changed.
-fn reset_signals() -> io::Result<()> {
+/// Undoes what this process has set for itself: of signals, the numbers below those of real-time signals, which nobody
+/// hands down. SIGKILL and SIGSTOP cannot be changed.
+fn as_launched() -> io::Result<()> {
+    memory::unlimit_data();
     for number in 1..=31 {
         // SAFETY: takes numbers; the default action runs no code of this process.
         unsafe { libc::signal(number, libc::SIG_DFL) };

@@ -22,11 +22,13 @@ use super::alarm;
 const STDIN: RawFd = 0;
 const STDOUT: RawFd = 1;
 const STDERR: RawFd = 2;
-const FIRST_INHERITED: libc::c_uint = 3;
 
 /// Without close_range(2) (Linux before 5.9) descriptors are closed one by one, below the process's own limit and this
 /// one: containers have limits of a thousand million.
 pub const CLOSE_EACH_LIMIT: libc::rlim_t = 65_536;
+
+/// The lowest number that is not for standard input, output and error.
+const FIRST_ABOVE_STDERR: libc::c_uint = 3;
 
 static CLIENT_TAKEN: AtomicBool = AtomicBool::new(false);
 
@@ -201,11 +203,11 @@ pub fn client_input() -> BorrowedFd<'static> {
     unsafe { BorrowedFd::borrow_raw(STDIN) }
 }
 
-/// Closes what a launcher left open above 2. Only for stdin mode (master(8) hands down descriptors that are needed),
-/// and only before this process has opened anything.
+/// Closes what a launcher left open above 2, and above what [`inherited`] has taken over. Not under master(8), which hands
+/// down descriptors that are needed later, and only before this process has opened anything.
 pub fn close_inherited() {
-    // Nothing in this process owns a descriptor above 2 yet.
-    close_all(FIRST_INHERITED, libc::c_uint::MAX);
+    // Nothing in this process owns a descriptor from there on yet.
+    close_all(first_unknown(), libc::c_uint::MAX);
 }
 
 /// Closes all descriptors but `kept`; at 0 to 2 there is `null` then, which must be above 2 as well: else what is opened
@@ -216,7 +218,7 @@ pub(super) fn keep_alone(kept: BorrowedFd<'_>, null: BorrowedFd<'_>) -> nix::Res
     dup2_stdin(null)?;
     dup2_stdout(null)?;
     dup2_stderr(null)?;
-    for (first, last) in [(FIRST_INHERITED, kept - 1), (kept + 1, u32::MAX)] {
+    for (first, last) in [(FIRST_ABOVE_STDERR, kept - 1), (kept + 1, u32::MAX)] {
         // Where 3 is kept, the first range is empty, and the kernel would refuse it.
         if first <= last {
             close_all(first, last);
@@ -240,6 +242,26 @@ fn close_range(first: libc::c_uint, last: libc::c_uint) -> nix::Result<()> {
     // SAFETY: three plain numbers. What is in the range has no owner that is used any more: the obligation of callers.
     let status = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
     Errno::result(status).map(drop)
+}
+
+/// The lowest number that may be open without an owner.
+fn first_unknown() -> libc::c_uint {
+    LAST_INHERITED
+        .load(Relaxed)
+        .unsigned_abs()
+        .saturating_add(1)
+}
+
+/// Takes over descriptor 0 where it is no client, but a socket that listens for clients. It gets another number, and
+/// /dev/null is what 0 and 1 lead to until there is a client. After [`close_inherited`].
+pub fn listening_input() -> nix::Result<OwnedFd> {
+    let number = fcntl(client_input(), FcntlArg::F_DUPFD_CLOEXEC(STDERR + 1))?;
+    // SAFETY: the kernel has just made this descriptor, and nobody else has been told its number.
+    let listening = unsafe { OwnedFd::from_raw_fd(number) };
+    let null = open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty())?;
+    dup2_stdin(&null)?;
+    dup2_stdout(&null)?;
+    Ok(listening)
 }
 
 /// Takes over descriptor `number`, which whoever started the process has left open under a number that both know: an

@@ -1,6 +1,16 @@
 //! Memory that may be refused.
 
 use std::alloc::{Layout, alloc_zeroed};
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, rlim_t, setrlimit};
+
+use super::ignore;
+
+/// The soft limit of data that the launcher has set, where [`limit_data`] has set another one.
+static LAUNCHERS_LIMIT: AtomicU64 = AtomicU64::new(UNCHANGED);
+const UNCHANGED: u64 = RLIM_INFINITY - 1;
 
 /// `length` zeros, or nothing where there is no memory for them. The allocator knows which memory is new and zero already,
 /// and does not write to that: pages that are only going to be overwritten are touched once.
@@ -19,9 +29,72 @@ pub fn zeroed(length: usize) -> Option<Vec<u8>> {
     Some(unsafe { Vec::from_raw_parts(start, length, length) })
 }
 
+/// Lets this process and its children have as much data as it has now, and `more` bytes. Memory beyond that is refused.
+/// What the launcher allows is never exceeded. Programs have the launcher's limit again: [`unlimit_data`].
+pub fn limit_data(more: u64) -> io::Result<()> {
+    let limit = data_size()?.saturating_add(more);
+    let (soft, hard) = getrlimit(Resource::RLIMIT_DATA)?;
+    if limit < soft {
+        setrlimit(Resource::RLIMIT_DATA, limit, hard)?;
+        LAUNCHERS_LIMIT.store(soft, Relaxed);
+    }
+    Ok(())
+}
+
+/// In a child that is about to become another program: undoes [`limit_data`]. Async-signal-safe.
+pub fn unlimit_data() {
+    let soft: rlim_t = LAUNCHERS_LIMIT.load(Relaxed);
+    if soft != UNCHANGED {
+        // It cannot fail for a limit that was in force before. If it did, the program would have less memory.
+        ignore(
+            getrlimit(Resource::RLIMIT_DATA)
+                .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_DATA, soft, hard)),
+        );
+    }
+}
+
+/// How much of this process's memory the limit counts: what is private and can be written to. The kernel's figure has
+/// the stack in it as well, in pages; those of aarch64 may be larger than 4096 bytes.
+fn data_size() -> io::Result<u64> {
+    let statm = std::fs::read_to_string("/proc/self/statm")?;
+    let pages: Option<u64> = statm.split(' ').nth(5).and_then(|data| data.parse().ok());
+    let unknown = || io::Error::other("/proc/self/statm has no size of the data");
+    Ok(pages.ok_or_else(unknown)?.saturating_mul(page_size()))
+}
+
+fn page_size() -> u64 {
+    // SAFETY: sysconf takes a number.
+    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    u64::try_from(size).unwrap_or(4096)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::child::tests::alone;
+
+    const MEBIBYTE: u64 = 1 << 20;
+
+    #[test]
+    fn data_may_grow_by_so_much_and_no_more() {
+        assert!(alone(|| {
+            let before = getrlimit(Resource::RLIMIT_DATA).unwrap();
+            let most = |mebibytes: usize| zeroed(mebibytes << 20).map(|bytes| bytes.len());
+            // So much is never in the stock of the C library's allocator.
+            limit_data(200 * MEBIBYTE).unwrap();
+            let (fits, too_much) = (most(190), most(210));
+            // A second limit is none above the first.
+            limit_data(400 * MEBIBYTE).unwrap();
+            let still_too_much = most(210);
+            unlimit_data();
+            let after = getrlimit(Resource::RLIMIT_DATA).unwrap();
+            fits.is_some()
+                && too_much.is_none()
+                && still_too_much.is_none()
+                && after == before
+                && most(210).is_some()
+        }));
+    }
 
     #[test]
     fn zeros_are_there_or_nothing_is() {

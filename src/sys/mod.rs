@@ -21,6 +21,7 @@ pub mod seccomp;
 pub mod socket;
 pub mod time;
 pub mod unfinished;
+pub mod wakeup;
 
 /// Ignores whether something worked, and drops what came of it.
 ///

@@ -21,7 +21,7 @@ use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 
 use super::alarm::{self, Bounded};
 use super::seccomp::{self, Instruction};
-use super::{capability, ignore};
+use super::{capability, ignore, memory};
 
 /// Between two looks at whether a program has ended.
 const PAUSE: Duration = Duration::from_millis(1);
@@ -154,6 +154,7 @@ impl Program {
         let prepare = move || {
             // An alarm outlives execve(2), its handler does not: what is left is the end of the process.
             nix::unistd::alarm::set(seconds);
+            memory::unlimit_data();
             descent.go()
         };
         // SAFETY: between fork and exec `prepare` makes system calls, and allocates nothing: `Descent::to` has done that.

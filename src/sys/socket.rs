@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
     self, AddressFamily, ControlMessageOwned, MsgFlags, Shutdown, SockFlag, SockType, SockaddrLike,
-    UnixAddr, recv, recvmsg, shutdown, socket,
+    UnixAddr, recv, recvmsg, send, shutdown, socket,
 };
 
 use crate::sys::alarm;
@@ -75,6 +75,12 @@ fn wait_for_pipe(fd: BorrowedFd<'_>) -> nix::Result<usize> {
 /// Tells the peer that nothing more will come.
 pub fn shutdown_write(fd: BorrowedFd<'_>) -> io::Result<()> {
     Ok(shutdown(fd.as_raw_fd(), Shutdown::Write)?)
+}
+
+/// Sends what the peer's buffer has room for, without waiting for more.
+pub fn send_now(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
+    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+    Ok(send(fd.as_raw_fd(), bytes, flags)?)
 }
 
 /// Reads what has arrived on a socket, without waiting for more: `WouldBlock` when there is nothing.

@@ -83,9 +83,13 @@ fn installed(directory: &Directory) -> Option<Version> {
 
 /// What no Postfix has.
 const OURS: &[&str] = &[
+    "qmqpd_client_connection_count_limit",
+    "qmqpd_client_ipv4_prefix_length",
+    "qmqpd_client_ipv6_prefix_length",
     "qmqpd_disconnect_stats",
     "qmqpd_log_stderr",
     "qmqpd_peername_lookup",
+    "qmqpd_process_limit",
     "qmqpd_queue_method",
     "qmqpd_sandbox",
     "qmqpd_upstream_proxy_clients",

@@ -25,7 +25,7 @@ use crate::sys::child::{self, Fork};
 use crate::sys::{ignore, inherit};
 
 use super::listener::{Connection, Listener};
-use super::resident::{milliseconds, serve_child, system};
+use super::resident::{CHILD_GRACE, milliseconds, serve_child, system};
 use super::server::{Launch, Server, log_warnings};
 
 use channel::{Channel, State};
@@ -36,10 +36,6 @@ use lock::Lock;
 const FLOW_FDS: [i32; 2] = [3, 4];
 const STATUS_FD: i32 = 5;
 const LISTEN_FD: i32 = 6;
-
-/// How long a child may outlive daemon_timeout before it is killed. It watches that time itself, but for a name lookup,
-/// the error delay, and waits that are already in progress.
-const CHILD_GRACE: Duration = Duration::from_secs(30);
 
 /// The exit status of a child that has queued a message. Its parent sees to the rest.
 const QUEUED: u8 = 2;
