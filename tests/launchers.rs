@@ -13,11 +13,11 @@ use std::net::{Ipv6Addr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use harness::launchers::{
-    self, Launcher, PATIENCE, World, connect_from, program, reply, send_many, send_with_postfix,
-    shipped, units,
+    self, Launcher, PATIENCE, World, accepting_units, connect_from, program, reply, send_many,
+    send_with_postfix, shipped, units,
 };
 use harness::master::{self, Master, request, until};
 use harness::outcome::NO_NAME;
@@ -149,6 +149,10 @@ fn fail_and_recover(name: &str, world: &World) {
     }
     assert!(world.log().contains("fatal: "), "{name}: {}", world.log());
     world.add_to_main_cf("");
+    // A process that accepts, and cannot serve, says so for a second.
+    if name.contains("--accept") {
+        std::thread::sleep(Duration::from_millis(1100));
+    }
     let said = reply(connect_from(LOCALHOST, world.port), &message());
     assert!(said.contains(":KOk: queued as "), "{name}: {said:?}");
 }
@@ -374,6 +378,111 @@ fn systemd_lets_a_set_uid_qmail_queue_become_its_owner() {
     is_tidy(&world);
 }
 
+/// One process that accepts serves as many processes that were started do.
+#[test]
+fn systemd_serves_by_a_process_that_accepts() {
+    let test = "systemd_serves_by_a_process_that_accepts";
+    if is_missing(test, program("systemd"), "systemd") {
+        return;
+    }
+    let launcher = Launcher::SystemdAccept {
+        service: Vec::new(),
+    };
+    let mut world = World::start(&launcher, "");
+    exercise("systemd, --accept", &mut world, true);
+    a_message_of_the_largest_size(&world);
+    a_table_that_postmap_reads(&world);
+    sessions_outlive_the_units(&world);
+}
+
+#[test]
+fn systemd_serves_by_a_process_that_accepts_without_a_network() {
+    let test = "systemd_serves_by_a_process_that_accepts_without_a_network";
+    if is_missing(test, program("systemd"), "systemd") {
+        return;
+    }
+    let launcher = Launcher::SystemdAccept {
+        service: vec!["no-network-accept"],
+    };
+    let mut world = World::start(&launcher, "");
+    exercise("systemd, --accept, no network", &mut world, true);
+    world.wait_for_log("connect from unknown[127.0.0.1]");
+}
+
+/// A session goes on while its process is told to read everything anew, is stopped, and loses its socket; a connection
+/// that waits has another one.
+fn sessions_outlive_the_units(world: &World) {
+    let request = message();
+    let (queued, _) = world.queued();
+    let state = |unit: &str| world.systemctl(&["is-active", unit]).trim().to_owned();
+    let begin = || {
+        let mut client = connect_from(LOCALHOST, world.port);
+        client.write_all(&request[..20]).unwrap();
+        assert!(until(PATIENCE, || world.queued().1 > 0), "{}", world.log());
+        client
+    };
+    let finish = |client: TcpStream| {
+        let said = reply(client, &request[20..]);
+        assert!(said.contains(":KOk: queued as "), "{said:?}");
+    };
+    for command in ["reload", "stop"] {
+        let client = begin();
+        assert_eq!(state("qmqpd-accept.service"), "active");
+        let said = world.systemctl(&[command, "qmqpd-accept.service"]);
+        assert!(!said.contains("failed"), "{command}: {said}");
+        assert!(until(PATIENCE, || state("qmqpd-accept.service") == "inactive"));
+        let said = reply(connect_from(LOCALHOST, world.port), &request);
+        assert!(said.contains(":KOk: queued as "), "{command}: {said:?}");
+        finish(client);
+    }
+    let client = begin();
+    world.systemctl(&[
+        "kill",
+        "--kill-whom=main",
+        "--signal=KILL",
+        "qmqpd-accept.service",
+    ]);
+    let said = reply(connect_from(LOCALHOST, world.port), &request);
+    assert!(said.contains(":KOk: queued as "), "{said:?}");
+    finish(client);
+
+    let client = begin();
+    world.systemctl(&["stop", "qmqpd-accept.socket"]);
+    let closed = || TcpStream::connect(("127.0.0.1", world.port)).is_err();
+    assert!(until(PATIENCE, closed), "{}", world.console());
+    finish(client);
+    assert_eq!(world.queued(), (queued + 7, 0));
+    assert_eq!(state("qmqpd-accept.service"), "inactive");
+
+    world.systemctl(&["start", "qmqpd-accept.socket"]);
+    let client = begin();
+    world.systemctl(&["kill", "qmqpd-accept.service"]);
+    assert_eq!(reply(client, &request[20..]), "");
+    assert!(until(PATIENCE, || world.queued() == (queued + 7, 0)));
+}
+
+#[test]
+fn xinetd_serves_by_a_process_that_accepts() {
+    let test = "xinetd_serves_by_a_process_that_accepts";
+    if is_missing(test, program("xinetd"), "xinetd") {
+        return;
+    }
+    let mut world = World::start(&Launcher::XinetdAccept, "");
+    exercise("xinetd, --accept", &mut world, true);
+}
+
+#[test]
+fn openbsd_inetd_serves_by_a_process_that_accepts() {
+    let test = "openbsd_inetd_serves_by_a_process_that_accepts";
+    let inetd = std::env::var_os("QMQPD_INETD").map(PathBuf::from);
+    let inetd = inetd.filter(|path| path.exists());
+    if is_missing(test, inetd.as_ref(), "openbsd-inetd") {
+        return;
+    }
+    let mut world = World::start(&Launcher::InetdAccept(inetd.unwrap()), "");
+    exercise("openbsd-inetd, --accept", &mut world, true);
+}
+
 #[test]
 fn xinetd_serves() {
     if is_missing("xinetd_serves", program("xinetd"), "xinetd") {
@@ -495,6 +604,17 @@ const SCORES: [(&str, &str, f64); 4] = [
     ("with qmail-queue.conf", "qmail-queue", 2.4),
 ];
 
+/// The same of the unit that accepts.
+const ACCEPTING_SCORES: [(&str, &str, f64); 3] = [
+    ("the unit that accepts", "", 1.1),
+    ("that one with local-resolver.conf", "local-resolver", 1.1),
+    (
+        "that one with no-network-accept.conf",
+        "no-network-accept",
+        0.2,
+    ),
+];
+
 /// A directory that is removed at the end.
 struct Directory(PathBuf);
 
@@ -507,7 +627,11 @@ impl Directory {
 
     /// The units, for a program that exists.
     fn write_units(&self, socket: &[&str], service: &[&str]) {
-        for (name, text) in units(628, socket, service) {
+        self.write(units(628, socket, service));
+    }
+
+    fn write(&self, units: Vec<(String, String)>) {
+        for (name, text) in units {
             let path = self.0.join(name);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             let program = env!("CARGO_BIN_EXE_qmqpd");
@@ -553,14 +677,26 @@ fn the_exposure_of_the_units_is_low() {
             .filter(|name| !name.is_empty())
             .collect();
         dir.write_units(&[], &drop_ins);
-        let arguments = ["security", "--offline=yes"];
-        let (_, said) = systemd_analyze(&arguments, &dir.0.join("qmqpd@.service"));
-        let line = said.lines().last().unwrap();
-        let score = line.split("service: ").nth(1).unwrap();
-        let score: f64 = score.split(' ').next().unwrap().parse().unwrap();
-        say(&format!("exposure, {what}: {score}, of {limit} at most"));
-        assert!(score <= limit, "{what}\n{said}");
+        is_little_exposed(what, &dir.0.join("qmqpd@.service"), limit);
     }
+    for (what, drop_in, limit) in ACCEPTING_SCORES {
+        let dir = Directory::new(&format!("accept-score-{drop_in}"));
+        let drop_ins: Vec<&str> = [drop_in]
+            .into_iter()
+            .filter(|name| !name.is_empty())
+            .collect();
+        dir.write(accepting_units(628, &drop_ins));
+        is_little_exposed(what, &dir.0.join("qmqpd-accept.service"), limit);
+    }
+}
+
+fn is_little_exposed(what: &str, unit: &Path, limit: f64) {
+    let (_, said) = systemd_analyze(&["security", "--offline=yes"], unit);
+    let line = said.lines().last().unwrap();
+    let score = line.split("service: ").nth(1).unwrap();
+    let score: f64 = score.split(' ').next().unwrap().parse().unwrap();
+    say(&format!("exposure, {what}: {score}, of {limit} at most"));
+    assert!(score <= limit, "{what}\n{said}");
 }
 
 #[test]
@@ -584,6 +720,21 @@ fn systemd_has_nothing_to_say_against_the_units() {
         for unit in ["qmqpd.socket", "qmqpd@.service"] {
             let (good, said) = systemd_analyze(&["verify", "--man=no"], &dir.0.join(unit));
             // It reads units of the machine as well, and says what it has against those.
+            let of_ours = |line: &&str| line.contains("qmqpd") || !line.starts_with('/');
+            let said: Vec<&str> = said.lines().filter(of_ours).collect();
+            assert!(good && said.is_empty(), "{unit}: {said:?}");
+        }
+    }
+    for (number, service) in [&[][..], &["local-resolver"], &["no-network-accept"]]
+        .into_iter()
+        .enumerate()
+    {
+        let dir = Directory::new(&format!("verify-accept-{number}"));
+        // The one that its socket excludes has to be there.
+        dir.write_units(&[], &[]);
+        dir.write(accepting_units(628, service));
+        for unit in ["qmqpd-accept.socket", "qmqpd-accept.service"] {
+            let (good, said) = systemd_analyze(&["verify", "--man=no"], &dir.0.join(unit));
             let of_ours = |line: &&str| line.contains("qmqpd") || !line.starts_with('/');
             let said: Vec<&str> = said.lines().filter(of_ours).collect();
             assert!(good && said.is_empty(), "{unit}: {said:?}");

@@ -63,6 +63,9 @@ exec env -i container=private PATH=/usr/sbin:/usr/bin:/sbin:/bin \\
     /lib/systemd/systemd --system --unit=only.target --log-target=console'
 ";
 
+const XINETD: &str = "exec xinetd -dontfork -f /etc/postfix/xinetd -pidfile /run/xinetd.pid\n";
+const INETD: &str = "exec /usr/local/sbin/launcher -i /etc/postfix/inetd.conf\n";
+
 /// Removes what a systemd leaves in the tree of control groups when it is killed: in a group of the same name the next one
 /// would find the limits and filters of the last. `$1` is the name of its own group.
 const REMOVE_GROUPS: &str = "\
@@ -137,15 +140,23 @@ pub enum Launcher {
     /// OpenBSD's inetd; where it is.
     Inetd(PathBuf),
     Tcpserver,
+    /// Those that leave the accepting to the program.
+    SystemdAccept {
+        service: Vec<&'static str>,
+    },
+    XinetdAccept,
+    InetdAccept(PathBuf),
 }
 
 impl Launcher {
     fn not_installed(&self) -> &Path {
         match self {
-            Launcher::Inetd(program) => program,
+            Launcher::Inetd(program) | Launcher::InetdAccept(program) => program,
             Launcher::Systemd { .. }
+            | Launcher::SystemdAccept { .. }
             | Launcher::BareSystemd
             | Launcher::Xinetd
+            | Launcher::XinetdAccept
             | Launcher::Tcpserver => Path::new(""),
         }
     }
@@ -309,29 +320,44 @@ fn write_main_cf(master: &Master, more: &str) {
     fs::rename(new, master.dir.join("world/main.cf")).unwrap();
 }
 
+fn write(world: &Path, name: &str, text: &str) {
+    let path = world.join(name);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, text).unwrap();
+}
+
+/// Puts units into `world`, of which the socket is all that is started.
+fn install_units(
+    world: &Path,
+    socket: &str,
+    service: &str,
+    units: Vec<(String, String)>,
+) -> String {
+    for (name, text) in units {
+        write(world, &format!("units/{name}"), &text);
+    }
+    let only = format!("[Unit]\nDefaultDependencies=no\nWants={socket}\n");
+    write(world, "units/only.target", &only);
+    // There is no system around them that they could wait for.
+    let alone = "[Unit]\nDefaultDependencies=no\n";
+    write(world, &format!("units/{socket}.d/alone.conf"), alone);
+    // A call that the unit forbids is to be noticed, and not only to fail.
+    let strict = format!("{alone}[Service]\nSystemCallErrorNumber=kill\n");
+    write(world, &format!("units/{service}.d/alone.conf"), &strict);
+    SYSTEMD.to_owned()
+}
+
 /// Puts the launcher's files into `world`, which is /etc/postfix and /run/keep inside; the steps that start it.
 fn install(launcher: &Launcher, world: &Path, port: u16) -> String {
-    let write = |name: &str, text: &str| {
-        let path = world.join(name);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, text).unwrap();
-    };
+    let write = |name: &str, text: &str| write(world, name, text);
     match launcher {
         Launcher::Systemd { socket, service } => {
-            for (name, text) in units(port, socket, service) {
-                write(&format!("units/{name}"), &text);
-            }
-            write(
-                "units/only.target",
-                "[Unit]\nDefaultDependencies=no\nWants=qmqpd.socket\n",
-            );
-            // There is no system around them that they could wait for.
-            let alone = "[Unit]\nDefaultDependencies=no\n";
-            write("units/qmqpd.socket.d/alone.conf", alone);
-            // A call that the unit forbids is to be noticed, and not only to fail.
-            let strict = format!("{alone}[Service]\nSystemCallErrorNumber=kill\n");
-            write("units/qmqpd@.service.d/alone.conf", &strict);
-            SYSTEMD.to_owned()
+            let units = units(port, socket, service);
+            install_units(world, "qmqpd.socket", "qmqpd@.service", units)
+        }
+        Launcher::SystemdAccept { service } => {
+            let units = accepting_units(port, service);
+            install_units(world, "qmqpd-accept.socket", "qmqpd-accept.service", units)
         }
         Launcher::BareSystemd => {
             let alone = "[Unit]\nDefaultDependencies=no\n";
@@ -343,7 +369,12 @@ fn install(launcher: &Launcher, world: &Path, port: u16) -> String {
         }
         Launcher::Xinetd => {
             write("xinetd", &adapted("scripts/xinetd/qmqpd", "= 628\n", port));
-            "exec xinetd -dontfork -f /etc/postfix/xinetd -pidfile /run/xinetd.pid\n".to_owned()
+            XINETD.to_owned()
+        }
+        Launcher::XinetdAccept => {
+            let text = adapted("scripts/xinetd/qmqpd-accept", "= 628\n", port);
+            write("xinetd", &text);
+            XINETD.to_owned()
         }
         Launcher::Inetd(_) => {
             let text = adapted("inetd.conf.example", "qmqpd", port);
@@ -351,7 +382,16 @@ fn install(launcher: &Launcher, world: &Path, port: u16) -> String {
                 "inetd.conf",
                 &text.replace("\nqmqp ", &format!("\n{port} ")),
             );
-            "exec /usr/local/sbin/launcher -i /etc/postfix/inetd.conf\n".to_owned()
+            INETD.to_owned()
+        }
+        Launcher::InetdAccept(_) => {
+            let text = adapted("inetd.conf.example", "qmqpd", port);
+            let lines = text.lines().filter(|line| line.ends_with(" --accept"));
+            let lines: String = lines
+                .map(|line| line.replace("#qmqp ", &format!("{port} ")) + "\n")
+                .collect();
+            write("inetd.conf", &lines);
+            INETD.to_owned()
         }
         Launcher::Tcpserver => {
             let run = adapted("scripts/tcpserver/run", " 0 628 ", port);
@@ -383,6 +423,26 @@ pub fn units(port: u16, socket: &[&str], service: &[&str]) -> Vec<(String, Strin
             (format!("{unit}.d/{name}.conf"), text)
         }));
     }
+    files
+}
+
+/// The units that leave the accepting to the program, and drop-ins of the service.
+pub fn accepting_units(port: u16, service: &[&str]) -> Vec<(String, String)> {
+    let socket = "scripts/systemd/qmqpd-accept.socket";
+    let mut files = vec![
+        (
+            "qmqpd-accept.socket".to_owned(),
+            adapted(socket, "ListenStream=628\n", port),
+        ),
+        (
+            "qmqpd-accept.service".to_owned(),
+            adapted("scripts/systemd/qmqpd-accept.service", "", port),
+        ),
+    ];
+    files.extend(service.iter().map(|name| {
+        let text = adapted(&format!("scripts/systemd/drop-ins/{name}.conf"), "", port);
+        (format!("qmqpd-accept.service.d/{name}.conf"), text)
+    }));
     files
 }
 
