@@ -2,16 +2,29 @@
  * Floor A: the least that queues a message by cleanup(8), for one QMQP client on descriptors 0 and 1.
  *
  * usage: floor_a SOCKET
+ *        floor_r [OPTION ...] SOCKET
+ *
+ * floor_r is the same as a resident process that forks a child for each connection and gives it a filter of system
+ * calls as long as ours. With options it is master(8) that has started it, and it waits for each child; without, it
+ * accepts on descriptor 0, and has many.
  *
  * Reads the request, has the bare conversation with the cleanup that listens at SOCKET, and says K. It asks for no
  * name, reads no configuration, logs nothing, checks nothing, bounds nothing: no server of use can be much cheaper.
  */
+#include <errno.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/time.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -157,7 +170,7 @@ static void received(const char *queue_id)
     text('N', line);
 }
 
-int main(int argc, char **argv)
+static int serve(const char *socket_name)
 {
     static const char before_id[] = "protocol\0cleanup_protocol\0queue_id";
     struct sockaddr_un address = { .sun_family = AF_UNIX };
@@ -166,9 +179,9 @@ int main(int argc, char **argv)
     size_t message_length, sender_length, length;
     int size;
 
-    if (argc != 2 || strlen(argv[1]) >= sizeof address.sun_path)
+    if (strlen(socket_name) >= sizeof address.sun_path)
         return 100;
-    strcpy(address.sun_path, argv[1]);
+    strcpy(address.sun_path, socket_name);
     cleanup = socket(AF_UNIX, SOCK_STREAM, 0);
     if (connect(cleanup, (struct sockaddr *)&address, sizeof address) < 0)
         return 1;
@@ -196,3 +209,104 @@ int main(int argc, char **argv)
     dprintf(1, "%d:%s,", size, reply);
     return 0;
 }
+
+#ifndef RESIDENT
+
+int main(int argc, char **argv)
+{
+    return argc == 2 ? serve(argv[1]) : 100;
+}
+
+#else
+
+/* Instructions of a child's filter, and of them those that a call passes. */
+#define FILTER 160
+#define PASSED 16
+
+/* Where master(8) puts its status channel and the listening socket. */
+#define STATUS 5
+#define LISTEN 6
+
+static void confine(void)
+{
+    static struct sock_filter program[FILTER];
+    struct sock_fprog filter = { FILTER, program };
+    int i;
+
+    program[0] = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, 0);
+    program[1] = (struct sock_filter)BPF_STMT(BPF_JMP | BPF_JA, FILTER - PASSED - 3);
+    for (i = 2; i < FILTER - 1; i++)
+        program[i] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 10000 + i, 0, 0);
+    program[FILTER - 1] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) < 0)
+        _exit(1);
+}
+
+static void tell(int available)
+{
+    const char *generation = getenv("GENERATION");
+    unsigned message[3] = { getpid(), generation ? strtoul(generation, NULL, 8) : 0, available };
+
+    if (write(STATUS, message, sizeof message) != sizeof message)
+        _exit(0);
+}
+
+static void on_child(int signal)
+{
+    (void)signal;
+}
+
+/* The next connection. Children that have ended meanwhile are waited for, so that what they took is counted. */
+static int next(int listening)
+{
+    struct pollfd fds[2] = { { listening, POLLIN, 0 }, { listening == LISTEN ? STATUS : -1, POLLIN, 0 } };
+
+    for (;;) {
+        int client;
+
+        while (listening != LISTEN && waitpid(-1, NULL, WNOHANG) > 0)
+            ;
+        if (poll(fds, 2, 1000) > 0) {
+            if (fds[1].revents)
+                _exit(0);
+            if ((client = accept(listening, NULL, NULL)) >= 0)
+                return client;
+        }
+    }
+}
+
+int main(int argc, char **argv)
+{
+    const char *socket_name = argv[argc - 1];
+    int listening = argc > 2 ? LISTEN : 0;
+    struct sigaction action = { .sa_handler = on_child };
+    struct stat owner;
+
+    if (argc < 2 || stat(socket_name, &owner) < 0)
+        return 100;
+    if (getuid() == 0 && (setgid(owner.st_gid) < 0 || setuid(owner.st_uid) < 0))
+        return 111;
+    if (listening == 0)
+        sigaction(SIGCHLD, &action, NULL);
+    for (;;) {
+        int client = next(listening);
+        pid_t child = fork();
+
+        if (child < 0)
+            return 111;
+        if (child == 0) {
+            if (dup2(client, 0) < 0 || dup2(client, 1) < 0 || close(client) < 0)
+                _exit(111);
+            confine();
+            _exit(serve(socket_name));
+        }
+        close(client);
+        if (listening == LISTEN) {
+            tell(0);
+            waitpid(child, NULL, 0);
+            tell(1);
+        }
+    }
+}
+
+#endif

@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Group, Pid, User};
 
+use crate::programs::Programs;
+
 /// Where Postfix has its daemons.
 pub const DAEMONS: &str = "/usr/lib/postfix/sbin";
 
@@ -50,7 +52,7 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// A line of master.cf.
 pub struct Service {
     pub port: u16,
-    /// `qmqpd` is ours, `qmqpd-postfix` is Postfix's; with its options.
+    /// `qmqpd` is ours, `qmqpd-postfix` is Postfix's, `floor_r` the bench's; with its options.
     pub command: String,
 }
 
@@ -61,7 +63,7 @@ pub struct Instance {
 
 impl Instance {
     /// Makes everything in `dir`, and starts master. Returns when mail can be received.
-    pub fn start(dir: &Path, ours: &Path, services: &[Service]) -> io::Result<Instance> {
+    pub fn start(dir: &Path, programs: &Programs, services: &[Service]) -> io::Result<Instance> {
         make_directories(dir)?;
         let text = MAIN_CF.replace("DIR", &dir.display().to_string());
         fs::write(dir.join("conf/main.cf"), text)?;
@@ -71,7 +73,7 @@ impl Instance {
         });
         let text = MASTER_CF.to_owned() + &services.collect::<String>();
         fs::write(dir.join("conf/master.cf"), text)?;
-        link_daemons(&dir.join("daemons"), ours)?;
+        link_daemons(&dir.join("daemons"), programs)?;
         // A session of its own, as `postfix start` makes it.
         let master = Command::new("setsid")
             .arg(format!("{DAEMONS}/master"))
@@ -98,7 +100,7 @@ impl Instance {
 
     /// The socket of cleanup(8).
     pub fn cleanup(&self) -> PathBuf {
-        self.dir.join("queue/public/cleanup")
+        Instance::cleanup_in(&self.dir)
     }
 
     /// Removes what is queued.
@@ -107,6 +109,11 @@ impl Instance {
             fs::remove_file(entry?.path())?;
         }
         Ok(())
+    }
+
+    /// Where cleanup's socket will be of an instance in `dir`.
+    pub fn cleanup_in(dir: &Path) -> PathBuf {
+        dir.join("queue/public/cleanup")
     }
 
     /// The resident processes of the service at this port.
@@ -194,7 +201,7 @@ fn make_directories(dir: &Path) -> io::Result<()> {
     make("queue/maildrop", 0o730, owner, postdrop)
 }
 
-fn link_daemons(to: &Path, ours: &Path) -> io::Result<()> {
+fn link_daemons(to: &Path, programs: &Programs) -> io::Result<()> {
     for entry in fs::read_dir(DAEMONS)? {
         let name = entry?.file_name();
         let own = if name == *"qmqpd" {
@@ -204,5 +211,6 @@ fn link_daemons(to: &Path, ours: &Path) -> io::Result<()> {
         };
         symlink(Path::new(DAEMONS).join(name), to.join(own))?;
     }
-    symlink(ours, to.join("qmqpd"))
+    symlink(programs.path("floor_r"), to.join("floor_r"))?;
+    symlink(programs.path("qmqpd"), to.join("qmqpd"))
 }

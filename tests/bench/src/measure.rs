@@ -144,6 +144,29 @@ pub fn used(pids: &[u32]) -> io::Result<Usage> {
     Ok(sum)
 }
 
+/// The same of processes of which some may have ended: their parents have what they used.
+pub fn used_by_all(pids: &[u32]) -> Usage {
+    let found = pids.iter().filter_map(|pid| used(&[*pid]).ok());
+    found.fold(Usage::default(), Usage::plus)
+}
+
+/// The process and everything below it.
+pub fn tree(root: u32) -> Vec<u32> {
+    let mut found = vec![root];
+    let mut next = 0;
+    while let Some(pid) = found.get(next) {
+        let path = format!("/proc/{pid}/task/{pid}/children");
+        let children = fs::read_to_string(path).unwrap_or_default();
+        found.extend(
+            children
+                .split_whitespace()
+                .filter_map(|pid| pid.parse::<u32>().ok()),
+        );
+        next += 1;
+    }
+    found
+}
+
 /// Messages per second by Postfix's own generator.
 pub fn qmqp_source(port: u16, content: usize, clients: usize, count: usize) -> io::Result<f64> {
     let start = Instant::now();

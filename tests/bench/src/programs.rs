@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::instance::{DAEMONS, Instance, mail_owner};
-use crate::servers::{Method, Server};
+use crate::servers::{Method, Mode, Server};
 
 /// The programs that the bench has compiled, and ours, where every user may run them.
 pub struct Programs {
@@ -27,6 +27,8 @@ impl Programs {
         programs.compile("queue", include_str!("queue.c"), &["-static"])?;
         programs.compile("floor_a", include_str!("floor_a.c"), &[])?;
         programs.compile("floor_a_static", include_str!("floor_a.c"), &["-static"])?;
+        let resident = ["-DRESIDENT"];
+        programs.compile("floor_r", include_str!("floor_a.c"), &resident)?;
         programs.compile("floor_b", include_str!("floor_b.c"), &["-static"])?;
         Ok(programs)
     }
@@ -60,13 +62,16 @@ pub struct Program {
 }
 
 impl Program {
-    pub fn new(server: Server, programs: &Programs, instance: &Instance) -> Program {
+    pub fn new(mode: Mode, server: Server, programs: &Programs, instance: &Instance) -> Program {
         let socket = instance.cleanup();
         let mut env = vec![
             ("MAIL_CONFIG", instance.config_directory().into()),
             ("PATH", "/usr/bin:/bin".into()),
         ];
         let words: Vec<OsString> = match server {
+            Server::FloorA if mode == Mode::Accept => {
+                vec![programs.path("floor_r").into(), socket.into()]
+            }
             Server::FloorA => vec![programs.path("floor_a").into(), socket.into()],
             Server::FloorAStatic => vec![programs.path("floor_a_static").into(), socket.into()],
             Server::FloorB => vec![programs.path("floor_b").into()],
@@ -88,6 +93,9 @@ impl Program {
             Server::Ours(_) | Server::Open(_) => {
                 let mut words = vec![programs.path("qmqpd").into()];
                 words.extend(options(server, programs).into_iter().map(OsString::from));
+                if mode == Mode::Accept {
+                    words.extend(ACCEPT.map(OsString::from));
+                }
                 words
             }
         };
@@ -117,6 +125,15 @@ impl Program {
         Ok(command)
     }
 }
+
+/// All clients of the bench have one address.
+const ACCEPT: [&str; 5] = [
+    "--accept",
+    "-o",
+    "qmqpd_process_limit=2000",
+    "-o",
+    "qmqpd_client_connection_count_limit=0",
+];
 
 /// The options that make our program this server.
 pub fn options(server: Server, programs: &Programs) -> Vec<String> {

@@ -37,6 +37,8 @@ pub struct Samples {
     pub user: Vec<f64>,
     pub system: Vec<f64>,
     pub cpu: Vec<f64>,
+    /// Processor time of the server as a whole, launcher and all.
+    pub whole: Vec<f64>,
     /// What `cpu` is in the single rounds, where it stands for all of them.
     pub cpu_rounds: Vec<f64>,
     /// The rate by qmqp-source(1).

@@ -1,6 +1,9 @@
 //! What is measured: each server at a port of its own.
 
+use std::ffi::OsString;
 use std::io::{self, BufRead, BufReader, Error};
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::{Child, Stdio};
 
@@ -16,8 +19,12 @@ pub enum Mode {
     Stdin,
     /// master(8), at a port.
     Master,
+    /// A listening descriptor 0: one process accepts.
+    Accept,
     /// systemd, `Accept=yes`, with the unit that is shipped.
     Systemd,
+    /// systemd, `Accept=no`, with the unit that is shipped.
+    SystemdAccept,
 }
 
 impl Mode {
@@ -25,7 +32,9 @@ impl Mode {
         match self {
             Mode::Stdin => "tcpserver",
             Mode::Master => "master",
+            Mode::Accept => "--accept",
             Mode::Systemd => "systemd",
+            Mode::SystemdAccept => "systemd, --accept",
         }
     }
 }
@@ -75,6 +84,14 @@ impl Server {
         }
     }
 
+    /// Where its floor is measured.
+    pub fn floor_mode(self, mode: Mode) -> Mode {
+        match (self.floor(), mode) {
+            (Server::FloorA, Mode::Master | Mode::Accept) => mode,
+            _ => Mode::Stdin,
+        }
+    }
+
     /// The program that does the least of what this one does.
     pub fn floor(self) -> Server {
         match self {
@@ -87,7 +104,7 @@ impl Server {
 }
 
 /// Every server in every mode, in the order of their turns.
-pub const ALL: [(Mode, Server); 17] = [
+pub const ALL: [(Mode, Server); 23] = [
     (Mode::Stdin, Server::FloorA),
     (Mode::Stdin, Server::FloorAStatic),
     (Mode::Stdin, Server::FloorB),
@@ -98,13 +115,19 @@ pub const ALL: [(Mode, Server); 17] = [
     (Mode::Stdin, Server::Open(Method::File)),
     (Mode::Stdin, Server::Ours(Method::Qmail)),
     (Mode::Stdin, Server::Mailfront),
+    (Mode::Master, Server::FloorA),
     (Mode::Master, Server::Postfix),
     (Mode::Master, Server::Ours(Method::Cleanup)),
     (Mode::Master, Server::Open(Method::Cleanup)),
     (Mode::Master, Server::Ours(Method::File)),
     (Mode::Master, Server::Open(Method::File)),
     (Mode::Master, Server::Ours(Method::Qmail)),
+    (Mode::Accept, Server::FloorA),
+    (Mode::Accept, Server::Ours(Method::Cleanup)),
+    (Mode::Accept, Server::Open(Method::Cleanup)),
+    (Mode::Accept, Server::Ours(Method::File)),
     (Mode::Systemd, Server::Ours(Method::Cleanup)),
+    (Mode::SystemdAccept, Server::Ours(Method::Cleanup)),
 ];
 
 /// A server at its port.
@@ -114,6 +137,8 @@ pub struct Subject {
     pub port: u16,
     /// In mode stdin, what is started for each connection.
     pub program: Option<Program>,
+    /// The launcher, or the process that accepts: what it and all its children use is what a connection costs.
+    pub root: Option<u32>,
 }
 
 /// A Postfix and all servers around it.
@@ -124,7 +149,7 @@ pub struct Place {
     /// What does not run, and why.
     pub missing: Vec<String>,
     launchers: Vec<Child>,
-    systemd: Option<Systemd>,
+    systemd: Vec<Systemd>,
 }
 
 impl Place {
@@ -134,12 +159,11 @@ impl Place {
         let mut services = Vec::new();
         for (mode, server) in ALL.into_iter().filter(|(mode, _)| *mode == Mode::Master) {
             let port = instance::free_port()?;
-            let name = if server == Server::Postfix {
-                "qmqpd-postfix"
-            } else {
-                "qmqpd"
+            let (name, options) = match server {
+                Server::Postfix => ("qmqpd-postfix", String::new()),
+                Server::FloorA => ("floor_r", Instance::cleanup_in(dir).display().to_string()),
+                _ => ("qmqpd", options(server, programs).join(" ")),
             };
-            let options = options(server, programs).join(" ");
             services.push(Service {
                 port,
                 command: format!("{name} {options}"),
@@ -149,9 +173,10 @@ impl Place {
                 server,
                 port,
                 program: None,
+                root: None,
             });
         }
-        let instance = Instance::start(dir, &ours, &services)?;
+        let instance = Instance::start(dir, programs, &services)?;
         let (subjects, missing, launchers) = (Vec::new(), Vec::new(), Vec::new());
         let mut place = Place {
             name,
@@ -159,30 +184,50 @@ impl Place {
             subjects,
             missing,
             launchers,
-            systemd: None,
+            systemd: Vec::new(),
         };
         for (mode, server) in ALL.into_iter().filter(|(mode, _)| *mode == Mode::Stdin) {
-            let program = Program::new(server, programs, &place.instance);
+            let program = Program::new(mode, server, programs, &place.instance);
             let port = place.tcpserver(&program);
             place.add(mode, server, port, Some(program));
         }
-        for subject in resident {
-            place.add(subject.mode, subject.server, Ok(subject.port), None);
+        for (mode, server) in ALL.into_iter().filter(|(mode, _)| *mode == Mode::Accept) {
+            let program = Program::new(mode, server, programs, &place.instance);
+            let port = place.accepting(&program);
+            place.add(mode, server, port, None);
         }
-        let systemd = Systemd::start(&place.instance, &ours);
-        let port = systemd.map(|systemd| place.systemd.insert(systemd).port);
-        place.add(Mode::Systemd, Server::Ours(Method::Cleanup), port, None);
+        for subject in resident {
+            place.add(subject.mode, subject.server, Ok((subject.port, 0)), None);
+        }
+        for mode in [Mode::Systemd, Mode::SystemdAccept] {
+            let systemd = Systemd::start(&place.instance, &ours, mode == Mode::SystemdAccept);
+            let port = systemd.map(|systemd| {
+                let started = (systemd.port, systemd.pid());
+                place.systemd.push(systemd);
+                started
+            });
+            place.add(mode, Server::Ours(Method::Cleanup), port, None);
+        }
         Ok(place)
     }
 
     /// A server that accepts a message takes part; another one is said not to run.
-    fn add(&mut self, mode: Mode, server: Server, port: io::Result<u16>, program: Option<Program>) {
-        match port.and_then(|port| load::message(port, &SMALL.request()).map(|_| port)) {
-            Ok(port) => self.subjects.push(Subject {
+    fn add(
+        &mut self,
+        mode: Mode,
+        server: Server,
+        started: io::Result<(u16, u32)>,
+        program: Option<Program>,
+    ) {
+        let accepted = started
+            .and_then(|(port, root)| load::message(port, &SMALL.request()).map(|_| (port, root)));
+        match accepted {
+            Ok((port, root)) => self.subjects.push(Subject {
                 mode,
                 server,
                 port,
                 program,
+                root: (root != 0).then_some(root),
             }),
             Err(error) => {
                 self.missing.push(format!(
@@ -195,16 +240,28 @@ impl Place {
         }
     }
 
-    fn tcpserver(&mut self, program: &Program) -> io::Result<u16> {
-        let options = "-1 -H -R -l localhost -c 100 -b 100 127.0.0.1 0";
+    /// A process that listens on its descriptor 0: its port and its number.
+    fn accepting(&mut self, program: &Program) -> io::Result<(u16, u32)> {
+        let listener = TcpListener::bind(("127.0.0.1", 0))?;
+        let port = listener.local_addr()?.port();
+        let mut command = program.command(std::iter::empty::<OsString>())?;
+        let child = command.stdin(OwnedFd::from(listener)).spawn()?;
+        let pid = child.id();
+        self.launchers.push(child);
+        Ok((port, pid))
+    }
+
+    fn tcpserver(&mut self, program: &Program) -> io::Result<(u16, u32)> {
+        let options = "-1 -H -R -l localhost -c 2000 -b 4096 127.0.0.1 0";
         let launcher = ["tcpserver"].into_iter().chain(options.split(' '));
         let mut child = program.command(launcher)?.stdout(Stdio::piped()).spawn()?;
         let output = child.stdout.take().ok_or_else(|| Error::other("no pipe"))?;
+        let pid = child.id();
         self.launchers.push(child);
         let mut line = String::new();
         BufReader::new(output).read_line(&mut line)?;
-        line.trim()
-            .parse()
+        let port = line.trim().parse();
+        port.map(|port| (port, pid))
             .map_err(|_| Error::other("tcpserver does not start"))
     }
 
@@ -218,7 +275,7 @@ impl Place {
 impl Drop for Place {
     /// Whoever uses the Postfix ends before it.
     fn drop(&mut self) {
-        self.systemd = None;
+        self.systemd.clear();
         for launcher in &mut self.launchers {
             drop(launcher.kill());
             drop(launcher.wait());

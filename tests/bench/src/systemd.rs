@@ -15,6 +15,8 @@ use crate::load;
 
 const SOCKET: &str = include_str!("../../../scripts/systemd/qmqpd.socket");
 const SERVICE: &str = include_str!("../../../scripts/systemd/qmqpd@.service");
+const ACCEPT_SOCKET: &str = include_str!("../../../scripts/systemd/qmqpd-accept.socket");
+const ACCEPT_SERVICE: &str = include_str!("../../../scripts/systemd/qmqpd-accept.service");
 
 /// There is no system around them that they could wait for.
 const ALONE: &str = "[Unit]\nDefaultDependencies=no\n";
@@ -66,10 +68,12 @@ pub struct Systemd {
 
 impl Systemd {
     /// Boots, and returns when a message has been received.
-    pub fn start(instance: &Instance, ours: &Path) -> io::Result<Systemd> {
+    pub fn start(instance: &Instance, ours: &Path, accept: bool) -> io::Result<Systemd> {
         let port = instance::free_port()?;
-        let world = instance.dir.join("world");
-        install(&world, instance, port)?;
+        let world = instance
+            .dir
+            .join(if accept { "world-accept" } else { "world" });
+        install(&world, instance, port, accept)?;
         let console = File::create(world.join("console"))?;
         // The first process of the namespaces ends with unshare, and unshare with us.
         let child = Command::new("setpriv")
@@ -97,6 +101,13 @@ impl Systemd {
     }
 }
 
+impl Systemd {
+    /// The process that starts its processes in there.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+}
+
 impl Drop for Systemd {
     fn drop(&mut self) {
         drop(self.child.kill());
@@ -121,7 +132,7 @@ fn name(port: u16) -> String {
 }
 
 /// Writes what is /etc/postfix inside.
-fn install(world: &Path, instance: &Instance, port: u16) -> io::Result<()> {
+fn install(world: &Path, instance: &Instance, port: u16, accept: bool) -> io::Result<()> {
     let write = |name: &str, text: &str| {
         let path = world.join(name);
         path.parent().map_or(Ok(()), fs::create_dir_all)?;
@@ -129,12 +140,27 @@ fn install(world: &Path, instance: &Instance, port: u16) -> io::Result<()> {
     };
     let main_cf = fs::read_to_string(instance.config_directory().join("main.cf"))?;
     let queue = instance.dir.join("queue").display().to_string();
-    write("main.cf", &main_cf.replace(&queue, "/var/spool/postfix"))?;
+    // All clients have one address.
+    let limits = "qmqpd_process_limit = 2000\nqmqpd_client_connection_count_limit = 0\n";
+    let main_cf = main_cf.replace(&queue, "/var/spool/postfix") + limits;
+    write("main.cf", &main_cf)?;
+    let listen = format!("ListenStream=127.0.0.1:{port}\n");
+    let in_there = |service: &str| service.replace("/usr/sbin/qmqpd", "/usr/local/sbin/qmqpd");
+    if accept {
+        write(
+            "units/only.target",
+            "[Unit]\nDefaultDependencies=no\nWants=qmqpd-accept.socket\n",
+        )?;
+        let socket = ACCEPT_SOCKET.replace("ListenStream=628\n", &listen);
+        write("units/qmqpd-accept.socket", &socket)?;
+        write("units/qmqpd-accept.service", &in_there(ACCEPT_SERVICE))?;
+        write("units/qmqpd-accept.socket.d/bench.conf", ALONE)?;
+        return write("units/qmqpd-accept.service.d/bench.conf", ALONE);
+    }
     write(
         "units/only.target",
         "[Unit]\nDefaultDependencies=no\nWants=qmqpd.socket\n",
     )?;
-    let listen = format!("ListenStream=127.0.0.1:{port}\n");
     write(
         "units/qmqpd.socket",
         &SOCKET.replace("ListenStream=628\n", &listen),
@@ -142,9 +168,6 @@ fn install(world: &Path, instance: &Instance, port: u16) -> io::Result<()> {
     // All clients have one address.
     let many = "[Socket]\nMaxConnectionsPerSource=100\n";
     write("units/qmqpd.socket.d/bench.conf", &format!("{ALONE}{many}"))?;
-    write(
-        "units/qmqpd@.service",
-        &SERVICE.replace("/usr/sbin/qmqpd", "/usr/local/sbin/qmqpd"),
-    )?;
+    write("units/qmqpd@.service", &in_there(SERVICE))?;
     write("units/qmqpd@.service.d/bench.conf", ALONE)
 }

@@ -2,12 +2,12 @@
 
 use crate::load::Shape;
 use crate::results::{Key, Results, Samples, median, spread};
-use crate::servers::{Mode, Server};
+use crate::servers::Server;
 
-const COLUMNS: [&str; 23] = [
+const COLUMNS: [&str; 24] = [
     "where", "message", "clients", "under", "server", "msg/s", "(range)", "/Postfix", "/floor",
-    "source", "p50 ms", "p95", "p99", "CPU ms", "(range)", "/Postfix", "/floor", "user", "sys",
-    "peak KiB", "faults", "calls", "M instr",
+    "source", "p50 ms", "p95", "p99", "whole ms", "CPU ms", "(range)", "/Postfix", "/floor",
+    "user", "sys", "peak KiB", "faults", "calls", "M instr",
 ];
 
 /// The columns that are words, and not numbers.
@@ -15,9 +15,10 @@ const WORDS: usize = 5;
 
 const LEGEND: &str = "
 One message each, medians of the rounds with their range. /Postfix: by Postfix in the same mode. /floor: by floor A,
-linked dynamically (cleanup), or floor B (file, qmail), both under tcpserver. source: msg/s by qmqp-source.
+linked dynamically (cleanup), or floor B (file, qmail), both under tcpserver; by floor A as a resident process with
+children under master and --accept. whole: CPU of the launcher, or the process that accepts, and all its children. source: msg/s by qmqp-source.
 CPU, peak memory and faults under tcpserver: by wait4, of processes that are started like its own. CPU and faults under
-master: resident processes and their children, all rounds together. calls: system calls, by strace. M instr: million
+master and --accept: resident processes and their children, all rounds together. calls: system calls, by strace. M instr: million
 instructions outside of the kernel, by valgrind, whose own calls the sandbox does not allow. open: qmqpd_sandbox = no.";
 
 pub fn print(results: &Results) {
@@ -59,7 +60,7 @@ fn line(cells: &[String; COLUMNS.len()], widths: &[usize]) -> String {
 
 fn row(results: &Results, key: Key, samples: &Samples) -> [String; COLUMNS.len()] {
     let postfix = key.of(key.mode, Server::Postfix);
-    let floor = key.of(Mode::Stdin, key.server.floor());
+    let floor = key.of(key.server.floor_mode(key.mode), key.server.floor());
     let ratio = |by: Key, of: fn(&Samples) -> &Vec<f64>| {
         let other = (by != key).then(|| results.ratio(key, by, of));
         number(other.flatten(), 2)
@@ -81,6 +82,7 @@ fn row(results: &Results, key: Key, samples: &Samples) -> [String; COLUMNS.len()
         middle(&samples.p50, 1.0, 2),
         middle(&samples.p95, 1.0, 2),
         middle(&samples.p99, 1.0, 2),
+        middle(&samples.whole, 1.0, 3),
         middle(&samples.cpu, 1.0, 3),
         range(&samples.cpu_rounds, 3),
         ratio(postfix, |samples| &samples.cpu),

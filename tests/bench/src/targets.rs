@@ -40,6 +40,7 @@ type Of = fn(&Samples) -> &Vec<f64>;
 const RATE: Of = |samples| &samples.rate;
 const P50: Of = |samples| &samples.p50;
 const CPU: Of = |samples| &samples.cpu;
+const WHOLE: Of = |samples| &samples.whole;
 const ELAPSED: Of = |samples| &samples.elapsed;
 
 /// Where a figure is looked up.
@@ -62,6 +63,7 @@ impl Figures<'_> {
         figures.sandbox();
         figures.stdin();
         figures.master();
+        figures.accept();
         figures.large();
         for place in places {
             figures.file(place);
@@ -156,7 +158,7 @@ impl Figures<'_> {
         );
         by(
             "throughput by Postfix's qmqpd -S",
-            Target::AtLeast(5.0),
+            Target::None,
             Server::Postfix,
             RATE,
         );
@@ -180,19 +182,47 @@ impl Figures<'_> {
             let key = self.key(SMALL, clients, Mode::Master, Server::Ours(Cleanup));
             self.ratio(&what, target, key, (Mode::Master, Server::Postfix), of);
         };
-        by_postfix(
-            "throughput by Postfix's, 1 client",
-            Target::AtLeast(0.9),
-            1,
-            RATE,
-        );
-        by_postfix(
-            "throughput by Postfix's, 10 clients",
-            Target::AtLeast(1.0),
-            10,
-            RATE,
-        );
-        by_postfix("own CPU by Postfix's", Target::AtMost(2.0), 1, CPU);
+        // No process for each connection costs as little as none.
+        for (clients, name) in [(1, "1 client"), (10, "10 clients")] {
+            let what = format!("throughput by Postfix's, {name}");
+            by_postfix(&what, Target::None, clients, RATE);
+        }
+        by_postfix("own CPU by Postfix's", Target::None, 1, CPU);
+        let key = self.key(SMALL, 1, Mode::Master, Server::Ours(Cleanup));
+        let floor = (Mode::Master, Server::FloorA);
+        let what = "2. cleanup, 4 KiB, master: own CPU by floor A, resident";
+        self.ratio(what, Target::AtMost(1.25), key, floor, CPU);
+        let what = "2. cleanup, 4 KiB, master: throughput by floor A, resident";
+        self.ratio(what, Target::AtLeast(0.85), key, floor, RATE);
+    }
+
+    /// A process of ours that accepts, behind a launcher that listens.
+    fn accept(&self) {
+        let ours = Server::Ours(Cleanup);
+        for (clients, least) in [(1, 1.6), (10, 2.0), (50, 2.0)] {
+            let key = self.key(SMALL, clients, Mode::Accept, ours);
+            let name = format!("6. cleanup, 4 KiB, --accept, {clients} clients");
+            let same = (Mode::Stdin, ours);
+            let what = format!("{name}: whole CPU by tcpserver with the same program");
+            self.ratio(&what, Target::AtMost(0.5), key, same, WHOLE);
+            let what = format!("{name}: throughput by that");
+            self.ratio(&what, Target::AtLeast(least), key, same, RATE);
+            let floor = (Mode::Stdin, Server::FloorA);
+            let what = format!("{name}: throughput by floor A under tcpserver");
+            self.ratio(&what, Target::AtLeast(1.0), key, floor, RATE);
+            let floor = (Mode::Accept, Server::FloorA);
+            let what = format!("{name}: whole CPU by floor A, resident");
+            self.ratio(&what, Target::None, key, floor, WHOLE);
+        }
+        for clients in [1, 10] {
+            let key = self.key(SMALL, clients, Mode::SystemdAccept, ours);
+            let name = format!("7. cleanup, 4 KiB, systemd, {clients} clients");
+            let unit = (Mode::Systemd, ours);
+            let what = format!("{name}: whole CPU of --accept by Accept=yes");
+            self.ratio(&what, Target::AtMost(0.033), key, unit, WHOLE);
+            let what = format!("{name}: p50 of --accept by Accept=yes");
+            self.ratio(&what, Target::AtMost(0.05), key, unit, P50);
+        }
     }
 
     fn large(&self) {

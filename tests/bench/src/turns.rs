@@ -45,24 +45,27 @@ impl Bench {
         let mut totals = vec![(Usage::default(), 0); subjects.len()];
         for _ in 0..self.plan.rounds {
             for (subject, total) in subjects.iter().zip(&mut totals) {
-                let before = resident_usage(place, subject)?;
+                let before = whole_usage(place, subject)?;
                 let sent = load::send(subject.port, &request, load)
                     .map_err(|error| failed(subject, error))?;
                 let row = self.results.row(key(place, shape, clients, subject));
                 row.add_sent(&sent);
-                if subject.mode == Mode::Master {
-                    let usage = resident_usage(place, subject)?.since(before);
-                    row.cpu_rounds.push(usage.per(sent.latencies.len()).cpu());
-                    *total = (total.0.plus(usage), total.1 + sent.latencies.len());
-                }
+                let messages = sent.latencies.len();
+                // The last processes end a moment after their replies.
                 settle(place, subject)?;
+                let usage = whole_usage(place, subject)?.since(before);
+                if is_resident(subject.mode) {
+                    row.cpu_rounds.push(usage.per(messages).cpu());
+                }
+                *total = (total.0.plus(usage), total.1 + messages);
             }
         }
         for (subject, (usage, messages)) in subjects.iter().zip(totals) {
-            if subject.mode == Mode::Master {
-                self.results
-                    .row(key(place, shape, clients, subject))
-                    .add_usage(usage.per(messages));
+            let row = self.results.row(key(place, shape, clients, subject));
+            let usage = usage.per(messages);
+            row.whole.push(usage.cpu());
+            if is_resident(subject.mode) {
+                row.add_usage(usage);
             }
         }
         Ok(())
@@ -196,10 +199,20 @@ fn settle(place: &Place, subject: &Subject) -> io::Result<()> {
     place.instance.clear()?;
     let after = match subject.mode {
         Mode::Systemd => Duration::from_millis(500),
-        Mode::Stdin | Mode::Master => Duration::from_millis(5),
+        Mode::Stdin | Mode::Master | Mode::Accept | Mode::SystemdAccept => {
+            Duration::from_millis(20)
+        }
     };
     sleep(after);
     Ok(())
+}
+
+/// Whether what a message costs is what the server as a whole has used.
+fn is_resident(mode: Mode) -> bool {
+    match mode {
+        Mode::Master | Mode::Accept | Mode::SystemdAccept => true,
+        Mode::Stdin | Mode::Systemd => false,
+    }
 }
 
 /// Whether `--quick` measures this throughput: everything with the small message, and else what a figure needs.
@@ -218,15 +231,16 @@ fn is_quick(first: bool, subject: &Subject, shape: Shape, clients: usize) -> boo
         Server::FloorAStatic | Server::FloorB | Server::Mailfront => false,
         Server::Ours(Method::Qmail) | Server::Open(Method::Qmail) => false,
         _ if LARGE.contains(&shape) => subject.mode == Mode::Master,
-        _ => subject.mode != Mode::Systemd,
+        _ => subject.mode != Mode::Systemd || clients <= 10,
     }
 }
 
-/// What a service under master has used so far; nothing elsewhere.
-fn resident_usage(place: &Place, subject: &Subject) -> io::Result<Usage> {
-    match subject.mode {
-        Mode::Master => measure::used(&place.instance.residents(subject.port)?),
-        Mode::Stdin | Mode::Systemd => Ok(Usage::default()),
+/// What a server has used so far: under master its resident processes, and else the launcher or the process that accepts;
+/// with all their children.
+fn whole_usage(place: &Place, subject: &Subject) -> io::Result<Usage> {
+    match subject.root {
+        None => measure::used(&place.instance.residents(subject.port)?),
+        Some(root) => Ok(measure::used_by_all(&measure::tree(root))),
     }
 }
 
