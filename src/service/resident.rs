@@ -1,7 +1,7 @@
 //! What the resident processes have in common: the one that master(8) starts, and others that accept connections.
 //!
 //! A resident process forks a child for each connection, and never reads a byte of a client. [`serve_child`] is the
-//! child's part. How the resident process waits, and what it tells whoever has started it, is each one's own.
+//! child's part. How the resident process waits, and what it tells its launcher, is each one's own.
 
 use std::io;
 use std::os::fd::OwnedFd;

@@ -32,7 +32,7 @@ const MAIN_CF: [&str; 7] = [
     "compatibility_level = 3.6",
 ];
 
-/// The message that everybody sends.
+/// The message of every client.
 pub fn message() -> Vec<u8> {
     request(
         b"Subject: t\n\nHello.\n",
@@ -55,7 +55,7 @@ impl Launcher {
         Launcher::start_with(conf, &[])
     }
 
-    /// Listens, and starts the program with `options` when somebody comes.
+    /// Listens, and starts the program with `options` when a client comes.
     pub fn start_with(conf: &[&str], options: &[&str]) -> Launcher {
         let conf: Vec<String> = [&MAIN_CF, conf]
             .concat()
@@ -142,7 +142,7 @@ impl Launcher {
 
     /// The process that was started last. The first client makes it start.
     pub fn resident(&self) -> u32 {
-        *self.processes().last().expect("nobody has come")
+        *self.processes().last().expect("no client has come")
     }
 
     /// The children of the process that was started last.

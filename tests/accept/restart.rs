@@ -152,7 +152,7 @@ fn the_end_of_the_process_loses_no_connection_in_line() {
         let clients: Vec<_> = (0..IN_LINE)
             .map(|_| scope.spawn(move || reply(connect_from(LOCALHOST, port), &message())))
             .collect();
-        // Nobody can be seen to be in line; all have a second to get there.
+        // The line cannot be looked at; all clients have a second to get there.
         thread::sleep(Duration::from_secs(1));
         assert_eq!(launcher.children(), [child]);
         signal(resident, Signal::SIGKILL);
@@ -165,7 +165,7 @@ fn the_end_of_the_process_loses_no_connection_in_line() {
     assert_eq!(launcher.queued(), IN_LINE + 1);
 }
 
-/// A main.cf that never rests: each process reads it, serves somebody, and makes room for the next one.
+/// A main.cf that never rests: each process reads it, serves clients, and makes room for the next one.
 #[test]
 fn no_message_is_lost_while_main_cf_changes_all_the_time() {
     const MESSAGES: usize = 2000;
@@ -198,7 +198,7 @@ fn no_message_is_lost_while_main_cf_changes_all_the_time() {
     assert!(launcher.count_in_log("main.cf has changed -- restarting") > 0);
 }
 
-/// A child that is ended from outside costs its own client the session, and nobody else.
+/// A child that is ended from outside costs its own client the session, and no other client anything.
 #[test]
 fn a_child_that_is_killed_or_stopped_costs_no_other_client_anything() {
     let launcher = Launcher::start(&["daemon_timeout = 1s", "qmqpd_process_limit = 2"]);

@@ -26,7 +26,7 @@ fn said(prepare: &str, input: Stdio) -> String {
         .unwrap();
     let output = output_of(child);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
-    // Whoever has started it is no client.
+    // The launcher is no client.
     assert_eq!(output.stdout, b"", "{output:?}");
     String::from_utf8(output.stderr).unwrap()
 }
@@ -118,7 +118,7 @@ fn several_sockets_of_systemd_s_are_served() {
         assert!(by_unix.contains(":KOk: queued as "), "{by_unix}");
     }
     assert_eq!(launcher.queued(), 6);
-    // What nobody has announced does not stay open.
+    // What is not announced does not stay open.
     let open = |number: u32| fs::read_link(format!("/proc/{}/fd/{number}", child.id())).unwrap();
     assert_ne!(open(5).as_os_str(), "/dev/null");
     assert!(is_running(child.id()));

@@ -140,7 +140,7 @@ impl Clients {
         self.forget(now);
     }
 
-    /// Forgets those of whom there is nothing to remember; if these are many, all that have no connection.
+    /// Forgets clients of which there is nothing to remember; if these are many, all that have no connection.
     fn forget(&mut self, now: Instant) {
         self.shares
             .retain(|_, share| share.connections > 0 || !share.turned_away.is_over(now));

@@ -45,11 +45,11 @@ const FAILURE_STAY: Duration = Duration::from_secs(1);
 /// How many clients are told so in that time.
 const FAILURE_CLIENTS: u32 = 100;
 
-/// What a child may have besides a message: the program has a quarter of that, whatever the message is.
+/// What a child may have besides a message. The program itself has a quarter of that.
 const CHILD_MEMORY: u64 = 4 * 1024 * 1024;
 
 /// How long nothing is accepted after an attempt that failed for want of descriptors, memory or processes: they are
-/// given back by others, and nobody says when.
+/// given back by others, and no event says when.
 const REST: Duration = Duration::from_secs(1);
 
 /// How many times in a row a listener may be ready and have no connection, before that counts as such a failure.

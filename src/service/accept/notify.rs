@@ -12,7 +12,7 @@ use crate::log;
 
 const NOTIFY_SOCKET: &str = "NOTIFY_SOCKET";
 
-/// The socket, if somebody is to be told. To be made where it can be reached: before a chroot.
+/// The socket, if the environment names one. To be made where it can be reached: before a chroot.
 #[derive(Debug)]
 pub struct Notify(Option<UnixDatagram>);
 
