@@ -551,7 +551,7 @@ fn the_processor_is_the_process_s_for_a_time() {
         (
             "work too long",
             Some(libc::SIGXCPU),
-            "postfix/qmqpd: fatal: limit of processor time exceeded\n",
+            "postfix/qmqpd[PID]: fatal: limit of processor time exceeded\n",
         ),
         ("work on", Some(libc::SIGKILL), ""),
     ] {

@@ -1,6 +1,7 @@
 //! What every way of being launched has in common: lists opened, rights given up, one client served.
 
 use std::cell::OnceCell;
+use std::net::IpAddr;
 #[cfg(debug_assertions)]
 use std::os::fd::AsRawFd;
 use std::path::Path;
@@ -101,6 +102,12 @@ impl<'a> Server<'a> {
     /// For a process whose child has queued a message: does what was left to it.
     pub fn announce(&self) {
         self.method.wake();
+    }
+
+    /// Whether a proxy that may name clients is at this address.
+    pub fn is_proxy(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical().to_string();
+        self.lists.has_proxy(Some(&address))
     }
 
     /// How long a session may last.

@@ -11,6 +11,7 @@ mod seldom;
 mod sockets;
 
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
@@ -212,7 +213,7 @@ impl Resident<'_> {
                         log::info!("{reason} has changed -- restarting");
                         return Ok(None);
                     }
-                    if let Some(connection) = self.accept(ready)? {
+                    if let Some(connection) = self.accept(ready, server)? {
                         return Ok(Some(connection));
                     }
                 }
@@ -303,7 +304,7 @@ impl Resident<'_> {
     }
 
     /// Takes a connection from a listener and forks a child for it; in the child, the connection.
-    fn accept(&mut self, ready: usize) -> Result<Option<Connection>, Fatal> {
+    fn accept(&mut self, ready: usize, server: &Server<'_>) -> Result<Option<Connection>, Fatal> {
         self.next = ready + 1;
         let connection = match self.listeners.get(ready).map(Listener::accept) {
             Some(Ok(Some(connection))) => connection,
@@ -321,13 +322,18 @@ impl Resident<'_> {
             Some(Err(error)) => return Err(system("accept connection", &error)),
         };
         self.fruitless = 0;
-        self.begin(connection)
+        self.begin(connection, server)
     }
 
-    /// Forks a child, if the client may have one more.
-    fn begin(&mut self, connection: Connection) -> Result<Option<Connection>, Fatal> {
+    /// Forks a child, if the client may have one more. A proxy has the connections of many clients, and no limit.
+    fn begin(
+        &mut self,
+        connection: Connection,
+        server: &Server<'_>,
+    ) -> Result<Option<Connection>, Fatal> {
         let now = Instant::now();
-        let client = match connection.address() {
+        let is_client = |address: &IpAddr| !server.is_proxy(*address);
+        let client = match connection.address().filter(is_client) {
             None => None,
             Some(address) => {
                 let Some(client) = self.clients.admit(address, now) else {
