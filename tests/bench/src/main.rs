@@ -7,6 +7,7 @@
 
 mod count;
 mod instance;
+mod lists;
 mod load;
 mod measure;
 mod programs;
@@ -129,6 +130,7 @@ fn run() -> io::Result<()> {
         programs,
         scratch,
         results: Results::default(),
+        lists: Vec::new(),
         missing: Vec::new(),
     };
     for (index, (name, directory)) in places.iter().enumerate() {
@@ -142,7 +144,7 @@ fn run() -> io::Result<()> {
     }
     println!();
     let names: Vec<&'static str> = places.iter().map(|(name, _)| *name).collect();
-    targets::Figures::print(&bench.results, &names);
+    targets::Figures::print(&bench.results, &names, &bench.lists);
     Ok(())
 }
 
@@ -192,6 +194,9 @@ impl Bench {
         if first {
             eprintln!("{name}: growth");
             self.growth(&place)?;
+            eprintln!("{name}: long lists");
+            let lists = lists::directory(&directory.join("postfix"))?;
+            self.lists = self.lists(&place, &lists)?;
         }
         Ok(())
     }

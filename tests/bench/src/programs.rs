@@ -102,6 +102,19 @@ impl Program {
         Program { words, env }
     }
 
+    /// With one more `-o`.
+    pub fn with_option(mut self, option: &str) -> Program {
+        self.words.extend(["-o".into(), option.into()]);
+        self
+    }
+
+    /// With main.cf in another directory.
+    pub fn with_config(mut self, directory: PathBuf) -> Program {
+        self.env.retain(|(name, _)| *name != "MAIL_CONFIG");
+        self.env.push(("MAIL_CONFIG", directory.into()));
+        self
+    }
+
     /// The command that runs `launcher`, with the program and its arguments as the last of its own, as `$mail_owner`.
     /// It ends with us.
     pub fn command<W: Into<OsString>>(

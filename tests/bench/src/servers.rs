@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::{Child, Stdio};
 
 use crate::instance::{self, Instance, Service};
+use crate::lists::{self, Kept};
 use crate::programs::{Program, Programs, options};
 use crate::systemd::Systemd;
 use crate::{SMALL, load};
@@ -146,6 +147,7 @@ pub struct Place {
     pub name: &'static str,
     pub instance: Instance,
     pub subjects: Vec<Subject>,
+    pub kept: Vec<Kept>,
     /// What does not run, and why.
     pub missing: Vec<String>,
     launchers: Vec<Child>,
@@ -176,12 +178,15 @@ impl Place {
                 root: None,
             });
         }
+        let (kept, with_lists) = lists::services(&lists::directory(dir)?, programs)?;
+        services.extend(with_lists);
         let instance = Instance::start(dir, programs, &services)?;
         let (subjects, missing, launchers) = (Vec::new(), Vec::new(), Vec::new());
         let mut place = Place {
             name,
             instance,
             subjects,
+            kept,
             missing,
             launchers,
             systemd: Vec::new(),

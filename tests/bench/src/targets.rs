@@ -1,5 +1,6 @@
 //! The figures that are aimed at, each with and without `qmqpd_sandbox`.
 
+use crate::lists::Figure;
 use crate::load::Shape;
 use crate::results::{Key, Results, Samples, median};
 use crate::servers::Method::{Cleanup, File};
@@ -8,7 +9,7 @@ use crate::table::number;
 use crate::{LARGE, LIST, LISTS, SIZES, SMALL};
 
 #[derive(Clone, Copy)]
-enum Target {
+pub enum Target {
     AtMost(f64),
     AtLeast(f64),
     /// To be seen only.
@@ -51,7 +52,7 @@ pub struct Figures<'r> {
 }
 
 impl Figures<'_> {
-    pub fn print(results: &Results, places: &[&'static str]) {
+    pub fn print(results: &Results, places: &[&'static str], lists: &[Figure]) {
         let Some(&place) = places.first() else {
             return;
         };
@@ -69,6 +70,16 @@ impl Figures<'_> {
             figures.file(place);
         }
         figures.growth();
+        for Figure {
+            what,
+            target,
+            value,
+        } in lists
+        {
+            let (limit, verdict) = (target.text(), target.verdict(*value));
+            let (value, none) = (number(*value, 2), "");
+            println!("{what:<84} {limit:>8} {none:>9} {none:<8} {value:>9} {verdict}");
+        }
     }
 
     fn key(&self, shape: Shape, clients: usize, mode: Mode, server: Server) -> Key {

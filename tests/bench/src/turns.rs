@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::thread::sleep;
 use std::time::Duration;
 
+use crate::lists::Figure;
 use crate::load::{self, Load, Shape};
 use crate::measure::{self, Metered, Usage};
 use crate::programs::Programs;
@@ -18,6 +19,8 @@ pub struct Bench {
     /// A directory that every server may write to.
     pub scratch: PathBuf,
     pub results: Results,
+    /// The figures of long lists.
+    pub lists: Vec<Figure>,
     /// What does not run, and why.
     pub missing: Vec<String>,
 }
