@@ -343,6 +343,66 @@ fn examples_of_packages_have_no_slips() {
 }
 
 #[test]
+fn the_services_of_master_cf_are_checked() {
+    if !can_run("the_services_of_master_cf_are_checked") {
+        return;
+    }
+    let instance = instance(&[
+        "qmqpd_log_stderr = yes",
+        "soft_bounce = maybe",
+        &format!(
+            "daemon_directory = {}",
+            OURS.strip_suffix("/qmqpd").unwrap()
+        ),
+    ]);
+    let _cleanup = cleanup(&instance);
+    instance.write(
+        "conf/master.cf",
+        b"smtp inet n - y - - smtpd -o nonsense\n\
+          628 inet n - n - - qmqpd\n    -o qmqpd_timeout=soon -o qmqpd_authorized_clients=10.0.0.*,192.0.2.1\n\
+          629 inet n - n - - qmqpd -o qmqpd_timeout=soon\n\
+          qmqp unix n - n - - qmqpd -o { qmqpd_eror_delay = 2s }\n\
+          630 inet n - n - - qmqpd -o nonsense\n\
+          631 inet n - n - - qmqpd stray\n\
+          632 inet n n n - 50 spawn user=nobody argv=DIR/nosuch/qmqpd -v\n\
+          633 inet n n n - 50 spawn user=nobody argv=/bin/sh/qmqpd\n\
+          634 inet n - y - - qmqpd\n",
+    );
+    fs::create_dir(instance.queue_directory().join("etc")).unwrap();
+    fs::write(instance.queue_directory().join("etc/hosts"), "").unwrap();
+    let findings = |more: &[&str]| {
+        let (report, code) = said(&instance, &[&["--check"], more].concat());
+        assert_eq!(code, Some(78), "{report}");
+        let lines = report
+            .lines()
+            .filter(|line| line.contains("conf/master.cf"));
+        lines
+            .map(|line| line.replace("DIR/conf/", "") + "\n")
+            .collect::<String>()
+    };
+    let configuration = "\
+error: master.cf, line 2: invalid qmqpd_timeout: 0 (min 1)
+warning: master.cf, line 2: qmqpd_authorized_clients: \"10.0.0.*\" can match no client
+error: master.cf, line 4: invalid qmqpd_timeout: 0 (min 1)
+warning: master.cf, line 5: there is no parameter qmqpd_eror_delay
+error: master.cf, line 6: invalid option -o nonsense
+error: master.cf, line 7: unexpected command-line argument: stray
+";
+    let configuration = configuration.replace(
+        "invalid option -o nonsense",
+        "invalid \"-o nonsense\" option value: missing '=' after attribute name",
+    );
+    assert_eq!(findings(&["--configuration"]), configuration);
+    let machine = "\
+error: master.cf, line 8: DIR/nosuch/qmqpd: No such file or directory
+error: master.cf, line 9: /bin/sh/qmqpd: Not a directory
+warning: master.cf, line 10: the service has a chroot without DIR/queue/etc/nsswitch.conf
+warning: master.cf, line 10: the service has a chroot without DIR/queue/etc/resolv.conf
+";
+    assert_eq!(findings(&[]), configuration + machine);
+}
+
+#[test]
 fn the_queue_is_looked_for_as_mail_owner() {
     if !can_run("the_queue_is_looked_for_as_mail_owner") {
         return;

@@ -3,6 +3,9 @@
 //! Evaluates all of main.cf and opens the lists as a serving process does, then leaves it to `rehearsal` to go on like
 //! one. So what is reported is what would happen, and not a guess at it. Nothing is logged.
 
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+
 use nix::errno::Errno;
 use nix::unistd::{Group, geteuid};
 
@@ -10,13 +13,14 @@ use crate::config::{Config, Owner, Place, QueueMethod, TABLE, main_cf_path, read
 use crate::exit::Fatal;
 use crate::log::{self, Level, Shown};
 use crate::lookup::{self, MatchList};
-use crate::options::{Extent, Options};
+use crate::options::{self, Extent, Options};
 use crate::session::{Lists, program_owner, try_queue_directory};
 
+use super::master_cf::Service;
 use super::names::Slip;
 use super::report::{Report, for_people, place};
 use super::survey;
-use super::{accounts, encoding, items, names, proxies, rehearsal};
+use super::{accounts, encoding, items, master_cf, names, proxies, rehearsal};
 
 /// What cleanup(8) does to a message on its way through, and no other queue method; with the value that makes it do
 /// nothing of the kind.
@@ -48,6 +52,12 @@ const BYPASSED: &[(&str, &str)] = &[
     ("virtual_maps", ""),
 ];
 
+/// What a lookup of a name reads, below the root.
+const RESOLVER_FILES: [&str; 3] = ["etc/hosts", "etc/nsswitch.conf", "etc/resolv.conf"];
+
+/// What a service of master.cf is called where it is not by its own name.
+const PROCESS: &str = "qmqpd";
+
 /// Checks everything, and says how it went: 0, or 78 where there is an error.
 pub fn run(extent: Extent, options: &Options, process: &str) -> u8 {
     let mut report = Report::default();
@@ -72,6 +82,9 @@ fn check(report: &mut Report, config: &Config, extent: Extent, options: &Options
     }
     check_lists(report, config);
     check_bypassed(report, config);
+    for service in master_cf::services(config) {
+        check_service(report, &service, extent);
+    }
     if extent == Extent::All {
         rehearsal::run(report, config, options);
     }
@@ -153,6 +166,83 @@ fn check_accounts(report: &mut Report, config: &Config) {
             let text = Report::located(Some(config), name, &error);
             report.warning(&text, Some("No program of Postfix starts here."));
         }
+    }
+}
+
+/// A service of master.cf: its options, and the configuration as they change it.
+fn check_service(report: &mut Report, service: &Service, extent: Extent) {
+    let place = &service.place;
+    let options = match options::parse(&service.arguments) {
+        Ok(options) => options,
+        Err(error) => {
+            let advice = "master(8) starts this again and again, and each client is answered Z.";
+            return report.error(&format!("{place}: {error}"), Some(advice));
+        }
+    };
+    if let Some(argument) = &options.stray {
+        let error = options::Error::Argument(argument.clone());
+        report.error(&format!("{place}: {error}"), None);
+    }
+    // What is wrong with main.cf has been said.
+    let Ok(config) = survey::load(&options, PROCESS) else {
+        return;
+    };
+    report.set_service(Some(place));
+    if !options.overrides.is_empty() {
+        check_parameters(report, &config);
+        check_names(report, &config);
+        check_lists(report, &config);
+        check_bypassed(report, &config);
+    }
+    if extent == Extent::All {
+        check_program(report, service);
+        if service.has_chroot {
+            check_chroot(report, &config, place);
+        }
+    }
+    report.set_service(None);
+}
+
+/// Whether master starts this program.
+fn check_program(report: &mut Report, service: &Service) {
+    let (place, path) = (&service.place, service.program.display());
+    match (
+        fs::metadata(&service.program),
+        fs::metadata("/proc/self/exe"),
+    ) {
+        (Err(error), _) => {
+            let text = format!("{place}: {path}: {}", log::error_text(&error));
+            report.error(
+                &text,
+                Some("Install qmqpd there, or name the place where it is."),
+            );
+        }
+        (Ok(there), Ok(own)) if (there.dev(), there.ino()) != (own.dev(), own.ino()) => {
+            report.note(&format!(
+                "{place}: {path} is another program than this one."
+            ));
+        }
+        (Ok(_), _) => {}
+    }
+}
+
+/// Whether names can be looked up below queue_directory.
+fn check_chroot(report: &mut Report, config: &Config, place: &str) {
+    let (Ok(queue), Ok(true)) = (config.queue_directory(), config.qmqpd_peername_lookup()) else {
+        return;
+    };
+    let missing = RESOLVER_FILES
+        .iter()
+        .map(|file| queue.join(file))
+        .filter(|path| !path.exists());
+    for path in missing {
+        let text = format!(
+            "{place}: the service has a chroot without {}",
+            path.display()
+        );
+        let advice =
+            "No client's name can be looked up there. Copy the file, or write n for chroot.";
+        report.warning(&text, Some(advice));
     }
 }
 

@@ -8,6 +8,7 @@ mod encoding;
 mod explain;
 mod help;
 mod items;
+mod master_cf;
 pub mod names;
 mod proxies;
 mod rehearsal;

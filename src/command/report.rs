@@ -14,6 +14,8 @@ pub struct Report {
     warnings: u32,
     /// What has been said already. One mistake can be in the way of several parameters.
     said: BTreeSet<String>,
+    /// `FILE, line N` of master.cf, while the findings are about its options. What holds without these has been said.
+    service: Option<String>,
 }
 
 /// `FILE, line N`, or the option, where the parameter was set; the file, where it was not.
@@ -32,7 +34,20 @@ impl Report {
         print(&format!("{text}\n"));
     }
 
+    /// From here on findings are about a service of master.cf, or about main.cf again.
+    pub fn set_service(&mut self, place: Option<&str>) {
+        self.service = place.map(str::to_owned);
+    }
+
     fn finding(&mut self, level: &str, text: &str, advice: Option<&str>) -> u32 {
+        let text = match &self.service {
+            Some(place) => text.replacen("option -o", place, 1),
+            None => text.to_owned(),
+        };
+        let is_new = self.said.insert(format!("{level}: {text}"));
+        if self.service.is_some() && !is_new {
+            return 0;
+        }
         self.line(&format!("{level}: {text}"));
         if let Some(advice) = advice {
             self.line(&format!("    {advice}"));
@@ -63,7 +78,7 @@ impl Report {
         error: &config::Error,
         advice: Option<&str>,
     ) {
-        if self.said.insert(error.to_string()) {
+        if self.service.is_some() || self.said.insert(error.to_string()) {
             self.error(&Report::located(config, name, error), advice);
         }
     }
