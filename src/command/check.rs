@@ -7,7 +7,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 
 use nix::errno::Errno;
-use nix::unistd::{Group, geteuid};
+use nix::unistd::{Group, User, geteuid};
 
 use crate::config::{Config, Owner, Place, QueueMethod, TABLE, main_cf_path, read_file};
 use crate::exit::Fatal;
@@ -20,6 +20,7 @@ use super::master_cf::Service;
 use super::names::Slip;
 use super::report::{Report, for_people, place};
 use super::survey;
+use super::unit::{self, Unit};
 use super::{accounts, encoding, items, master_cf, names, proxies, rehearsal};
 
 /// What cleanup(8) does to a message on its way through, and no other queue method; with the value that makes it do
@@ -86,6 +87,9 @@ fn check(report: &mut Report, config: &Config, extent: Extent, options: &Options
         check_service(report, &service, extent);
     }
     if extent == Extent::All {
+        if let Some(unit) = Unit::installed() {
+            check_unit(report, config, &unit);
+        }
         rehearsal::run(report, config, options);
     }
 }
@@ -243,6 +247,56 @@ fn check_chroot(report: &mut Report, config: &Config, place: &str) {
         let advice =
             "No client's name can be looked up there. Copy the file, or write n for chroot.";
         report.warning(&text, Some(advice));
+    }
+}
+
+/// Whether sessions that systemd starts have the memory for a message, and can reach the queue.
+fn check_unit(report: &mut Report, config: &Config, unit: &Unit) {
+    let path = unit.path.display();
+    let limit = config.message_size_limit().ok().flatten();
+    if let Some(needed) = unit.lacks_memory(limit.unwrap_or(0)) {
+        let text = match limit {
+            Some(limit) => format!(
+                "{path}: MemoryMax= is too small for a message of {limit} bytes (message_size_limit)"
+            ),
+            None => format!("{path}: MemoryMax= is set, and message_size_limit = 0 is no limit"),
+        };
+        let advice = match limit {
+            Some(_) => format!(
+                "A session that outgrows it is killed without an answer. Set MemoryMax={} or more.",
+                needed
+            ),
+            None => {
+                "A session that outgrows it is killed without an answer. Set message_size_limit."
+                    .to_owned()
+            }
+        };
+        report.warning(&text, Some(&advice));
+    }
+    let name = &unit.user;
+    let Ok(Some(user)) = User::from_name(name) else {
+        let text = format!("{path}: there is no user {name}");
+        return report.warning(
+            &text,
+            Some("User= must be an account; systemd starts no session without it."),
+        );
+    };
+    let queue = match (
+        config.queue_directory(),
+        config.qmqpd_queue_method(),
+        config.cleanup_service_name(),
+    ) {
+        (Ok(queue), Ok(QueueMethod::Cleanup), Ok(service)) => queue.join("public").join(service),
+        (Ok(queue), Ok(QueueMethod::File), _) => queue.join("incoming"),
+        _ => return,
+    };
+    if let Some(part) = unit::out_of_reach(&user, &queue) {
+        let text = format!(
+            "{path}: user {name} cannot reach {}: {} is closed to it",
+            queue.display(),
+            part.display()
+        );
+        report.warning(&text, Some("Set User= to mail_owner, in a drop-in."));
     }
 }
 

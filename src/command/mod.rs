@@ -14,6 +14,7 @@ mod proxies;
 mod rehearsal;
 mod report;
 pub mod survey;
+mod unit;
 
 use std::ffi::OsString;
 use std::io::IsTerminal;

@@ -1,0 +1,218 @@
+//! The systemd unit that is installed: for `--check`, whether main.cf and the queue go with it.
+//!
+//! Files alone are read; systemd is not asked. Authority: systemd.unit(5), systemd.exec(5), systemd.resource-control(5).
+
+use std::collections::BTreeMap;
+use std::ffi::CString;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use nix::unistd::{Gid, User, getgrouplist};
+
+/// The unit of one session.
+const UNIT: &str = "qmqpd@.service";
+
+/// Where units and their drop-ins are, what counts most first.
+const DIRECTORIES: [&str; 5] = [
+    "/etc/systemd/system",
+    "/run/systemd/system",
+    "/usr/local/lib/systemd/system",
+    "/usr/lib/systemd/system",
+    "/lib/systemd/system",
+];
+
+/// What the program takes besides the message, in bytes.
+const PROGRAM_MEMORY: u64 = 4 << 20;
+
+/// What the installed unit says.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Unit {
+    /// The file that stands for it, without the drop-ins.
+    pub path: PathBuf,
+    /// User=; root where there is none.
+    pub user: String,
+    /// MemoryMax= in bytes; nothing where there is none, or in another form than bytes.
+    pub memory: Option<u64>,
+}
+
+impl Unit {
+    /// The unit of this machine, if it is installed.
+    pub fn installed() -> Option<Unit> {
+        Unit::below(&DIRECTORIES.map(PathBuf::from))
+    }
+
+    fn below(directories: &[PathBuf]) -> Option<Unit> {
+        let path = directories
+            .iter()
+            .map(|directory| directory.join(UNIT))
+            .find(|path| path.is_file())?;
+        let mut files = BTreeMap::new();
+        // Of drop-ins with the same name the one counts that stands first.
+        for directory in directories.iter().rev() {
+            let drop_ins = fs::read_dir(directory.join(format!("{UNIT}.d")));
+            let names = drop_ins.into_iter().flatten().flatten();
+            for entry in
+                names.filter(|entry| entry.file_name().as_encoded_bytes().ends_with(b".conf"))
+            {
+                files.insert(entry.file_name(), entry.path());
+            }
+        }
+        let mut unit = Unit {
+            user: "root".to_owned(),
+            ..Unit::default()
+        };
+        for file in [&path].into_iter().chain(files.values()) {
+            unit.read(&fs::read_to_string(file).unwrap_or_default());
+        }
+        unit.path = path;
+        Some(unit)
+    }
+
+    fn read(&mut self, text: &str) {
+        for line in text.lines().map(str::trim) {
+            match line
+                .split_once('=')
+                .map(|(name, value)| (name.trim(), value.trim()))
+            {
+                Some(("User", "")) => "root".clone_into(&mut self.user),
+                Some(("User", user)) => user.clone_into(&mut self.user),
+                Some(("MemoryMax", value)) => self.memory = bytes(value),
+                Some(_) | None => {}
+            }
+        }
+    }
+
+    /// Whether a session with messages of up to `limit` bytes (0 is no limit) can outgrow the memory of the unit; and what
+    /// MemoryMax= has to be at least.
+    pub fn lacks_memory(&self, limit: u64) -> Option<u64> {
+        let needed = limit.saturating_add(PROGRAM_MEMORY);
+        let memory = self.memory?;
+        (limit == 0 || needed > memory).then_some(needed)
+    }
+}
+
+/// A size as systemd has it: a number, with K, M, G or T behind it to the base of 1024.
+fn bytes(value: &str) -> Option<u64> {
+    let (digits, shift) = match value.as_bytes().last()? {
+        b'K' => (value.strip_suffix('K')?, 10),
+        b'M' => (value.strip_suffix('M')?, 20),
+        b'G' => (value.strip_suffix('G')?, 30),
+        b'T' => (value.strip_suffix('T')?, 40),
+        _ => (value, 0),
+    };
+    digits.parse::<u64>().ok()?.checked_mul(1 << shift)
+}
+
+/// The first part of `path` that the user may not use: a directory to enter, or at its end something to write to. Root may
+/// use all. What is not there is for others to say.
+pub fn out_of_reach(user: &User, path: &Path) -> Option<PathBuf> {
+    if user.uid.is_root() {
+        return None;
+    }
+    let name = CString::new(user.name.clone()).ok()?;
+    let groups = getgrouplist(&name, user.gid).unwrap_or_else(|_| vec![user.gid]);
+    let mut parts: Vec<&Path> = path.ancestors().collect();
+    parts.reverse();
+    parts.into_iter().find_map(|part| {
+        let there = fs::metadata(part).ok()?;
+        let wanted = if part == path { 0o2 } else { 0o1 };
+        let shift = if there.uid() == user.uid.as_raw() {
+            6
+        } else if groups.contains(&Gid::from_raw(there.gid())) {
+            3
+        } else {
+            0
+        };
+        (there.mode() >> shift & wanted == 0).then(|| part.to_owned())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn drop_ins_come_after_the_unit_and_the_first_directory_counts() {
+        let dir = std::env::temp_dir().join(format!("qmqpd-unit-{}", std::process::id()));
+        let [etc, lib] = ["etc", "lib"].map(|name| dir.join(name));
+        assert_eq!(Unit::below(&[etc.clone(), lib.clone()]), None);
+        for (path, text) in [
+            (lib.join(UNIT), "[Service]\nUser=postfix\nMemoryMax=64M\n"),
+            (
+                lib.join("qmqpd@.service.d/10-a.conf"),
+                "[Service]\nMemoryMax=1G\n",
+            ),
+            (
+                etc.join("qmqpd@.service.d/10-a.conf"),
+                "[Service]\nMemoryMax=100M\n",
+            ),
+            (etc.join("qmqpd@.service.d/20-b.conf"), "[Service]\nUser=\n"),
+            (
+                etc.join("qmqpd@.service.d/30-c"),
+                "[Service]\nUser=nobody\n",
+            ),
+        ] {
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        let unit = Unit::below(&[etc, lib.clone()]).unwrap();
+        fs::remove_dir_all(&dir).unwrap();
+        let (path, user) = (lib.join(UNIT), "root".to_owned());
+        assert_eq!(
+            unit,
+            Unit {
+                path,
+                user,
+                memory: Some(100 << 20)
+            }
+        );
+    }
+
+    #[test]
+    fn a_message_must_fit_beside_the_program() {
+        let with = |memory: Option<u64>| Unit {
+            memory,
+            ..Unit::default()
+        };
+        let limit = 60 << 20;
+        assert_eq!(with(bytes("64M")).lacks_memory(limit), None);
+        assert_eq!(
+            with(bytes("64M")).lacks_memory(limit + 1),
+            Some((64 << 20) + 1)
+        );
+        assert_eq!(with(bytes("64M")).lacks_memory(0), Some(PROGRAM_MEMORY));
+        assert_eq!(with(bytes("infinity")).lacks_memory(0), None);
+        assert_eq!(
+            [bytes("5"), bytes("2K"), bytes("1T"), bytes("10%")],
+            [Some(5), Some(2048), Some(1 << 40), None]
+        );
+    }
+
+    #[test]
+    fn a_directory_that_a_user_may_not_enter_is_found() {
+        let dir = std::env::temp_dir().join(format!("qmqpd-reach-{}", std::process::id()));
+        let inner = dir.join("public");
+        fs::create_dir_all(&inner).unwrap();
+        let set = |path: &Path, mode| {
+            fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+        };
+        let nobody = User::from_name("nobody").unwrap().unwrap();
+        let socket = inner.join("cleanup");
+        fs::write(&socket, "").unwrap();
+        for (of_inner, of_socket, expected) in [
+            (0o755, 0o666, None),
+            (0o750, 0o666, Some(inner.clone())),
+            (0o711, 0o644, Some(socket.clone())),
+        ] {
+            set(&inner, of_inner);
+            set(&socket, of_socket);
+            assert_eq!(
+                out_of_reach(&nobody, &socket),
+                expected,
+                "{of_inner:o} {of_socket:o}"
+            );
+        }
+        fs::remove_dir_all(&dir).unwrap();
+    }
+}
