@@ -8,6 +8,7 @@
 mod harness;
 
 use std::fs;
+use std::process::Command;
 
 use harness::requests::Numbers;
 use harness::server::Server;
@@ -71,6 +72,73 @@ fn each_reply_but_acceptance_has_one_line_with_the_client() {
         "{count}"
     );
     assert_eq!(wrong, [""; 0]);
+}
+
+/// A log with the lines of all dialogues; with `statistics` those that end a session have them.
+fn whole_log(statistics: bool) -> String {
+    let mut log = String::new();
+    for (id, dialogue) in (1000..).zip(dialogue::all()) {
+        let file = fs::read_to_string(&dialogue.path).unwrap();
+        for line in file.lines().filter_map(|line| line.strip_prefix("l: ")) {
+            let ends = statistics && line.starts_with("disconnect from ") && line.ends_with(']');
+            let end = if ends {
+                " queued=1 size=4096 nrcpt=3 reply=K"
+            } else {
+                ""
+            };
+            log.push_str(&format!(
+                "Nov 26 12:00:00 mail postfix/qmqpd[{id}]: {line}{end}\n"
+            ));
+        }
+    }
+    log
+}
+
+/// What a program counts in a log, in an order of its own. `None` where it is not installed.
+fn counted(command: &[&str], log: &str) -> Option<Vec<String>> {
+    let file = std::env::temp_dir().join(format!("qmqpd-log-{}", std::process::id()));
+    fs::write(&file, log).unwrap();
+    let output = Command::new(command[0])
+        .args(&command[1..])
+        // One order of what Perl keeps in tables.
+        .env("PERL_HASH_SEED", "0")
+        .env("PERL_PERTURB_KEYS", "0")
+        .stdin(fs::File::open(&file).unwrap())
+        .output();
+    fs::remove_file(&file).unwrap();
+    let output = output.ok().filter(|output| output.status.success())?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let lines = text.lines().map(|line| {
+        // Lines that a program does not know are shown as they are.
+        line.split(" queued=1 size=").next().unwrap().to_owned()
+    });
+    let mut lines: Vec<String> = lines.collect();
+    lines.sort();
+    Some(lines)
+}
+
+#[test]
+fn log_readers_count_the_same_with_and_without_statistics() {
+    const LOGWATCH: &str = "/usr/share/logwatch/scripts/services/postfix";
+    let [plain, with] = [false, true].map(whole_log);
+    assert_ne!(plain, with);
+    for (command, counts) in [
+        (&["pflogsumm"][..], "Grand Totals"),
+        (&["perl", LOGWATCH, "--detail", "10"], "Disconnections"),
+    ] {
+        let Some(expected) = counted(command, &plain) else {
+            harness::skip(
+                "log_readers_count_the_same",
+                &format!("{command:?} does not run"),
+            );
+            continue;
+        };
+        assert!(
+            expected.iter().any(|line| line.contains(counts)),
+            "{expected:?}"
+        );
+        assert_eq!(counted(command, &with).unwrap(), expected, "{command:?}");
+    }
 }
 
 /// So that recording changes nothing but what has changed.
