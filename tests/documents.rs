@@ -329,7 +329,7 @@ fn the_unit_gives_a_session_longer_than_the_program_does() {
     let unit = number("scripts/systemd/qmqpd@.service", "\nRuntimeMaxSec=", "\n");
     let total = number("src/config/table.rs", "daemon_timeout: Time = \"", "s\"");
     let grace = number(
-        "src/service/master/mod.rs",
+        "src/service/resident.rs",
         "CHILD_GRACE: Duration = Duration::from_secs(",
         ")",
     );

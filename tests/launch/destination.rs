@@ -240,7 +240,11 @@ fn warnings_of_main_cf_go_to_the_log_that_it_names() {
     let fatal = "fatal: DIR/conf/main.cf, line N: bad string length 0 < 1: syslog_name = \n";
     assert_eq!(
         without_ids(&stderr),
-        format!("postfix/qmqpd[PID]: {warning}postfix/qmqpd[PID]: {fatal}")
+        format!(
+            "postfix/qmqpd[PID]: {warning}postfix/qmqpd[PID]: {fatal}\
+             postfix/qmqpd[PID]: warning: NOQUEUE: localhost[127.0.0.1]: \
+             Error: server configuration error\n"
+        )
     );
     assert_eq!(early, "");
 
