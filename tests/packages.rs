@@ -582,7 +582,8 @@ fn package(system: &System, revision: u32) -> String {
         assert!(copied.unwrap().success(), "{line}");
     }
     let control = format!(
-        "Package: qmqpd\nVersion: 0.1.0-{revision}\nArchitecture: all\nMaintainer: {}\nDescription: test\n",
+        "Package: qmqpd\nVersion: {}-{revision}\nArchitecture: all\nMaintainer: {}\nDescription: test\n",
+        env!("CARGO_PKG_VERSION"),
         value("maintainer")
     );
     fs::create_dir(staged.join("DEBIAN")).unwrap();
