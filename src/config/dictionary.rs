@@ -4,7 +4,7 @@
 //! table chooses the keys, and nobody else: no hash has to stand an attack. Leaves the meaning of both to the reader.
 
 /// The room for entries at first; it doubles. A power of two.
-const FIRST_SLOTS: usize = 256;
+const FIRST_SLOTS: usize = 8;
 
 /// Keys with the last value that each was given.
 #[derive(Debug, Default)]

@@ -94,23 +94,37 @@ impl<'a> Iterator for LogicalLines<'a> {
             text: Cow::Borrowed(&[]),
         };
         while let Some(line) = self.physical() {
-            logical.has_nul |= self.has_nul && line.contains(&0);
-            let first = line.iter().find(|b| !is_space(**b));
-            if first.is_some_and(|b| *b != b'#') {
+            if self.has_nul {
+                logical.has_nul |= line.contains(&0);
+            }
+            if has_text(line) {
                 if logical.text.is_empty() {
                     logical.first_line = self.line;
                     logical.text = Cow::Borrowed(line);
                 } else {
                     logical.text.to_mut().extend_from_slice(line);
                 }
+            } else if logical.text.is_empty() {
+                continue;
             }
-            let next_begins = self.rest.first().is_none_or(|&b| begins_logical(b));
-            if !logical.text.is_empty() && next_begins {
+            if self.rest.first().is_none_or(|&b| begins_logical(b)) {
                 break;
             }
         }
         logical.last_line = self.line;
         (!logical.text.is_empty()).then_some(logical)
+    }
+}
+
+/// Whether a physical line is neither blank nor a comment.
+fn has_text(line: &[u8]) -> bool {
+    match line.first() {
+        None | Some(b'#') => false,
+        Some(b) if !is_space(*b) => true,
+        Some(_) => line
+            .iter()
+            .find(|b| !is_space(**b))
+            .is_some_and(|b| *b != b'#'),
     }
 }
 

@@ -36,6 +36,14 @@ impl Condition for Networks {
         Ok(network.is_of_family(*key) && network.contains(*key) != self.negated)
     }
 
+    fn group(&self) -> Option<Vec<u8>> {
+        (!self.negated).then(|| self.network.group())
+    }
+
+    fn group_of(key: &IpAddr, kind: u8) -> Option<Vec<u8>> {
+        Network::group_of(*key, kind)
+    }
+
     fn rule(
         rules: &mut impl Receiver<Networks>,
         line: &[u8],

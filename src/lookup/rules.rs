@@ -9,6 +9,7 @@ use std::marker::PhantomData;
 
 use super::table::{Keys, Reason};
 use super::text::{Answer, Asked, Contents, Format, Reader, Source, TextTable};
+use crate::config::Dictionary;
 
 /// What a rule demands of a key.
 pub(super) trait Condition: Debug + Sized {
@@ -24,6 +25,16 @@ pub(super) trait Condition: Debug + Sized {
     fn key(key: &str) -> Result<Option<Self::Key>, String>;
 
     fn holds(&self, key: &Self::Key) -> Result<bool, String>;
+
+    /// A name for the keys that fulfil the condition, if there is one. A condition of the same name is the same.
+    fn group(&self) -> Option<Vec<u8>> {
+        None
+    }
+
+    /// The name that begins with this byte of keys among which this one is.
+    fn group_of(_key: &Self::Key, _kind: u8) -> Option<Vec<u8>> {
+        None
+    }
 
     /// Reads a line, and gives its rule on. An error says what is wrong with a line that is left out.
     fn rule(
@@ -113,18 +124,56 @@ pub(super) struct Rules<C> {
     values: Values,
     /// The positions of the conditions that no endif has closed yet, and their lines.
     unclosed: Vec<(usize, usize)>,
+    /// The position of the groups that the next rule is added to, if its condition has a name.
+    groups: Option<usize>,
 }
 
-/// A line.
+/// A line, or several.
 #[derive(Debug)]
 enum Rule<C> {
+    Groups(Box<Groups>),
     Value {
         condition: C,
         /// The number of the value.
         value: usize,
     },
     /// The rules up to the one at `end` are for keys that fulfil the condition.
-    If { condition: C, end: usize },
+    If {
+        condition: C,
+        end: usize,
+    },
+}
+
+/// Rules one after another whose conditions have names: one of them is found without a look at the others.
+#[derive(Debug, Default)]
+struct Groups {
+    /// By its name, the first rule of a condition: its place, and the number of its value.
+    rules: Dictionary,
+    /// The bytes that the names begin with.
+    kinds: Vec<u8>,
+    count: usize,
+}
+
+impl Groups {
+    fn add(&mut self, group: &[u8], value: usize) {
+        if self.rules.get(group).is_none() {
+            let rule = [self.count.to_be_bytes(), value.to_be_bytes()].concat();
+            self.rules.insert(group, &rule);
+            self.kinds
+                .extend_from_slice(group.get(..1).unwrap_or_default());
+            self.kinds.sort_unstable();
+            self.kinds.dedup();
+        }
+        self.count += 1;
+    }
+
+    /// The number of the value of the first rule that has the key.
+    fn find<C: Condition>(&self, key: &C::Key) -> Option<usize> {
+        let groups = self.kinds.iter().filter_map(|kind| C::group_of(key, *kind));
+        let first = groups.filter_map(|group| self.rules.get(&group)).min()?;
+        let (_, value) = first.split_last_chunk()?;
+        Some(usize::from_be_bytes(*value))
+    }
 }
 
 /// Values, one after another. The same one is here once, if nothing else stands between.
@@ -162,23 +211,37 @@ impl<C> Rules<C> {
             rules: Vec::new(),
             values: Values::default(),
             unclosed: Vec::new(),
+            groups: None,
         }
     }
 }
 
-impl<C> Receiver<C> for Rules<C> {
+impl<C: Condition> Receiver<C> for Rules<C> {
     fn add_value(&mut self, condition: C, value: &[u8]) {
         let value = self.values.add(value);
-        self.rules.push(Rule::Value { condition, value });
+        let Some(group) = condition.group() else {
+            self.groups = None;
+            self.rules.push(Rule::Value { condition, value });
+            return;
+        };
+        let at = *self.groups.get_or_insert(self.rules.len());
+        if at == self.rules.len() {
+            self.rules.push(Rule::Groups(Box::default()));
+        }
+        if let Some(Rule::Groups(groups)) = self.rules.get_mut(at) {
+            groups.add(&group, value);
+        }
     }
 
     fn begin_if(&mut self, condition: C, line: usize) {
+        self.groups = None;
         self.unclosed.push((self.rules.len(), line));
         let end = usize::MAX;
         self.rules.push(Rule::If { condition, end });
     }
 
     fn end_if(&mut self) -> bool {
+        self.groups = None;
         let next = self.rules.len();
         let opened = self.unclosed.pop();
         if let Some(Rule::If { end, .. }) = opened.and_then(|(at, _)| self.rules.get_mut(at)) {
@@ -200,6 +263,11 @@ impl<C: Condition> Rules<C> {
                 Rule::Value { condition, value } => {
                     if condition.holds(&key)? {
                         return Ok(Some(self.values.get(*value).to_vec()));
+                    }
+                }
+                Rule::Groups(groups) => {
+                    if let Some(value) = groups.find::<C>(&key) {
+                        return Ok(Some(self.values.get(value).to_vec()));
                     }
                 }
                 Rule::If { condition, end } => {
