@@ -212,8 +212,13 @@ fn said(conf: &[&str]) -> (String, String) {
     });
     let early: String = early.collect();
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    // The client may be gone before it is answered, and the reply has a line only if it was sent.
+    let told = ": Error: server configuration error\n";
     let anonymous = |text: &str| {
-        let text = text.replace(&dir, "DIR");
+        let lines = text
+            .split_inclusive('\n')
+            .filter(|line| !line.ends_with(told));
+        let text = lines.collect::<String>().replace(&dir, "DIR");
         text.replace("main.cf, line 9", "main.cf, line N")
             .replace("main.cf, line 10", "main.cf, line N")
             .replace("main.cf, line 11", "main.cf, line N")
@@ -240,11 +245,7 @@ fn warnings_of_main_cf_go_to_the_log_that_it_names() {
     let fatal = "fatal: DIR/conf/main.cf, line N: bad string length 0 < 1: syslog_name = \n";
     assert_eq!(
         without_ids(&stderr),
-        format!(
-            "postfix/qmqpd[PID]: {warning}postfix/qmqpd[PID]: {fatal}\
-             postfix/qmqpd[PID]: warning: NOQUEUE: localhost[127.0.0.1]: \
-             Error: server configuration error\n"
-        )
+        format!("postfix/qmqpd[PID]: {warning}postfix/qmqpd[PID]: {fatal}")
     );
     assert_eq!(early, "");
 
