@@ -175,7 +175,7 @@ impl<'a> Server<'a> {
         Ok(self.owner.get_or_init(|| owner).clone())
     }
 
-    /// As [`session::program_owner`](crate::session::program_owner), and looks mail_owner up once.
+    /// As [`session::program_owner`], and looks mail_owner up once.
     fn program_owner(&self) -> Result<Option<Owner>, config::Error> {
         inherit::has_root().then(|| self.mail_owner()).transpose()
     }
