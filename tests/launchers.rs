@@ -117,6 +117,7 @@ fn exercise(name: &str, world: &mut World, ipv6: bool) {
     assert_eq!(world.queued(), (expected, 0), "{name}");
 
     world.add_to_main_cf("qmqpd_queue_method = file\n");
+    let_it_notice(name);
     let start = Instant::now();
     send_many(&world.master, world.port, MESSAGES, PARALLEL);
     let took = start.elapsed();
@@ -137,9 +138,18 @@ fn leave_in_the_middle(world: &World) {
     world.wait_for_log("lost connection while receiving message content");
 }
 
+/// A process that accepts looks for changes of main.cf from its second second on, and says for a second that it cannot
+/// serve.
+fn let_it_notice(name: &str) {
+    if name.contains("--accept") {
+        std::thread::sleep(Duration::from_millis(1100));
+    }
+}
+
 /// A mistake in main.cf is told to the client, and when it is mended there is nothing else to mend.
 fn fail_and_recover(name: &str, world: &World) {
     world.add_to_main_cf("qmqpd_timeout = soon\n");
+    let_it_notice(name);
     for _ in 0..20 {
         let said = reply(connect_from(LOCALHOST, world.port), &message());
         assert!(
@@ -149,10 +159,7 @@ fn fail_and_recover(name: &str, world: &World) {
     }
     assert!(world.log().contains("fatal: "), "{name}: {}", world.log());
     world.add_to_main_cf("");
-    // A process that accepts, and cannot serve, says so for a second.
-    if name.contains("--accept") {
-        std::thread::sleep(Duration::from_millis(1100));
-    }
+    let_it_notice(name);
     let said = reply(connect_from(LOCALHOST, world.port), &message());
     assert!(said.contains(":KOk: queued as "), "{name}: {said:?}");
 }
@@ -188,7 +195,7 @@ fn systemd_serves_with_the_unit_as_it_is() {
     let mut world = World::start(&systemd(&[], &[]), "");
     exercise("systemd", &mut world, true);
     a_message_of_the_largest_size(&world);
-    a_table_that_postmap_reads(&world);
+    a_table_that_postmap_reads("systemd", &world);
     is_tidy(&world);
 }
 
@@ -206,10 +213,12 @@ fn a_message_of_the_largest_size(world: &World) {
 }
 
 /// The unit lets the process start postmap(1), which reads the tables that it does not read itself.
-fn a_table_that_postmap_reads(world: &World) {
+fn a_table_that_postmap_reads(name: &str, world: &World) {
     world.add_to_main_cf("qmqpd_authorized_clients = unionmap:{static:yes}\n");
+    let_it_notice(name);
     let said = reply(connect_from(STRANGER, world.port), &message());
     world.add_to_main_cf("");
+    let_it_notice(name);
     assert!(
         said.contains(":KOk: queued as "),
         "{said:?}\n{}",
@@ -237,7 +246,7 @@ fn systemd_serves_without_a_network() {
     let mut world = World::start(&systemd(&[], &["no-network"]), "");
     exercise("systemd, no network", &mut world, true);
     world.wait_for_log("connect from unknown[127.0.0.1]");
-    a_table_that_postmap_reads(&world);
+    a_table_that_postmap_reads("systemd", &world);
     is_tidy(&world);
     one_host_does_not_keep_others_out(&world);
 }
@@ -391,7 +400,7 @@ fn systemd_serves_by_a_process_that_accepts() {
     let mut world = World::start(&launcher, "");
     exercise("systemd, --accept", &mut world, true);
     a_message_of_the_largest_size(&world);
-    a_table_that_postmap_reads(&world);
+    a_table_that_postmap_reads("systemd, --accept", &world);
     sessions_outlive_the_units(&world);
 }
 
