@@ -711,7 +711,22 @@ fn the_package_queues_mail_on_a_machine_without_postfix() {
         said.contains(log) && said.contains("no errors, 1 warning\n"),
         "{said}"
     );
+    // The same with one process that accepts, at the port of the test and without a system around it.
+    system.run(&["sh", "-ec", OTHER_UNITS]);
+    system.sends();
+    let files = system.run(&["find", queue, "-type", "f", "-user", "qmqpd"]);
+    assert_eq!(files.lines().count(), 2, "{files}");
 }
+
+/// What the harness adds to the units that it knows, added to the others; and these in the place of those.
+const OTHER_UNITS: &str = "\
+cd /run/systemd/system
+cp -r qmqpd.socket.d qmqpd-accept.socket.d
+cp -r qmqpd@.service.d qmqpd-accept.service.d
+systemctl daemon-reload
+systemctl stop qmqpd.socket
+systemctl start qmqpd-accept.socket
+";
 
 /// A package that is removed and installed again is as it was before, but for the socket, which nobody opens.
 #[test]
