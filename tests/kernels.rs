@@ -18,7 +18,8 @@ use std::path::Path;
 use std::process::Command;
 use std::thread;
 
-use harness::master::{self, Master, free_port, request, send};
+use harness::master::{self, Master, free_port, request, send, until};
+use harness::patience::PATIENCE;
 use harness::queue_file::start;
 
 /// What a kernel lacks.
@@ -233,8 +234,9 @@ fn without_filters_no_mode_serves_otherwise() {
             let (reply, status) = launched_with(master, method, list);
             assert_eq!((reply.as_str(), status), (REFUSED, Some(1)), "{method}");
         }
-        let logged = master.log().matches(FATAL).count();
-        assert_eq!(logged, METHODS.len(), "{}", master.log());
+        let logged = || master.log().matches(FATAL).count();
+        let all = until(PATIENCE, || logged() == METHODS.len());
+        assert!(all, "{}", master.log());
         // Such a table, and a program for the queue, are in the way of a filter for the resident process.
         for port in [cleanup, file, qmail] {
             assert_eq!(send(connect(port), &message()).unwrap(), REFUSED);
