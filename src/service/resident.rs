@@ -59,3 +59,27 @@ pub fn milliseconds(left: Duration) -> PollTimeout {
         .and_then(|whole| PollTimeout::try_from(whole).ok())
         .unwrap_or(PollTimeout::MAX)
 }
+
+/// Of the listeners that are ready, the first from `next` on, or else the first: so that clients of one do not keep those of
+/// another waiting.
+pub fn whose_turn(ready: impl Iterator<Item = bool>, next: usize) -> Option<usize> {
+    let ready: Vec<usize> = (0..)
+        .zip(ready)
+        .filter_map(|(number, is_ready)| is_ready.then_some(number))
+        .collect();
+    let after = ready.iter().find(|&&number| number >= next);
+    after.or(ready.first()).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::whose_turn;
+
+    #[test]
+    fn listeners_have_their_turns() {
+        let ready = [true, false, true, false];
+        let turn = |next| whose_turn(ready.into_iter(), next);
+        assert_eq!([0, 1, 2, 3, 4].map(turn), [0, 2, 2, 0, 0].map(Some));
+        assert_eq!(whose_turn([false; 3].into_iter(), 0), None);
+    }
+}

@@ -30,7 +30,9 @@ use crate::sys::memory;
 use crate::sys::wakeup::Wakeups;
 
 use super::listener::{Connection, Listener};
-use super::resident::{CHILD_GRACE, milliseconds, put_on_descriptors, serve_child, system};
+use super::resident::{
+    CHILD_GRACE, milliseconds, put_on_descriptors, serve_child, system, whose_turn,
+};
 use super::server::{Launch, Server, log_warnings};
 use super::{apologize, fail, load, say};
 
@@ -265,14 +267,7 @@ impl Resident<'_> {
         if ready.next() == Some(true) {
             return Ok(Event::Signal);
         }
-        let ready: Vec<usize> = (0..)
-            .zip(ready)
-            .filter_map(|(n, r)| r.then_some(n))
-            .collect();
-        let after = ready.iter().find(|&&number| number >= self.next);
-        Ok(after
-            .or(ready.first())
-            .map_or(Event::Time, |&number| Event::Connection(number)))
+        Ok(whose_turn(ready, self.next).map_or(Event::Time, Event::Connection))
     }
 
     /// Takes note of what a signal says. One that ends the process comes back.

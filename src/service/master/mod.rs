@@ -25,7 +25,7 @@ use crate::sys::child::{self, Fork};
 use crate::sys::{ignore, inherit};
 
 use super::listener::{Connection, Listener};
-use super::resident::{CHILD_GRACE, milliseconds, serve_child, system};
+use super::resident::{CHILD_GRACE, milliseconds, serve_child, system, whose_turn};
 use super::server::{Launch, Server, log_warnings};
 
 use channel::{Channel, State};
@@ -220,15 +220,7 @@ impl Resident {
         if ready.next() == Some(true) {
             return Ok(Event::MasterGone);
         }
-        let ready: Vec<usize> = (0..)
-            .zip(ready)
-            .filter_map(|(n, r)| r.then_some(n))
-            .collect();
-        let after = ready.iter().find(|&&number| number >= self.next);
-        Ok(match after.or(ready.first()) {
-            Some(&number) => Event::Connection(number),
-            None => Event::Idle,
-        })
+        Ok(whose_turn(ready, self.next).map_or(Event::Idle, Event::Connection))
     }
 
     /// Takes a connection from a listener, and lets another process wait for the next one.
