@@ -679,3 +679,29 @@ fn a_child_that_is_killed_is_a_warning_and_a_parent_takes_its_child_along() {
         .contains(&child)));
     assert!(until(PATIENCE, || master.incoming().1.is_empty()));
 }
+
+/// The child reads the header of a proxy, and the client is the one that it names.
+#[test]
+fn a_proxy_names_the_client_of_a_service() {
+    if master::is_missing("a_proxy_names_the_client_of_a_service") {
+        return;
+    }
+    let port = master::free_port();
+    let master = Master::start(
+        "qmqpd_upstream_proxy_protocol = haproxy\nqmqpd_upstream_proxy_clients = 127.0.0.1\n\
+         qmqpd_authorized_clients = 192.0.2.7\nqmqpd_peername_lookup = no\nqmqpd_error_delay = 0\n",
+        &format!("127.0.0.1:{port} inet n - n - - qmqpd\nclients unix n - n - - qmqpd\n"),
+    );
+    let message = request(b"x\n", "s@x.example", &["r@y.example"]);
+    let header = b"PROXY TCP4 192.0.2.7 127.0.0.1 56324 628\r\n";
+    let behind = [&header[..], &message].concat();
+    let connect = || TcpStream::connect(("127.0.0.1", port)).unwrap();
+    let said = send(connect(), &behind).unwrap();
+    assert!(said.contains(":KOk: queued as "), "{said}");
+    master.wait_for_log("disconnect from unknown[192.0.2.7]");
+    let said = send(connect(), &message).unwrap();
+    assert!(said.contains(":ZError: missing PROXY header"), "{said}");
+    let local = UnixStream::connect(master.socket("clients")).unwrap();
+    let said = send(local, &behind).unwrap();
+    assert!(said.contains(":ZError: unknown may not send"), "{said}");
+}
