@@ -75,7 +75,7 @@ pub enum Command {
 pub enum Extent {
     /// The configuration, and what a start on this machine would make of it.
     All,
-    /// `--configuration`: what main.cf says, on whatever machine it is to be.
+    /// `--configuration`: main.cf alone, and not this machine.
     Configuration,
 }
 

@@ -764,7 +764,7 @@ fn under_master_the_queue_manager_is_woken_as_soon_as_the_process_of_a_client_ha
     assert_eq!(ours, Vec::<String>::new());
 }
 
-/// The resident process is free for the next client although nobody takes its connection, or there is nobody.
+/// The resident process is free for the next client even if the queue manager takes no connection, or does not run.
 #[test]
 fn under_master_a_queue_manager_that_takes_no_connection_holds_nobody_up() {
     let test = "under_master_a_queue_manager_that_takes_no_connection_holds_nobody_up";

@@ -132,7 +132,7 @@ fn check_encoding(report: &mut Report) {
     }
 }
 
-/// What is set for nobody, and what is taken from where nothing is.
+/// Parameters that nothing reads, and `$name`s that nothing sets.
 fn check_names(report: &mut Report, config: &Config) {
     for Slip { name, meant, .. } in names::unused(config) {
         let place = place(config, &name);

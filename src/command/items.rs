@@ -1,8 +1,8 @@
 //! Items of an access list that no client can match, and what their author is likely to mean: for `--check`.
 //!
-//! A name matches a client's name, which is a valid host name; an address or network its address. Whatever is neither
-//! stands in the list for nobody, and says nothing when a client is held against it. Tables and malformed networks are
-//! for `lookup`. Authority: `tests/spec/client-access.md`, section 1.
+//! A name matches a client's name, which is a valid host name; an address or network its address. An item
+//! that is neither matches no client, and a serving process says nothing of it. Tables and malformed networks are for
+//! `lookup`. Authority: `tests/spec/client-access.md`, section 1.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -108,7 +108,7 @@ fn for_a_network(pattern: &str) -> Option<String> {
     })
 }
 
-/// A number of an address from its digits, whatever zeros stand in front.
+/// A number of an address from its digits, with any zeros in front.
 fn octet(digits: &str) -> Option<u8> {
     match digits.trim_start_matches('0') {
         "" => Some(0),

@@ -32,7 +32,7 @@ pub fn check(report: &mut Report, config: &Config, lists: &Lists) {
         return report.warning(&text, Some(advice));
     }
     let list = lists.qmqpd_upstream_proxy_clients.as_ref();
-    let advice = "A proxy is believed whatever client it names: list single addresses.";
+    let advice = "A proxy can name any client: list single addresses.";
     if list.is_some_and(|list| survey::has_everybody(list, None)) {
         let text = format!("{place}: {LIST} lets everybody be a proxy");
         return report.warning(&text, Some(advice));

@@ -36,7 +36,7 @@ const NOBODY: [Ipv4Addr; 2] = [
     Ipv4Addr::new(203, 0, 113, 77),
 ];
 
-/// Whether a list has each client of this name, or, with none, each client whatever its name.
+/// Whether a list has each client of this name, or, without a name, each client.
 pub fn has_everybody(list: &MatchList, name: Option<&str>) -> bool {
     let is_listed = |addr: &Ipv4Addr| {
         let decision = list.decide(name, &addr.to_string());

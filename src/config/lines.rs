@@ -128,7 +128,7 @@ fn has_text(line: &[u8]) -> bool {
     }
 }
 
-/// Whether a physical line with this first byte is the first one of a logical line, whatever stands before it.
+/// Whether a physical line with this first byte is the first one of a logical line, with any line before it.
 fn begins_logical(first: u8) -> bool {
     first != b'#' && !is_space(first)
 }

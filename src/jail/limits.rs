@@ -119,7 +119,7 @@ const OPENING: &[u32] = &[4, 0x5961_6d61, 35, 36];
 /// The same, and what ends it with its parent (PR_SET_PDEATHSIG).
 const OPENING_OR_SURVIVING: &[u32] = &[4, 0x5961_6d61, 35, 36, 1];
 
-/// O_WRONLY, O_RDWR, O_CREAT and O_TRUNC: whatever changes a file, or makes one.
+/// O_WRONLY, O_RDWR, O_CREAT and O_TRUNC: a file is changed, or made.
 const WRITING: u32 = 0o1 | 0o2 | 0o100 | 0o1000;
 
 pub const LIMITS: &[Limit] = &[

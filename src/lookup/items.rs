@@ -26,7 +26,7 @@ const SHOWN_COMMENT: usize = 20;
 /// What stands in one place of a list.
 #[derive(Debug)]
 pub struct Item {
-    /// Whoever matches is not listed.
+    /// A client that matches is not listed.
     pub(super) negated: bool,
     pub(super) what: What,
     pub(super) place: Option<Place>,
@@ -53,7 +53,7 @@ pub(super) struct Place {
 /// One item of a list, with what a line of a file has become by now.
 #[derive(Debug, Clone)]
 pub struct Part<'a> {
-    /// Whoever matches is not listed.
+    /// A client that matches is not listed.
     pub(super) negated: bool,
     pub(super) what: PartWhat<'a>,
     file: Option<&'a Rc<str>>,
@@ -283,7 +283,7 @@ impl Items<'_> {
             return Err(Error::ReadFile { path, error });
         }
         drop(file);
-        // Bytes that are no UTF-8 are in no host name, whatever becomes of them here.
+        // Bytes that are no UTF-8 are in no host name, so that it does not matter what stands for them.
         let text = String::from_utf8(bytes)
             .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned());
         let file: Rc<str> = path.into();

@@ -63,7 +63,7 @@ impl Format for Texthash {
     }
 }
 
-/// Why a table is unusable with a key that is there twice, as in Postfix: nobody could say what it means.
+/// Why a table is unusable with a key that is there twice, as in Postfix: the key has two meanings.
 fn duplicate(key: &[u8], reader: &Reader<'_>) -> String {
     let (place, key) = (reader.place(), Shown(key));
     format!("{place}: duplicate entry: \"{key}\"")

@@ -59,7 +59,7 @@ fn start() -> Result<u8, Fatal> {
     let arguments: Vec<OsString> = arguments.collect();
     let options = match options::parse(&arguments) {
         Err(error) if command::by_hand(&arguments) => return Ok(command::misuse(&error)),
-        // Whoever has started it may see standard error, and has no log to look at: a container, a command over ssh.
+        // A container, or a command over ssh, may show standard error and have no log.
         Err(error) => {
             command::misuse(&error);
             return Err(Fatal::from_display(error));

@@ -197,7 +197,7 @@ impl<'a> Server<'a> {
         let peer = match found {
             Found::Client(peer) => peer?,
             Found::Check => return Ok(Outcome::Served),
-            Found::Nobody { proxy, why } => {
+            Found::Unnamed { proxy, why } => {
                 session::refuse_proxy(self.take_client()?, &proxy, &why, &self.settings);
                 return Ok(Outcome::Served);
             }
@@ -244,12 +244,12 @@ impl<'a> Server<'a> {
         };
         let address = upstream::socket_address(input).map(|address| address.to_string());
         let shown = address.as_deref().unwrap_or("unknown");
-        let nobody = |why| {
+        let unnamed = |why| {
             let proxy = format!("unknown[{shown}]");
-            Found::Nobody { proxy, why }
+            Found::Unnamed { proxy, why }
         };
         if !self.lists.has_proxy(address.as_deref()) {
-            return nobody(format!("{shown} may not send a PROXY header"));
+            return unnamed(format!("{shown} may not send a PROXY header"));
         }
         match upstream::read_header(input, limit) {
             Ok(Header::Client { address, port }) => {
@@ -261,8 +261,8 @@ impl<'a> Server<'a> {
                 log::debug!(1, "proxy {shown} checks the service");
                 Found::Check
             }
-            Ok(Header::Unknown) => nobody("PROXY header without a client's address".to_owned()),
-            Err(fault) => nobody(fault.to_string()),
+            Ok(Header::Unknown) => unnamed("PROXY header without a client's address".to_owned()),
+            Err(fault) => unnamed(fault.to_string()),
         }
     }
 }
@@ -273,7 +273,7 @@ enum Found {
     /// There is none: a proxy tries whether the service is there.
     Check,
     /// No proxy that may do so has said who the client is.
-    Nobody {
+    Unnamed {
         proxy: String,
         why: String,
     },

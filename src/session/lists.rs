@@ -54,7 +54,7 @@ impl Lists {
         })
     }
 
-    /// Whether a proxy may be at this address. The name of the address does not count: nobody is asked for it.
+    /// Whether a proxy may be at this address. A name in the list does not count: the name of the address is not looked up.
     pub fn has_proxy(&self, addr: Option<&str>) -> bool {
         let list = self.qmqpd_upstream_proxy_clients.as_ref().zip(addr);
         list.is_some_and(|(list, addr)| {

@@ -1,4 +1,4 @@
-//! Landlock: a process keeps itself from changing the file system, whatever the rights of its user are.
+//! Landlock: a process keeps itself from changing the file system, even where its user may.
 //!
 //! What is open already stays as it was, and so does reading. Chmod, chown and times are out of Landlock's sight, and
 //! connecting to a socket is too: those are for a filter of system calls. Not every kernel has Landlock (since Linux 5.13,

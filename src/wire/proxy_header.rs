@@ -28,7 +28,7 @@ const BINARY_START: usize = 16;
 pub enum Header {
     /// The proxy passes the connection of this client on.
     Client { address: IpAddr, port: u16 },
-    /// The proxy passes nobody's connection on. It tries whether the service is there: LOCAL of version 2, and UNKNOWN of
+    /// The proxy passes no client's connection on. It tries whether the service is there: LOCAL of version 2, and UNKNOWN of
     /// version 1, which old proxies send for that.
     Check,
     /// The client is not on the Internet, or the proxy does not say where.

@@ -1,4 +1,4 @@
-//! Behind a proxy: the client that the PROXY header names, and connections on which nobody names one.
+//! Behind a proxy: the client that the PROXY header names, and connections on which no proxy names one.
 
 use std::io::Write;
 use std::thread;
@@ -99,7 +99,7 @@ fn a_client_that_no_proxy_names_is_told_to_try_later() {
     }
 }
 
-/// A UNIX-domain socket or a pipe is no proxy's, whatever the environment says.
+/// A UNIX-domain socket or a pipe is no proxy's, even if the environment names a client.
 #[test]
 fn localhost_is_no_proxy() {
     let machine = behind("127.0.0.1, 0.0.0.0/0", &[]);
