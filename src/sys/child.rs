@@ -306,7 +306,7 @@ pub(super) mod tests {
                 let link = link.expect("entry");
                 let target = std::fs::read_link(link.path()).expect("link");
                 let name = link.file_name();
-                format!("{} {}\n", name.display(), target.display())
+                format!("{} {}\n", name.to_string_lossy(), target.display())
             });
             named.collect::<String>().into_bytes()
         });
