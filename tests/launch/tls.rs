@@ -48,7 +48,7 @@ impl Certificates {
             (&dir, "2", "server localhost"),
             (&dir, "2", "client good"),
             (&dir, "2", "client other"),
-            (&dir, "-1", "client expired"),
+            (&dir, "0", "client expired"),
             (&elsewhere, "2", "ca"),
             (&elsewhere, "2", "client stranger"),
         ] {
