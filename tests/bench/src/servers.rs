@@ -7,11 +7,16 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::{Child, Stdio};
 
+use nix::sys::socket::{Backlog, listen};
+
 use crate::instance::{self, Instance, Service};
 use crate::lists::{self, Kept};
 use crate::programs::{Program, Programs, options};
 use crate::systemd::Systemd;
 use crate::{SMALL, load};
+
+/// Connections that wait for a server, at most.
+const BACKLOG: i32 = 4096;
 
 /// Who hands over connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -248,6 +253,7 @@ impl Place {
     /// A process that listens on its descriptor 0: its port and its number.
     fn accepting(&mut self, program: &Program) -> io::Result<(u16, u32)> {
         let listener = TcpListener::bind(("127.0.0.1", 0))?;
+        listen(&listener, Backlog::new(BACKLOG)?)?;
         let port = listener.local_addr()?.port();
         let mut command = program.command(std::iter::empty::<OsString>())?;
         let child = command.stdin(OwnedFd::from(listener)).spawn()?;
@@ -257,7 +263,7 @@ impl Place {
     }
 
     fn tcpserver(&mut self, program: &Program) -> io::Result<(u16, u32)> {
-        let options = "-1 -H -R -l localhost -c 2000 -b 4096 127.0.0.1 0";
+        let options = format!("-1 -H -R -l localhost -c 2000 -b {BACKLOG} 127.0.0.1 0");
         let launcher = ["tcpserver"].into_iter().chain(options.split(' '));
         let mut child = program.command(launcher)?.stdout(Stdio::piped()).spawn()?;
         let output = child.stdout.take().ok_or_else(|| Error::other("no pipe"))?;

@@ -210,7 +210,7 @@ impl Figures<'_> {
     /// A process of ours that accepts, behind a launcher that listens.
     fn accept(&self) {
         let ours = Server::Ours(Cleanup);
-        for (clients, least) in [(1, 1.6), (10, 2.0), (50, 2.0)] {
+        for (clients, least) in [(1, 1.6), (10, 2.0), (50, 2.0), (100, 2.0), (1000, 2.0)] {
             let key = self.key(SMALL, clients, Mode::Accept, ours);
             let name = format!("6. cleanup, 4 KiB, --accept, {clients} clients");
             let same = (Mode::Stdin, ours);

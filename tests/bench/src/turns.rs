@@ -11,7 +11,15 @@ use crate::measure::{self, Metered, Usage};
 use crate::programs::Programs;
 use crate::results::{self, Key, Results};
 use crate::servers::{Method, Mode, Place, Server, Subject};
-use crate::{LARGE, LISTS, Plan, SIZES, SMALL, count};
+use crate::{CROWDS, LARGE, LISTS, Plan, SIZES, SMALL, count};
+
+/// The servers that are measured with a crowd of clients: our `--accept`, tcpserver with the same program, and their floors.
+pub const CROWDED: [(Mode, Server); 4] = [
+    (Mode::Stdin, Server::FloorA),
+    (Mode::Stdin, Server::Ours(Method::Cleanup)),
+    (Mode::Accept, Server::FloorA),
+    (Mode::Accept, Server::Ours(Method::Cleanup)),
+];
 
 pub struct Bench {
     pub plan: Plan,
@@ -39,10 +47,13 @@ impl Bench {
             time: self.plan.time,
             least: 1,
         };
-        let subjects = place
-            .subjects
-            .iter()
-            .filter(|subject| !self.plan.quick || is_quick(first, subject, shape, clients));
+        let subjects = place.subjects.iter().filter(|subject| {
+            if CROWDS.contains(&clients) {
+                CROWDED.contains(&(subject.mode, subject.server))
+            } else {
+                !self.plan.quick || is_quick(first, subject, shape, clients)
+            }
+        });
         let subjects: Vec<&Subject> = subjects.collect();
         // Of the resident processes, over all rounds: /proc is too coarse for one.
         let mut totals = vec![(Usage::default(), 0); subjects.len()];
