@@ -255,7 +255,10 @@ fn is_withstood(name: &str, course: &Course, log: &str, places: usize, each: usi
             "{name}: {kind:?}: {count} sessions of {least} to {most} s"
         ));
         let deadline = deadline(kind);
-        assert!(least + EARLY >= deadline, "{name}: {kind:?} after {least} s");
+        assert!(
+            least + EARLY >= deadline,
+            "{name}: {kind:?} after {least} s"
+        );
         assert!(most <= deadline + LATE, "{name}: {kind:?} after {most} s");
     }
     for (said, came, at) in &course.honest {

@@ -18,6 +18,7 @@ use crate::harness::instance::Instance;
 use crate::harness::launchers::{connect_from, reply};
 use crate::harness::master::request;
 use crate::harness::patience::{PATIENCE, is_readable, until};
+use crate::harness::skip;
 
 pub const LOCALHOST: [u8; 4] = [127, 0, 0, 1];
 
@@ -234,6 +235,16 @@ fn end(child: &mut Child) {
 /// Sends a signal.
 pub fn signal(pid: u32, signal: Signal) {
     kill(Pid::from_raw(i32::try_from(pid).unwrap()), signal).unwrap();
+}
+
+/// Whether the descriptors of our processes can be seen; if not, `test` says so. They are not dumpable, and show them to
+/// root alone.
+pub fn sees_descriptors(test: &str) -> bool {
+    let is_root = nix::unistd::geteuid().is_root();
+    if !is_root {
+        skip(&format!("{test} (descriptors)"), "not root");
+    }
+    is_root
 }
 
 pub fn is_running(pid: u32) -> bool {

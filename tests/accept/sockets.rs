@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 
 use crate::harness::launchers::{connect_from, reply};
 use crate::harness::patience::{PATIENCE, output_of, until};
-use crate::launcher::{LOCALHOST, Launcher, is_running, message};
+use crate::launcher::{LOCALHOST, Launcher, is_running, message, sees_descriptors};
 
 /// Runs the program behind a shell that has prepared descriptors and environment; what it has said by its end.
 fn said(prepare: &str, input: Stdio) -> String {
@@ -84,10 +84,12 @@ fn what_systemd_has_passed_to_another_process_is_left_alone() {
     assert!(said.contains(":KOk: queued as "), "{said}");
     // It serves what is on descriptor 0, and 3 is closed.
     let open = |number: u32| fs::read_link(format!("/proc/{}/fd/{number}", child.id()));
-    let is_own = until(PATIENCE, || {
-        open(0).is_ok_and(|to| to.as_os_str() == "/dev/null")
-    });
-    assert!(is_own);
+    if sees_descriptors("what_systemd_has_passed_to_another_process_is_left_alone") {
+        let is_own = until(PATIENCE, || {
+            open(0).is_ok_and(|to| to.as_os_str() == "/dev/null")
+        });
+        assert!(is_own);
+    }
     child.kill().unwrap();
     child.wait().unwrap();
 }
@@ -120,7 +122,9 @@ fn several_sockets_of_systemd_s_are_served() {
     assert_eq!(launcher.queued(), 6);
     // What is not announced does not stay open.
     let open = |number: u32| fs::read_link(format!("/proc/{}/fd/{number}", child.id())).unwrap();
-    assert_ne!(open(5).as_os_str(), "/dev/null");
+    if sees_descriptors("several_sockets_of_systemd_s_are_served") {
+        assert_ne!(open(5).as_os_str(), "/dev/null");
+    }
     assert!(is_running(child.id()));
     child.kill().unwrap();
     child.wait().unwrap();
