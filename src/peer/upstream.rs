@@ -10,11 +10,14 @@ use std::net::IpAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
-use nix::sys::socket::{SockaddrStorage, getpeername};
+use nix::errno::Errno;
+use nix::sys::socket::{SockaddrStorage, getpeername, getsockopt, sockopt};
 
 use crate::log;
 use crate::sys::socket;
 use crate::wire::proxy_header::{self, BINARY_LIMIT, Header, Scan};
+
+use super::Error;
 
 /// Why the header says nothing about a client.
 #[derive(Debug)]
@@ -53,12 +56,31 @@ impl From<io::Error> for Fault {
     }
 }
 
-/// The address at the other end of the socket itself; none where that is no Internet socket.
-pub fn socket_address(fd: BorrowedFd<'_>) -> Option<IpAddr> {
-    let peer = getpeername::<SockaddrStorage>(fd.as_raw_fd()).ok()?;
+/// What is at the other end of the connection itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OtherEnd {
+    Address(IpAddr),
+    /// It is no Internet connection.
+    Elsewhere,
+    /// It was one, and has been reset, as by a proxy that has seen enough: the service is there.
+    Gone,
+}
+
+/// An error where there is no connection, but a socket that listens for some.
+pub fn other_end(fd: BorrowedFd<'_>) -> Result<OtherEnd, Error> {
+    let peer = match getpeername::<SockaddrStorage>(fd.as_raw_fd()) {
+        Ok(peer) => peer,
+        Err(Errno::ENOTCONN) if getsockopt(&fd, sockopt::AcceptConn) == Ok(true) => {
+            return Err(Error::Listening);
+        }
+        Err(Errno::ENOTCONN) => return Ok(OtherEnd::Gone),
+        Err(_) => return Ok(OtherEnd::Elsewhere),
+    };
     let v4: Option<IpAddr> = peer.as_sockaddr_in().map(|sin| sin.ip().into());
-    let address = v4.or_else(|| peer.as_sockaddr_in6().map(|sin6| sin6.ip().into()))?;
-    Some(address.to_canonical())
+    let address = v4.or_else(|| peer.as_sockaddr_in6().map(|sin6| sin6.ip().into()));
+    Ok(address.map_or(OtherEnd::Elsewhere, |address| {
+        OtherEnd::Address(address.to_canonical())
+    }))
 }
 
 /// Reads the header from a socket, within `limit` in all.

@@ -15,7 +15,8 @@ use crate::jail;
 use crate::jail::Need;
 use crate::log;
 use crate::options::{self, Options};
-use crate::peer::{self, Ask, LOOKUP_LIMIT, Peer, upstream};
+use crate::peer::upstream::{self, OtherEnd};
+use crate::peer::{self, Ask, LOOKUP_LIMIT, Peer};
 use crate::queue::Method;
 use crate::session::{
     self, Client, Lists, Outcome, Session, SessionSettings, enter_queue_directory,
@@ -242,7 +243,15 @@ impl<'a> Server<'a> {
         let Some(limit) = self.proxy_timeout else {
             return Found::Client(Peer::of(input, &self.ask));
         };
-        let address = upstream::socket_address(input).map(|address| address.to_string());
+        let address = match upstream::other_end(input) {
+            Ok(OtherEnd::Address(address)) => Some(address.to_string()),
+            Ok(OtherEnd::Elsewhere) => None,
+            Ok(OtherEnd::Gone) => {
+                log::debug!(1, "connection reset before the PROXY header");
+                return Found::Check;
+            }
+            Err(error) => return Found::Client(Err(error)),
+        };
         let shown = address.as_deref().unwrap_or("unknown");
         let unnamed = |why| {
             let proxy = format!("unknown[{shown}]");

@@ -244,7 +244,7 @@ impl Client {
 }
 
 /// What makes the kernel send a reset as soon as the socket is closed.
-const NO_LINGER: libc::linger = libc::linger {
+pub const NO_LINGER: libc::linger = libc::linger {
     l_onoff: 1,
     l_linger: 0,
 };

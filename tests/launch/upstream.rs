@@ -1,10 +1,16 @@
 //! Behind a proxy: the client that the PROXY header names, and connections on which no proxy names one.
 
 use std::io::Write;
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
 use std::thread;
 use std::time::Duration;
 
+use nix::sys::socket::{setsockopt, sockopt};
+
 use crate::harness::cleanup::Item;
+use crate::harness::patience::output_of;
+use crate::harness::peers;
 use crate::machine::{ACCEPTED, How, Machine, PATIENCE, REQUEST, Session};
 
 const PROXY: &str = "127.0.0.3";
@@ -193,4 +199,52 @@ fn a_health_check_is_served_in_silence() {
         assert_eq!(log.contains(&line), level.is_some(), "{log:?}");
         assert!(level.is_some() || log.is_empty(), "{log:?}");
     }
+}
+
+fn lines_of(machine: Machine) -> Vec<String> {
+    let lines = machine.log.finish();
+    let texts = lines.iter().map(|line| String::from_utf8_lossy(line));
+    texts.map(|line| line.into_owned()).collect()
+}
+
+/// So HAProxy ends a check that only tries to connect.
+#[test]
+fn a_connection_that_has_been_reset_is_served_in_silence() {
+    for level in [None, Some("-v")] {
+        let machine = behind_a_proxy(&[]);
+        let (client, server) = peers::tcp(PROXY.parse().unwrap(), false);
+        setsockopt(&client, sockopt::Linger, &peers::NO_LINGER).unwrap();
+        drop(client);
+        let arguments: Vec<&str> = level.into_iter().collect();
+        let how = How {
+            arguments: &arguments,
+            ..How::default()
+        };
+        let server = OwnedFd::from(server);
+        let child = machine.command(&how).stdin(server).spawn().unwrap();
+        assert!(output_of(child).status.success());
+        let said = lines_of(machine);
+        let is_said = said
+            .iter()
+            .any(|line| line.ends_with("connection reset before the PROXY header"));
+        assert_eq!(is_said, level.is_some(), "{said:?}");
+        assert!(level.is_some() || said.is_empty(), "{said:?}");
+    }
+}
+
+#[test]
+fn a_listening_socket_is_no_proxy() {
+    let machine = behind_a_proxy(&[]);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let child = machine
+        .command(&How::default())
+        .stdin(OwnedFd::from(listener))
+        .spawn()
+        .unwrap();
+    assert_eq!(output_of(child).status.code(), Some(1));
+    let said = lines_of(machine);
+    assert!(
+        said[0].contains("fatal: standard input is a listening socket"),
+        "{said:?}"
+    );
 }
