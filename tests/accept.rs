@@ -14,6 +14,8 @@ mod harness;
 mod launcher;
 #[path = "accept/limits.rs"]
 mod limits;
+#[path = "accept/named.rs"]
+mod named;
 #[path = "accept/restart.rs"]
 mod restart;
 #[path = "accept/sockets.rs"]

@@ -12,5 +12,5 @@ pub fn serve_stdin(options: &Options, config: &Config) -> Result<Outcome, Fatal>
     let server = Server::prepare(config, Launch::Stdin)?;
     server.enter(options)?;
     log_warnings(config);
-    server.serve_client(options)
+    server.serve_client(options, None)
 }

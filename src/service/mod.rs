@@ -12,6 +12,7 @@ mod master;
 mod pass;
 mod resident;
 mod server;
+mod share;
 
 use std::ffi::OsString;
 use std::io::IsTerminal;

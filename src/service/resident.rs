@@ -17,6 +17,7 @@ use crate::session::Outcome;
 
 use super::listener::Connection;
 use super::server::Server;
+use super::share::Asker;
 
 /// How long a child may outlive daemon_timeout before it is killed. It watches that time itself, but for a name lookup,
 /// the error delay, and waits that are already in progress.
@@ -27,6 +28,7 @@ pub fn serve_child(
     server: &Server<'_>,
     options: &Options,
     connection: Connection,
+    asker: Option<Asker>,
 ) -> Result<Outcome, Fatal> {
     log::begin_process();
     let client = match connection.into_client() {
@@ -38,7 +40,7 @@ pub fn serve_child(
         }
     };
     put_on_descriptors(client)?;
-    server.serve_client(options)
+    server.serve_client(options, asker)
 }
 
 /// Puts a client on descriptors 0 and 1.

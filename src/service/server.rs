@@ -19,7 +19,7 @@ use crate::peer::upstream::{self, OtherEnd};
 use crate::peer::{self, Ask, LOOKUP_LIMIT, Peer};
 use crate::queue::Method;
 use crate::session::{
-    self, Client, Lists, Outcome, Session, SessionSettings, enter_queue_directory,
+    self, Busy, Client, Lists, Outcome, Session, SessionSettings, enter_queue_directory,
     try_queue_directory,
 };
 #[cfg(debug_assertions)]
@@ -27,6 +27,8 @@ use crate::sys::escape::{self, Held, Place};
 use crate::sys::time::Moment;
 use crate::sys::{alarm, inherit};
 use crate::wire::proxy_header::Header;
+
+use super::share::Asker;
 
 /// Who made the connection that is on descriptor 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -181,8 +183,9 @@ impl<'a> Server<'a> {
         inherit::has_root().then(|| self.mail_owner()).transpose()
     }
 
-    /// Serves the client on descriptors 0 and 1, for as long as daemon_timeout allows.
-    pub fn serve_client(&self, options: &Options) -> Result<Outcome, Fatal> {
+    /// Serves the client on descriptors 0 and 1, for as long as daemon_timeout allows. `asker` is there where the process that
+    /// accepts has yet to count a client that a proxy names.
+    pub fn serve_client(&self, options: &Options, asker: Option<Asker>) -> Result<Outcome, Fatal> {
         if let Some(argument) = &options.stray {
             let error = options::Error::Argument(argument.clone());
             command::misuse(&error);
@@ -194,9 +197,13 @@ impl<'a> Server<'a> {
             let addr = self.known_address();
             self.lists.begin(addr.as_deref(), &|| self.program_owner());
         }
-        let found = self.find_client();
+        let found = self.find_client(asker);
         let peer = match found {
             Found::Client(peer) => peer?,
+            Found::TooMany(busy) => {
+                session::turn_away_here(self.take_client()?, busy);
+                return Ok(Outcome::Served);
+            }
             Found::Check => return Ok(Outcome::Served),
             Found::Unnamed { proxy, why } => {
                 session::refuse_proxy(self.take_client()?, &proxy, &why, &self.settings);
@@ -238,7 +245,7 @@ impl<'a> Server<'a> {
         }
     }
 
-    fn find_client(&self) -> Found {
+    fn find_client(&self, asker: Option<Asker>) -> Found {
         let input = inherit::client_input();
         let Some(limit) = self.proxy_timeout else {
             return Found::Client(Peer::of(input, &self.ask));
@@ -263,6 +270,9 @@ impl<'a> Server<'a> {
         match upstream::read_header(input, limit) {
             Ok(Header::Client { address, port }) => {
                 log::debug!(1, "proxy {shown} passes on {address} port {port}");
+                if let Some(Err(busy)) = asker.map(|asker| asker.ask(address)) {
+                    return Found::TooMany(busy);
+                }
                 Found::Client(Peer::remote(address, Some(port), &self.ask))
             }
             // Unlike Postfix, which serves it as the proxy's own connection (`tests/spec/differences.md`, 58).
@@ -279,6 +289,8 @@ impl<'a> Server<'a> {
 /// What becomes known of a connection's client.
 enum Found {
     Client(Result<Peer, peer::Error>),
+    /// It has as many connections as it may have.
+    TooMany(Busy),
     /// There is none: a proxy tries whether the service is there.
     Check,
     /// No proxy that may do so has said who the client is.

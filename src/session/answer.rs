@@ -121,6 +121,8 @@ pub enum Busy {
     Share(IpAddr),
     /// The system has no process to give.
     NoProcess,
+    /// How many connections the client with this address has was not found out in time.
+    Uncounted(IpAddr),
 }
 
 impl Display for Busy {
@@ -129,6 +131,9 @@ impl Display for Busy {
             Busy::Share(address) => write!(f, "Error: too many connections from {address}"),
             Busy::NoProcess => {
                 f.write_str("Error: no process for this connection, try again later")
+            }
+            Busy::Uncounted(_) => {
+                f.write_str("Error: the connection could not be counted, try again later")
             }
         }
     }

@@ -111,9 +111,17 @@ impl<S: Stream> Client<S> {
     /// client the reply. Unlike Postfix, what still comes is read and dropped: after an early reply until the client
     /// has finished, within [`DRAIN_BYTES`], [`DRAIN_TIME`] and [`DRAIN_SILENCE`]; after an acceptance, and where no
     /// wait would end, only what has arrived already (`tests/spec/differences.md`, 7).
-    pub fn drain(mut self, reply: &Reply) {
+    pub fn drain(self, reply: &Reply) {
+        self.drop_input(reply.is_accepted() || alarm::is_forbidden());
+    }
+
+    /// Ends the session after a reply, for a client that is not waited for: what has arrived is dropped.
+    pub fn drop_arrived(self) {
+        self.drop_input(true);
+    }
+
+    fn drop_input(mut self, arrived_only: bool) {
         let input = &mut self.input;
-        let arrived_only = reply.is_accepted() || alarm::is_forbidden();
         let size = if arrived_only {
             LEFTOVER_SIZE
         } else {

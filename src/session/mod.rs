@@ -279,6 +279,18 @@ pub fn turn_away(client: &OwnedFd, busy: Busy) {
     ignore(socket::send_now(client.as_fd(), &reply.encode()));
 }
 
+/// As [`turn_away`], in the process that has the client: what has arrived of its message is dropped first, so that fewer
+/// clients see a reset.
+pub fn turn_away_here(mut client: Client, busy: Busy) {
+    let reply = Reply::try_later(&busy.to_string());
+    if let Busy::Uncounted(address) = busy {
+        log::warning!("NOQUEUE: unknown[{address}]: {}", Shown(reply.text()));
+    }
+    if client.send(&reply).is_ok() {
+        client.drop_arrived();
+    }
+}
+
 /// What `-v -v` shows of the request.
 fn trace(seen: Seen<'_>) {
     if log::verbosity() < 2 {

@@ -1,5 +1,7 @@
 //! The children that serve a client each, and how they end.
 
+use std::net::IpAddr;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -10,6 +12,7 @@ use nix::unistd::Pid;
 use crate::log;
 use crate::sys::ignore;
 
+use super::super::share::{Asked, Question};
 use super::clients::Network;
 
 /// How long a child that was told to end may take before it is killed.
@@ -25,11 +28,23 @@ pub struct Children {
     running: Vec<Child>,
 }
 
+/// Whose connection a child serves.
+#[derive(Debug)]
+pub enum Client {
+    /// Clients are not counted, or not this one.
+    Uncounted,
+    Counted(Network),
+    /// A proxy will say, and the child will ask.
+    ToBeNamed(Question),
+}
+
 #[derive(Debug)]
 struct Child {
     pid: Pid,
     /// Whose connection it serves, where clients are counted.
     client: Option<Network>,
+    /// Where it asks about a client that a proxy names, until it has done so.
+    question: Option<Question>,
     /// When it gets the next signal, and which.
     due: Instant,
     signal: Signal,
@@ -53,13 +68,42 @@ impl Children {
         self.running.len() >= self.limit
     }
 
-    pub fn add(&mut self, pid: Pid, client: Option<Network>, now: Instant) {
+    pub fn add(&mut self, pid: Pid, client: Client, now: Instant) {
+        let (client, question) = match client {
+            Client::Uncounted => (None, None),
+            Client::Counted(network) => (Some(network), None),
+            Client::ToBeNamed(question) => (None, Some(question)),
+        };
         self.running.push(Child {
             pid,
             client,
+            question,
             due: now + self.lifetime,
             signal: Signal::SIGTERM,
         });
+    }
+
+    /// Where children ask about clients.
+    pub fn questions(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let questions = self.running.iter().flat_map(|child| &child.question);
+        questions.map(|question| question.as_fd())
+    }
+
+    /// Answers the children that have asked. `admit` says who the client is, if it may have one more connection.
+    pub fn answer(&mut self, mut admit: impl FnMut(IpAddr) -> Option<Network>) {
+        for child in &mut self.running {
+            let Some(question) = child.question.take() else {
+                continue;
+            };
+            match question.arrived() {
+                Asked::NotYet => child.question = Some(question),
+                Asked::Never => {}
+                Asked::About(address) => {
+                    child.client = admit(address);
+                    question.answer(child.client.is_some());
+                }
+            }
+        }
     }
 
     /// Takes note of the children that have ended. They have logged their failures themselves, except for a death by a

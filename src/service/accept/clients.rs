@@ -96,6 +96,11 @@ impl Clients {
         }
     }
 
+    /// Whether each client has a limit.
+    pub fn have_a_limit(&self) -> bool {
+        self.settings.limit > 0
+    }
+
     /// The client that has this address, if it may have one more connection. Else it is to be turned away, which is
     /// logged, for each client once in a minute.
     pub fn admit(&mut self, address: IpAddr, now: Instant) -> Option<Network> {

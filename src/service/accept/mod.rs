@@ -11,8 +11,7 @@ mod seldom;
 mod sockets;
 
 use std::io;
-use std::net::IpAddr;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -34,9 +33,10 @@ use super::resident::{
     CHILD_GRACE, milliseconds, put_on_descriptors, serve_child, system, whose_turn,
 };
 use super::server::{Launch, Server, log_warnings};
+use super::share::{self, Asker};
 use super::{apologize, fail, load, say};
 
-use children::Children;
+use children::{Children, Client};
 use clients::{Clients, Settings};
 use notify::Notify;
 use seldom::Seldom;
@@ -123,11 +123,11 @@ fn start(options: &Options, config: &Config, listeners: &mut Vec<Listener>) -> R
         rest_until: None,
         failures: Seldom::default(),
     };
-    if let Some(connection) = resident.run(&server)? {
-        // The port is not to stay open for as long as the longest session.
+    if let Some((connection, asker)) = resident.run(&server)? {
+        // The port is not to stay open for as long as the longest session, nor what other children ask by.
         resident.listeners.clear();
         drop(resident);
-        be_child(&server, options, connection);
+        be_child(&server, options, connection, asker);
     }
     Ok(())
 }
@@ -157,10 +157,15 @@ fn is_visible(watch: &Watch) -> bool {
 
 /// Serves the connection, and ends the process. It does not die with its parent, which makes room for another one while
 /// its children are at work.
-fn be_child(server: &Server<'_>, options: &Options, connection: Connection) -> ! {
+fn be_child(
+    server: &Server<'_>,
+    options: &Options,
+    connection: Connection,
+    asker: Option<Asker>,
+) -> ! {
     let outcome = Wakeups::leave()
         .map_err(|error| system("sigprocmask", &error))
-        .and_then(|()| serve_child(server, options, connection));
+        .and_then(|()| serve_child(server, options, connection, asker));
     child::exit(match outcome {
         Ok(Outcome::Queued | Outcome::Served) => EX_OK,
         Ok(Outcome::Failed) => EX_FATAL,
@@ -189,10 +194,15 @@ struct Resident<'a> {
     failures: Seldom,
 }
 
+/// What a child has from its parent: the connection, and where it asks about the client if a proxy names that.
+type Task = (Connection, Option<Asker>);
+
 /// What there is to do.
 enum Event {
     /// Signals have come.
     Signal,
+    /// A child asks about a client, or will not.
+    Question,
     /// This listener has a connection, or had one.
     Connection(usize),
     /// A time is over.
@@ -202,7 +212,7 @@ enum Event {
 impl Resident<'_> {
     /// The loop. It ends in the parent with nothing, when the process is to leave, and in each child with the
     /// connection that the child is to serve.
-    fn run(&mut self, server: &Server<'_>) -> Result<Option<Connection>, Fatal> {
+    fn run(&mut self, server: &Server<'_>) -> Result<Option<Task>, Fatal> {
         loop {
             match self.wait()? {
                 Event::Signal => {
@@ -210,13 +220,14 @@ impl Resident<'_> {
                         return Ok(leave(signal.as_str()));
                     }
                 }
+                Event::Question => self.answer(),
                 Event::Connection(ready) => {
                     if let Some(reason) = self.outdated(server) {
                         log::info!("{reason} has changed -- restarting");
                         return Ok(None);
                     }
-                    if let Some(connection) = self.accept(ready, server)? {
-                        return Ok(Some(connection));
+                    if let Some(task) = self.accept(ready, server)? {
+                        return Ok(Some(task));
                     }
                 }
                 Event::Time => {
@@ -239,7 +250,7 @@ impl Resident<'_> {
             .then(|| self.idle_since + self.max_idle)
     }
 
-    /// Waits for a signal, a connection if there is a place for one, or the next time that is over.
+    /// Waits for a signal, a question, a connection if there is a place for one, or the next time that is over.
     fn wait(&mut self) -> Result<Event, Fatal> {
         let times = [
             self.idle_until(),
@@ -249,9 +260,11 @@ impl Resident<'_> {
         ];
         let until = times.into_iter().flatten().min();
         let accepting = !self.children.are_all() && self.rest_until.is_none();
+        let questions: Vec<BorrowedFd<'_>> = self.children.questions().collect();
         let sockets = self.listeners.iter().filter(|_| accepting);
         let mut fds: Vec<PollFd<'_>> = [self.wakeups.as_fd()]
             .into_iter()
+            .chain(questions.iter().copied())
             .chain(sockets.map(|listener| listener.as_fd()))
             .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
             .collect();
@@ -266,6 +279,13 @@ impl Resident<'_> {
         let mut ready = fds.iter().map(|fd| fd.any().unwrap_or(true));
         if ready.next() == Some(true) {
             return Ok(Event::Signal);
+        }
+        if ready
+            .by_ref()
+            .take(questions.len())
+            .any(|is_ready| is_ready)
+        {
+            return Ok(Event::Question);
         }
         Ok(whose_turn(ready, self.next).map_or(Event::Time, Event::Connection))
     }
@@ -285,6 +305,17 @@ impl Resident<'_> {
         }
     }
 
+    /// Counts the clients that proxies name, and tells the children whether they may have their connections.
+    fn answer(&mut self) {
+        let now = Instant::now();
+        let clients = &mut self.clients;
+        self.children.answer(|address| {
+            let client = clients.admit(address, now)?;
+            clients.begin(client);
+            Some(client)
+        });
+    }
+
     /// What a new process would find otherwise than this one has it.
     fn outdated(&self, server: &Server<'_>) -> Option<String> {
         if self.ready_since.elapsed() < FRESH {
@@ -299,7 +330,7 @@ impl Resident<'_> {
     }
 
     /// Takes a connection from a listener and forks a child for it; in the child, the connection.
-    fn accept(&mut self, ready: usize, server: &Server<'_>) -> Result<Option<Connection>, Fatal> {
+    fn accept(&mut self, ready: usize, server: &Server<'_>) -> Result<Option<Task>, Fatal> {
         self.next = ready + 1;
         let connection = match self.listeners.get(ready).map(Listener::accept) {
             Some(Ok(Some(connection))) => connection,
@@ -320,31 +351,27 @@ impl Resident<'_> {
         self.begin(connection, server)
     }
 
-    /// Forks a child, if the client may have one more. A proxy has the connections of many clients, and no limit.
+    /// Forks a child, if the client may have one more.
     fn begin(
         &mut self,
         connection: Connection,
         server: &Server<'_>,
-    ) -> Result<Option<Connection>, Fatal> {
+    ) -> Result<Option<Task>, Fatal> {
         let now = Instant::now();
-        let is_client = |address: &IpAddr| !server.is_proxy(*address);
-        let client = match connection.address().filter(is_client) {
-            None => None,
-            Some(address) => {
-                let Some(client) = self.clients.admit(address, now) else {
-                    connection.turn_away(Busy::Share(address.to_canonical()));
-                    return Ok(None);
-                };
-                Some(client)
+        let (client, asker) = match self.client_of(&connection, server, now) {
+            Ok(client) => client,
+            Err(busy) => {
+                connection.turn_away(busy);
+                return Ok(None);
             }
         };
         match child::fork() {
-            Ok(Fork::Child { .. }) => return Ok(Some(connection)),
+            Ok(Fork::Child { .. }) => return Ok(Some((connection, asker))),
             Ok(Fork::Parent { child }) => {
-                self.children.add(child, client, now);
-                if let Some(client) = client {
-                    self.clients.begin(client);
+                if let Client::Counted(network) = client {
+                    self.clients.begin(network);
                 }
+                self.children.add(child, client, now);
             }
             Err(error) => {
                 connection.turn_away(Busy::NoProcess);
@@ -352,6 +379,32 @@ impl Resident<'_> {
             }
         }
         Ok(None)
+    }
+
+    /// Whose connection it is, if that client may have one more. A proxy has the connections of many clients, and no limit:
+    /// there the child asks.
+    fn client_of(
+        &mut self,
+        connection: &Connection,
+        server: &Server<'_>,
+        now: Instant,
+    ) -> Result<(Client, Option<Asker>), Busy> {
+        let Some(address) = connection.address() else {
+            return Ok((Client::Uncounted, None));
+        };
+        if !server.is_proxy(address) {
+            let network = self.clients.admit(address, now);
+            let network = network.ok_or(Busy::Share(address.to_canonical()))?;
+            return Ok((Client::Counted(network), None));
+        }
+        if !self.clients.have_a_limit() {
+            return Ok((Client::Uncounted, None));
+        }
+        let (asker, question) = share::pair().map_err(|error| {
+            self.rest("socketpair", &error);
+            Busy::NoProcess
+        })?;
+        Ok((Client::ToBeNamed(question), Some(asker)))
     }
 
     /// Accepts nothing for a while. That is logged once in a minute.
@@ -366,7 +419,7 @@ impl Resident<'_> {
     }
 }
 
-fn leave(reason: &str) -> Option<Connection> {
+fn leave(reason: &str) -> Option<Task> {
     log::debug!(1, "{reason} -- exiting");
     None
 }

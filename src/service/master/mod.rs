@@ -102,7 +102,7 @@ pub fn run_daemon(
         None => Ok(Outcome::Served),
         Some(connection) => {
             drop(resident);
-            let outcome = serve_child(&server, options, connection)?;
+            let outcome = serve_child(&server, options, connection, None)?;
             child::exit(match outcome {
                 Outcome::Queued => QUEUED,
                 Outcome::Served => EX_OK,
