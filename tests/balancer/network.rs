@@ -1,0 +1,106 @@
+//! Machines of one network: each is a namespace with an address, and one program that runs in it.
+//!
+//! The test itself goes on in a namespace of its own, in which [`WIRING`] has made a switch. It is the router, and has the
+//! addresses of the clients.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use crate::harness::patience::{PATIENCE, output, until};
+
+/// The switch, with the router's address and those of the clients: `$1` to `$2` are the last numbers.
+pub const WIRING: &str = "\
+set -e
+ip link set lo up
+ip link add switch type bridge
+ip addr add 192.0.2.254/24 dev switch
+for number in $(seq \"$1\" \"$2\"); do
+    ip addr add 198.51.100.$number/24 dev switch
+done
+ip link set switch up
+";
+
+/// From inside: an address, and the way to the clients.
+const CONNECT: &str = "\
+ip link set lo up && ip addr add \"$1/24\" dev eth0 && ip link set eth0 up && ip route add default via 192.0.2.254";
+
+/// Says why there are no such networks here.
+pub fn why_none() -> Option<&'static str> {
+    let steps = format!("{WIRING}\nip link add port type veth peer name eth0");
+    let try_it = Command::new("unshare")
+        .args([
+            "--net", "--pid", "--fork", "sh", "-c", &steps, "sh", "1", "2",
+        ])
+        .stderr(Stdio::null())
+        .status();
+    if try_it.is_ok_and(|status| status.success()) {
+        None
+    } else {
+        Some(
+            "no networks of its own (root, unshare, ip and a kernel with bridge and veth are needed)",
+        )
+    }
+}
+
+/// A machine. Its processes end with the value.
+pub struct Host {
+    child: Child,
+}
+
+impl Host {
+    /// Plugs a machine in, and starts its program, which is found in the words' first one. What it says goes to `log`.
+    pub fn start(name: &str, address: &str, words: &[&str], config: &Path, log: &Path) -> Host {
+        let log = File::create(log).unwrap();
+        let mut child = Command::new("setpriv")
+            .args(["--pdeathsig", "KILL"])
+            .args(["unshare", "--kill-child=KILL", "--net", "--pid", "--fork"])
+            .args(["sh", "-c", "read -r plugged_in && exec \"$0\" \"$@\""])
+            .args(words)
+            .env("MAIL_CONFIG", config)
+            .stdin(Stdio::piped())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let pid = child.id();
+        let network = format!("/proc/{pid}/ns/net");
+        let own = fs::read_link("/proc/self/ns/net").unwrap();
+        let is_apart = || fs::read_link(&network).is_ok_and(|its| its != own);
+        assert!(until(PATIENCE, is_apart), "{name}: no network");
+        let plug = format!(
+            "ip link add {name} type veth peer name eth0 netns {pid} && ip link set {name} master switch up"
+        );
+        run(&["sh", "-c", &plug]);
+        run(&[
+            "nsenter",
+            &format!("--net={network}"),
+            "sh",
+            "-c",
+            CONNECT,
+            "sh",
+            address,
+        ]);
+        child.stdin.take().unwrap().write_all(b"\n").unwrap();
+        Host { child }
+    }
+
+    /// Ends each process of the machine, with no time to do anything.
+    pub fn kill(&mut self) {
+        drop(self.child.kill());
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+fn run(words: &[&str]) {
+    let output = output(Command::new(words[0]).args(&words[1..]));
+    assert!(output.status.success(), "{words:?}: {output:?}");
+}
