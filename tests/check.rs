@@ -1012,8 +1012,24 @@ fn proxies_that_make_no_sense_are_named() {
             ],
             "",
         ),
+        (
+            &[
+                set,
+                "qmqpd_upstream_proxy_clients = !192.0.2.0/24, 198.51.100.1",
+            ],
+            "",
+        ),
+        (
+            &[set, "qmqpd_upstream_proxy_clients = DIR/conf/proxies"],
+            "DIR/conf/proxies, line 2: qmqpd_upstream_proxy_clients: each address of 192.0.2.0/31 may be",
+        ),
+        (
+            &[set, "qmqpd_upstream_proxy_clients = proxy.example"],
+            "qmqpd_upstream_proxy_clients: \"proxy.example\" can match no proxy",
+        ),
     ] {
         let instance = instance(&[lines, &["qmqpd_authorized_clients = 192.0.2.7"]].concat());
+        instance.write("conf/proxies", b"192.0.2.1\n192.0.2.0/31\n");
         let _cleanup = cleanup(&instance);
         let (report, code) = said(&instance, &["--check"]);
         let warnings: Vec<&str> = report
@@ -1025,8 +1041,98 @@ fn proxies_that_make_no_sense_are_named() {
         assert_eq!(warnings.is_empty(), expected.is_empty(), "{report}");
         assert_eq!(code, Some(0), "{report}");
     }
+}
+
+#[test]
+fn a_protocol_that_is_not_known_is_an_error() {
     let instance = instance(&["qmqpd_upstream_proxy_protocol = nginx"]);
     let (report, code) = said(&instance, &["--check"]);
     let error = "parameter qmqpd_upstream_proxy_protocol: unknown protocol: nginx";
     assert!(report.contains(error) && code == Some(78), "{report}");
+}
+
+/// Where connections do not come from a proxy itself.
+#[test]
+fn services_that_no_proxy_reaches_are_named() {
+    let unset = "qmqpd_upstream_proxy_protocol=";
+    for (protocol, expected) in [
+        (
+            "haproxy",
+            "\
+warning: master.cf, line 2: qmqpd_upstream_proxy_protocol is set: no proxy connects to a UNIX-domain socket, and each connection is answered Z
+warning: master.cf, line 4: qmqpd_upstream_proxy_protocol is set: a connection of which another program has read the header is answered Z
+warning: master.cf, line 5: qmqpd_upstream_proxy_protocol is set: no proxy connects to a UNIX-domain socket, and each connection is answered Z
+",
+        ),
+        (
+            "",
+            "\
+warning: master.cf, line 6: qmqpd_upstream_proxy_protocol is set: no proxy connects to a UNIX-domain socket, and each connection is answered Z
+",
+        ),
+    ] {
+        let set = format!("qmqpd_upstream_proxy_protocol = {protocol}");
+        let instance = instance(&[
+            &set,
+            "qmqpd_upstream_proxy_clients = 192.0.2.1",
+            "qmqpd_authorized_clients = 192.0.2.7",
+        ]);
+        let also = if protocol.is_empty() { "haproxy" } else { "" };
+        let master_cf = format!(
+            "628 inet n - n - - qmqpd\n\
+             qmqp unix n - n - - qmqpd\n\
+             other unix n - n - - qmqpd -o {unset}\n\
+             passed pass n - n - - qmqpd\n\
+             spawned unix n n n - 50 spawn user=nobody argv=/usr/sbin/qmqpd\n\
+             last unix n - n - - qmqpd -o {unset}{also}\n"
+        );
+        instance.write("conf/master.cf", master_cf.as_bytes());
+        let (report, _) = said(&instance, &["--check", "--configuration"]);
+        // A service reads the list, if not main.cf does.
+        assert!(!report.contains("has no effect"), "{report}");
+        let found: String = report
+            .lines()
+            .filter(|line| line.contains("master.cf"))
+            .map(|line| line.replace("DIR/conf/", "") + "\n")
+            .collect();
+        assert_eq!(found, expected, "{report}");
+    }
+}
+
+/// In a namespace in which the units of the machine are those of the test.
+#[test]
+fn a_unit_that_no_proxy_reaches_is_named() {
+    let test = "a_unit_that_no_proxy_reaches_is_named";
+    if !can_run(test) {
+        return;
+    }
+    if let Some(reason) = harness::launchers::why_no_namespaces() {
+        return harness::skip(test, reason);
+    }
+    let instance = instance(&[
+        "qmqpd_upstream_proxy_protocol = haproxy",
+        "qmqpd_upstream_proxy_clients = 192.0.2.1",
+        "qmqpd_authorized_clients = 192.0.2.7",
+    ]);
+    let _cleanup = cleanup(&instance);
+    for (listens, option, is_named) in [
+        ("/run/qmqpd", "", true),
+        ("628", "", false),
+        ("/run/qmqpd", " -o qmqpd_upstream_proxy_protocol=", false),
+    ] {
+        fs::create_dir_all(instance.dir.join("units")).unwrap();
+        let socket = format!("[Socket]\nListenStream={listens}\n");
+        instance.write("units/qmqpd-accept.socket", socket.as_bytes());
+        let service = format!("[Service]\nExecStart=/usr/sbin/qmqpd --accept{option}\n");
+        instance.write("units/qmqpd-accept.service", service.as_bytes());
+        let mut ours = Command::new("/usr/bin/unshare");
+        ours.args(["--mount", "/bin/sh", "-c"])
+            .arg("/bin/mount --bind \"$1\" /etc/systemd/system && shift && exec \"$0\" \"$@\"")
+            .arg(OURS)
+            .arg(instance.dir.join("units"));
+        let (report, _) = said_by(ours, &instance, &["--check"]);
+        let line = "warning: /etc/systemd/system/qmqpd-accept.socket: ListenStream=/run/qmqpd: \
+                    qmqpd_upstream_proxy_protocol is set: no proxy connects to a UNIX-domain socket";
+        assert_eq!(report.contains(line), is_named, "{report}");
+    }
 }

@@ -3,6 +3,7 @@
 //! Evaluates all of main.cf and opens the lists as a serving process does, then leaves it to `rehearsal` to go on like
 //! one. So what is reported is what would happen, and not a guess at it. Nothing is logged.
 
+use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
@@ -18,9 +19,10 @@ use crate::session::{Lists, program_owner, try_queue_directory};
 
 use super::master_cf::Service;
 use super::names::Slip;
+use super::proxies::Way;
 use super::report::{Report, for_people, place};
 use super::survey;
-use super::unit::{self, Unit};
+use super::unit::{self, Socket, Unit};
 use super::{accounts, encoding, items, master_cf, names, proxies, rehearsal};
 
 /// What cleanup(8) does to a message on its way through, and no other queue method; with the value that makes it do
@@ -83,12 +85,24 @@ fn check(report: &mut Report, config: &Config, extent: Extent, options: &Options
     }
     check_lists(report, config);
     check_bypassed(report, config);
-    for service in master_cf::services(config) {
-        check_service(report, &service, extent);
+    let services = master_cf::services(config);
+    for service in &services {
+        check_service(report, service, extent);
     }
+    let sockets = match extent {
+        Extent::All => Socket::installed(),
+        Extent::Configuration => Vec::new(),
+    };
+    let of_services = services.iter().map(|service| &service.arguments);
+    let all = of_services.chain(sockets.iter().map(|socket| &socket.arguments));
+    let configs: Vec<Config> = all.filter_map(|words| config_with(words)).collect();
+    proxies::check_use(report, config, &configs);
     if extent == Extent::All {
         if let Some(unit) = Unit::installed() {
             check_unit(report, config, &unit);
+        }
+        for socket in &sockets {
+            check_socket(report, socket);
         }
         rehearsal::run(report, config, options);
     }
@@ -198,6 +212,11 @@ fn check_service(report: &mut Report, service: &Service, extent: Extent) {
         check_lists(report, &config);
         check_bypassed(report, &config);
     }
+    match service.kind.as_str() {
+        "unix" => proxies::check_way(report, &config, place, Way::Unix),
+        "pass" => proxies::check_way(report, &config, place, Way::Passed),
+        _ => {}
+    }
     if extent == Extent::All {
         check_program(report, service);
         if service.has_chroot {
@@ -205,6 +224,12 @@ fn check_service(report: &mut Report, service: &Service, extent: Extent) {
         }
     }
     report.set_service(None);
+}
+
+/// The configuration as a service's arguments change it, if it can be read.
+fn config_with(arguments: &[OsString]) -> Option<Config> {
+    let options = options::parse(arguments).ok()?;
+    survey::load(&options, PROCESS).ok()
 }
 
 /// Whether master starts this program.
@@ -300,6 +325,14 @@ fn check_unit(report: &mut Report, config: &Config, unit: &Unit) {
     }
 }
 
+/// Whether a header of a proxy can come by a socket of systemd's.
+fn check_socket(report: &mut Report, socket: &Socket) {
+    if let (Some(at), Some(config)) = (socket.unix(), config_with(&socket.arguments)) {
+        let place = format!("{}: ListenStream={at}", socket.path.display());
+        proxies::check_way(report, &config, &place, Way::Unix);
+    }
+}
+
 fn by_cleanup(config: &Config) -> bool {
     matches!(config.qmqpd_queue_method(), Ok(QueueMethod::Cleanup))
 }
@@ -382,10 +415,17 @@ fn check_items(report: &mut Report, config: &Config, list: &MatchList, kept: &[(
         {
             continue;
         }
-        if let Some(advice) = items::advice(&item, names) {
+        let is_of_proxies = name == proxies::LIST;
+        let advice = if is_of_proxies {
+            items::advice_for_a_proxy(&item)
+        } else {
+            items::advice(&item, names)
+        };
+        if let Some(advice) = advice {
             let place = item.place.clone().unwrap_or_else(|| place(config, name));
             let pattern = Shown(item.pattern.as_bytes());
-            let text = format!("{place}: {name}: \"{pattern}\" can match no client");
+            let whom = if is_of_proxies { "proxy" } else { "client" };
+            let text = format!("{place}: {name}: \"{pattern}\" can match no {whom}");
             report.warning(&text, Some(&advice));
         }
     }

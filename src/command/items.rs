@@ -16,6 +16,14 @@ const EVERYBODY: &str = "Write 0.0.0.0/0, [::]/0 if every client is meant.";
 const FORMS: &str = "Write a name (host.example.com), an address (192.0.2.1, [2001:db8::1]), a network (192.0.2.0/24), \
                      a file (/etc/...) or a table (type:name).";
 
+/// As [`advice`], for an item of a list of proxies.
+pub fn advice_for_a_proxy(item: &Literal<'_>) -> Option<String> {
+    advice(item, true).or_else(|| {
+        let is_name = !is_address(&item.pattern);
+        is_name.then(|| "Write an address: the name of a proxy is not looked up.".to_owned())
+    })
+}
+
 /// What to write in the place of an item that no client can match; nothing where one can. Clients may have `names`.
 pub fn advice(item: &Literal<'_>, names: bool) -> Option<String> {
     let pattern = item.pattern.as_ref();
@@ -211,6 +219,7 @@ mod tests {
         let item = Literal {
             pattern: pattern.into(),
             includes_subdomains,
+            negated: false,
             place: None,
         };
         advice(&item, true)

@@ -17,6 +17,8 @@ const PROGRAM: &str = "qmqpd";
 pub struct Service {
     /// `FILE, line N`.
     pub place: String,
+    /// `inet`, `unix` or `pass`.
+    pub kind: String,
     pub has_chroot: bool,
     /// What is started: below daemon_directory if it is a name alone.
     pub program: PathBuf,
@@ -72,6 +74,7 @@ fn service(place: String, line: &str, old: bool, daemons: &Path) -> Option<Servi
         let own = ["-n", name, "-t", kind].map(OsString::from);
         return Some(Service {
             place,
+            kind: kind.clone(),
             has_chroot,
             program: daemons.join(command),
             arguments: own
@@ -88,6 +91,7 @@ fn service(place: String, line: &str, old: bool, daemons: &Path) -> Option<Servi
     let program = first.strip_prefix("argv=").filter(|path| is_ours(path))?;
     Some(Service {
         place,
+        kind: kind.clone(),
         has_chroot: false,
         program: program.into(),
         arguments: rest.iter().map(OsString::from).collect(),
@@ -125,7 +129,7 @@ mod tests {
             inet.arguments,
             ["-n", "628", "-t", "inet", "-o", "a=b", "-o", "c = d e"]
         );
-        assert!(!inet.has_chroot);
+        assert_eq!((inet.has_chroot, &*inet.kind), (false, "inet"));
         assert!(of("628 inet n - - - - qmqpd", true).unwrap().has_chroot);
         assert!(of("628 inet n - y - - qmqpd", false).unwrap().has_chroot);
         let spawn = of(

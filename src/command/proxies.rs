@@ -3,12 +3,14 @@
 use std::net::IpAddr;
 
 use crate::config::{Config, ProxyProtocol};
+use crate::log::Shown;
 use crate::session::Lists;
 
 use super::report::{Report, place};
 use super::survey;
 
-const LIST: &str = "qmqpd_upstream_proxy_clients";
+/// The list of proxies.
+pub const LIST: &str = "qmqpd_upstream_proxy_clients";
 
 /// Checks the parameters of `peer::upstream` beyond what their kinds do.
 pub fn check(report: &mut Report, config: &Config, lists: &Lists) {
@@ -17,12 +19,6 @@ pub fn check(report: &mut Report, config: &Config, lists: &Lists) {
     };
     let place = place(config, LIST);
     if protocol == ProxyProtocol::None {
-        if !survey::is_empty_list(config, LIST) {
-            let text = format!("{place}: {LIST} has no effect: no client is behind a proxy");
-            let advice =
-                "qmqpd_upstream_proxy_protocol = haproxy reads the header that these proxies send.";
-            report.warning(&text, Some(advice));
-        }
         return;
     }
     if survey::is_empty_list(config, LIST) {
@@ -37,12 +33,57 @@ pub fn check(report: &mut Report, config: &Config, lists: &Lists) {
         let text = format!("{place}: {LIST} lets everybody be a proxy");
         return report.warning(&text, Some(advice));
     }
-    let patterns = config.qmqpd_upstream_proxy_clients().unwrap_or_default();
-    let items = patterns.split([' ', '\t', '\n', ',']);
-    for item in items.filter(|item| is_whole_network(item)) {
-        let text = format!("{place}: {LIST}: each address of {item} may be a proxy");
+    let literals = list.into_iter().flat_map(|list| list.literals());
+    for item in literals.filter(|item| !item.negated && is_whole_network(&item.pattern)) {
+        let place = item.place.clone().unwrap_or_else(|| place.clone());
+        let pattern = Shown(item.pattern.as_bytes());
+        let text = format!("{place}: {LIST}: each address of {pattern} may be a proxy");
         report.warning(&text, Some(advice));
     }
+}
+
+/// Whether the list is read, by main.cf or by a service whose options change it.
+pub fn check_use(report: &mut Report, config: &Config, services: &[Config]) {
+    let reads = |config: &Config| {
+        matches!(
+            config.qmqpd_upstream_proxy_protocol(),
+            Ok(ProxyProtocol::Haproxy) | Err(_)
+        )
+    };
+    if reads(config) || services.iter().any(reads) || survey::is_empty_list(config, LIST) {
+        return;
+    }
+    let place = place(config, LIST);
+    let text = format!("{place}: {LIST} has no effect: no client is behind a proxy");
+    let advice =
+        "qmqpd_upstream_proxy_protocol = haproxy reads the header that these proxies send.";
+    report.warning(&text, Some(advice));
+}
+
+/// How connections come to a service where none comes from a proxy itself.
+#[derive(Debug, Clone, Copy)]
+pub enum Way {
+    /// By a UNIX-domain socket.
+    Unix,
+    /// By a program that has accepted them.
+    Passed,
+}
+
+/// Whether a service that has its connections in this way is to find a header of a proxy.
+pub fn check_way(report: &mut Report, config: &Config, place: &str, way: Way) {
+    if matches!(
+        config.qmqpd_upstream_proxy_protocol(),
+        Ok(ProxyProtocol::None) | Err(_)
+    ) {
+        return;
+    }
+    let why = match way {
+        Way::Unix => "no proxy connects to a UNIX-domain socket, and each connection is answered Z",
+        Way::Passed => "a connection of which another program has read the header is answered Z",
+    };
+    let text = format!("{place}: qmqpd_upstream_proxy_protocol is set: {why}");
+    let advice = "\"-o qmqpd_upstream_proxy_protocol=\" unsets it for this service.";
+    report.warning(&text, Some(advice));
 }
 
 /// Whether an item of a list is a network of more than one address.

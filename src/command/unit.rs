@@ -1,9 +1,10 @@
-//! The systemd unit that is installed: for `--check`, whether main.cf and the queue go with it.
+//! The systemd units that are installed: for `--check`, whether main.cf and the queue go with them.
 //!
-//! Files alone are read; systemd is not asked. Authority: systemd.unit(5), systemd.exec(5), systemd.resource-control(5).
+//! Files alone are read; systemd is not asked. Authority: systemd.unit(5), systemd.exec(5), systemd.service(5),
+//! systemd.socket(5), systemd.resource-control(5).
 
 use std::collections::BTreeMap;
-use std::ffi::CString;
+use std::ffi::{CString, OsString};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -12,6 +13,12 @@ use nix::unistd::{Gid, User, getgrouplist};
 
 /// The unit of one session.
 const UNIT: &str = "qmqpd@.service";
+
+/// The units that listen, each with that of its service.
+const SOCKETS: [[&str; 2]; 2] = [
+    ["qmqpd.socket", UNIT],
+    ["qmqpd-accept.socket", "qmqpd-accept.service"],
+];
 
 /// Where units and their drop-ins are, what counts most first.
 const DIRECTORIES: [&str; 5] = [
@@ -43,42 +50,25 @@ impl Unit {
     }
 
     fn below(directories: &[PathBuf]) -> Option<Unit> {
-        let path = directories
-            .iter()
-            .map(|directory| directory.join(UNIT))
-            .find(|path| path.is_file())?;
-        let mut files = BTreeMap::new();
-        // Of drop-ins with the same name the one counts that stands first.
-        for directory in directories.iter().rev() {
-            let drop_ins = fs::read_dir(directory.join(format!("{UNIT}.d")));
-            let names = drop_ins.into_iter().flatten().flatten();
-            for entry in
-                names.filter(|entry| entry.file_name().as_encoded_bytes().ends_with(b".conf"))
-            {
-                files.insert(entry.file_name(), entry.path());
-            }
-        }
+        let (path, texts) = read(directories, UNIT)?;
         let mut unit = Unit {
             user: "root".to_owned(),
             ..Unit::default()
         };
-        for file in [&path].into_iter().chain(files.values()) {
-            unit.read(&fs::read_to_string(file).unwrap_or_default());
+        for text in texts {
+            unit.read(&text);
         }
         unit.path = path;
         Some(unit)
     }
 
     fn read(&mut self, text: &str) {
-        for line in text.lines().map(str::trim) {
-            match line
-                .split_once('=')
-                .map(|(name, value)| (name.trim(), value.trim()))
-            {
-                Some(("User", "")) => "root".clone_into(&mut self.user),
-                Some(("User", user)) => user.clone_into(&mut self.user),
-                Some(("MemoryMax", value)) => self.memory = bytes(value),
-                Some(_) | None => {}
+        for setting in settings(text) {
+            match setting {
+                ("User", "") => "root".clone_into(&mut self.user),
+                ("User", user) => user.clone_into(&mut self.user),
+                ("MemoryMax", value) => self.memory = bytes(value),
+                _ => {}
             }
         }
     }
@@ -90,6 +80,91 @@ impl Unit {
         let memory = self.memory?;
         (limit == 0 || needed > memory).then_some(needed)
     }
+}
+
+/// A unit that listens.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Socket {
+    pub path: PathBuf,
+    /// ListenStream=.
+    listens: Vec<String>,
+    /// What its service starts the program with.
+    pub arguments: Vec<OsString>,
+}
+
+impl Socket {
+    /// Those of this machine.
+    pub fn installed() -> Vec<Socket> {
+        Socket::below(&DIRECTORIES.map(PathBuf::from))
+    }
+
+    fn below(directories: &[PathBuf]) -> Vec<Socket> {
+        let sockets = SOCKETS.iter().filter_map(|[socket, service]| {
+            let (path, texts) = read(directories, socket)?;
+            let (_, of_service) = read(directories, service)?;
+            let listens = values(&texts, "ListenStream");
+            let commands = values(&of_service, "ExecStart");
+            let words = commands.last()?.split_whitespace().skip(1);
+            Some(Socket {
+                path,
+                listens,
+                arguments: words.map(OsString::from).collect(),
+            })
+        });
+        sockets.collect()
+    }
+
+    /// Where it listens on a UNIX-domain socket, if it does.
+    pub fn unix(&self) -> Option<&str> {
+        let mut listens = self.listens.iter();
+        let is_unix = |at: &&String| at.starts_with(['/', '@']);
+        listens.find(is_unix).map(String::as_str)
+    }
+}
+
+/// The file that stands for a unit, and its text with those of the drop-ins, in the order in which they count.
+fn read(directories: &[PathBuf], unit: &str) -> Option<(PathBuf, Vec<String>)> {
+    let path = directories
+        .iter()
+        .map(|directory| directory.join(unit))
+        .find(|path| path.is_file())?;
+    let mut files = BTreeMap::new();
+    // Of drop-ins with the same name the one counts that stands first.
+    for directory in directories.iter().rev() {
+        let drop_ins = fs::read_dir(directory.join(format!("{unit}.d")));
+        let names = drop_ins.into_iter().flatten().flatten();
+        for entry in names.filter(|entry| entry.file_name().as_encoded_bytes().ends_with(b".conf"))
+        {
+            files.insert(entry.file_name(), entry.path());
+        }
+    }
+    let texts = [&path].into_iter().chain(files.values());
+    let texts = texts.map(|file| fs::read_to_string(file).unwrap_or_default());
+    let texts = texts.collect();
+    Some((path, texts))
+}
+
+/// Names and values.
+fn settings(text: &str) -> impl Iterator<Item = (&str, &str)> {
+    let pairs = text.lines().filter_map(|line| line.split_once('='));
+    pairs.map(|(name, value)| (name.trim(), value.trim()))
+}
+
+/// What a setting that can stand several times comes to. An empty value forgets those before it.
+fn values(texts: &[String], wanted: &str) -> Vec<String> {
+    let mut values = Vec::new();
+    for (_, value) in texts
+        .iter()
+        .flat_map(|text| settings(text))
+        .filter(|(name, _)| *name == wanted)
+    {
+        if value.is_empty() {
+            values.clear();
+        } else {
+            values.push(value.to_owned());
+        }
+    }
+    values
 }
 
 /// A size as systemd has it: a number, with K, M, G or T behind it to the base of 1024.
@@ -167,6 +242,50 @@ mod tests {
                 memory: Some(100 << 20)
             }
         );
+    }
+
+    #[test]
+    fn a_socket_unit_listens_where_its_last_lines_say() {
+        let dir = std::env::temp_dir().join(format!("qmqpd-socket-{}", std::process::id()));
+        let [etc, lib] = ["etc", "lib"].map(|name| dir.join(name));
+        let write = |path: PathBuf, text: &str| {
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        for (socket, service, command) in [
+            ("qmqpd.socket", UNIT, "/usr/sbin/qmqpd"),
+            (
+                "qmqpd-accept.socket",
+                "qmqpd-accept.service",
+                "-/usr/sbin/qmqpd --accept -o a=b",
+            ),
+        ] {
+            write(lib.join(socket), "[Socket]\nListenStream=628\n");
+            let text = format!("[Service]\nExecStart={command}\n");
+            write(lib.join(service), &text);
+        }
+        let at = || -> Vec<Option<String>> {
+            let sockets = Socket::below(&[etc.clone(), lib.clone()]);
+            sockets
+                .iter()
+                .map(|socket| socket.unix().map(str::to_owned))
+                .collect()
+        };
+        assert_eq!(at(), [None, None]);
+        for (value, expected) in [
+            ("/run/a", Some("/run/a")),
+            ("@a", Some("@a")),
+            ("[::1]:628", None),
+            ("/run/a\nListenStream=\nListenStream=628", None),
+        ] {
+            let text = format!("[Socket]\nListenStream=\nListenStream={value}\n");
+            write(etc.join("qmqpd.socket.d/a.conf"), &text);
+            assert_eq!(at(), [expected.map(str::to_owned), None], "{value}");
+        }
+        let sockets = Socket::below(&[lib]);
+        fs::remove_dir_all(&dir).unwrap();
+        assert_eq!(sockets[0].arguments, [""; 0]);
+        assert_eq!(sockets[1].arguments, ["--accept", "-o", "a=b"]);
     }
 
     #[test]

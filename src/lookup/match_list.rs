@@ -86,6 +86,8 @@ pub struct Literal<'a> {
     pub pattern: Cow<'a, str>,
     /// A domain stands for its subdomains.
     pub includes_subdomains: bool,
+    /// It stands behind a `!`.
+    pub negated: bool,
     /// `FILE, line N`; none where the item stands in the parameter itself.
     pub place: Option<String>,
 }
@@ -244,6 +246,7 @@ impl MatchList {
                 PartWhat::Literal(pattern) if pattern::check(&pattern).is_ok() => Some(Literal {
                     pattern,
                     includes_subdomains: self.parents == ParentStyle::ParentAlso,
+                    negated: item.negated,
                     place,
                 }),
                 PartWhat::Literal(_) | PartWhat::Table(_) => None,
