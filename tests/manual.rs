@@ -262,15 +262,10 @@ fn every_type_of_table_that_is_read_here_is_named() {
     let (_, text) = text.split_once("Read here are ").unwrap();
     let (text, _) = text.split_once("is read by Postfix's").unwrap();
     let named: Vec<&str> = text.split(|c: char| !c.is_alphanumeric()).collect();
-    let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
-    let (_, readme) = readme.split_once("\nLookup tables (`type:name`)").unwrap();
-    let (readme, _) = readme.split_once("\n\n").unwrap();
     let types = types_of_tables();
     assert!(types.len() > 7, "only {types:?}: is the scan broken?");
     for name in types {
         assert!(named.contains(&name.as_str()), "not in the manual: {name}");
-        let found = readme.contains(&format!("`{name}"));
-        assert!(found, "not in README.md: {name}");
     }
 }
 

@@ -136,6 +136,8 @@ pub enum Launcher {
     /// A systemd without our units, for those that are installed in there: at the test's port, and without a system around
     /// them.
     BareSystemd,
+    /// The same with a network of its own, in which they are at the port that they name.
+    LoneSystemd,
     Xinetd,
     /// OpenBSD's inetd; where it is.
     Inetd(PathBuf),
@@ -155,10 +157,17 @@ impl Launcher {
             Launcher::Systemd { .. }
             | Launcher::SystemdAccept { .. }
             | Launcher::BareSystemd
+            | Launcher::LoneSystemd
             | Launcher::Xinetd
             | Launcher::XinetdAccept
             | Launcher::Tcpserver => Path::new(""),
         }
+    }
+
+    /// The option of unshare(1) for a network of its own, if it has one.
+    fn own_network(&self) -> &[&str] {
+        let has_one = matches!(self, Launcher::LoneSystemd);
+        if has_one { &["--net"] } else { &[] }
     }
 }
 
@@ -199,6 +208,7 @@ impl World {
             .args(["--pdeathsig", "KILL"])
             .args(["unshare", "--kill-child=KILL", "--pid", "--fork"])
             .args(["--mount", "--uts", "--ipc"])
+            .args(launcher.own_network())
             .args(["sh", "-c", &steps, "boot"])
             .arg(&master.dir)
             .arg(env!("CARGO_BIN_EXE_qmqpd"))
@@ -280,7 +290,7 @@ impl World {
     pub fn run(&self, words: &[&str]) -> (bool, String) {
         let mut command = Command::new("nsenter");
         command.arg(format!("--target={}", self.launcher()));
-        let output = output(command.args(["--mount", "--pid"]).args(words));
+        let output = output(command.args(["--mount", "--pid", "--net"]).args(words));
         let said = String::from_utf8_lossy(&output.stdout).into_owned()
             + &String::from_utf8_lossy(&output.stderr);
         (output.status.success(), said)
@@ -347,6 +357,22 @@ fn install_units(
     SYSTEMD.to_owned()
 }
 
+/// A systemd that starts nothing; units that a test starts have no system around them that they could wait for.
+fn install_lone_systemd(world: &Path) -> String {
+    let alone = "[Unit]\nDefaultDependencies=no\n";
+    write(world, "units/only.target", alone);
+    for unit in [
+        "qmqpd.socket",
+        "qmqpd@.service",
+        "qmqpd-accept.socket",
+        "qmqpd-accept.service",
+        "stunnel@.service",
+    ] {
+        write(world, &format!("units/{unit}.d/alone.conf"), alone);
+    }
+    format!("ip link set lo up\n{SYSTEMD}")
+}
+
 /// Puts the launcher's files into `world`, which is /etc/postfix and /run/keep inside; the steps that start it.
 fn install(launcher: &Launcher, world: &Path, port: u16) -> String {
     let write = |name: &str, text: &str| write(world, name, text);
@@ -367,6 +393,7 @@ fn install(launcher: &Launcher, world: &Path, port: u16) -> String {
             write("units/qmqpd@.service.d/alone.conf", alone);
             SYSTEMD.to_owned()
         }
+        Launcher::LoneSystemd => install_lone_systemd(world),
         Launcher::Xinetd => {
             write("xinetd", &adapted("scripts/xinetd/qmqpd", "= 628\n", port));
             XINETD.to_owned()
