@@ -1,4 +1,7 @@
-//! The children that serve a client each, and how they end.
+//! The child processes that serve one client each: how many there are, and how long each may live.
+//!
+//! Reaps a child that has ended, and ends a child that has outlived its time. What a child does is
+//! `service::resident`'s and `session`'s; the limits come from main.cf.
 
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -18,12 +21,12 @@ use super::clients::Network;
 /// How long a child that was told to end may take before it is killed.
 const FUSE: Duration = Duration::from_secs(1);
 
-/// The children that have not ended.
+/// The children that are running.
 #[derive(Debug)]
 pub struct Children {
-    /// How many there may be.
+    /// The largest number of children.
     limit: usize,
-    /// How long each may live.
+    /// The longest life of a child.
     lifetime: Duration,
     running: Vec<Child>,
 }
@@ -41,11 +44,11 @@ pub enum Client {
 #[derive(Debug)]
 struct Child {
     pid: Pid,
-    /// Whose connection it serves, where clients are counted.
+    /// The client of the child, where clients are counted.
     client: Option<Network>,
     /// Where it asks about a client that a proxy names, until it has done so.
     question: Option<Question>,
-    /// When it gets the next signal, and which.
+    /// When the child gets the signal `signal`.
     due: Instant,
     signal: Signal,
 }
@@ -63,7 +66,7 @@ impl Children {
         self.running.is_empty()
     }
 
-    /// Whether the next connection has to wait for the end of a child.
+    /// Whether there are as many children as there may be.
     pub fn are_all(&self) -> bool {
         self.running.len() >= self.limit
     }
@@ -106,8 +109,8 @@ impl Children {
         }
     }
 
-    /// Takes note of the children that have ended. They have logged their failures themselves, except for a death by a
-    /// signal. The client of each is named.
+    /// Removes the children that have ended, and calls `ended` with the client of each. A child logs its own failures,
+    /// except for a death by a signal, which is logged here.
     pub fn reap(&mut self, mut ended: impl FnMut(Network)) {
         loop {
             match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
@@ -117,27 +120,27 @@ impl Children {
                     self.remove(pid).map(&mut ended)
                 }
                 Err(Errno::EINTR) => None,
-                // The others are still at work, or there are none.
+                // No other child has ended, or there is none.
                 Ok(_) | Err(_) => return,
             };
         }
     }
 
-    /// The client whose child this was.
+    /// Forgets the child, and returns its client.
     fn remove(&mut self, pid: Pid) -> Option<Network> {
         let position = self.running.iter().position(|child| child.pid == pid)?;
         self.running.remove(position).client
     }
 
-    /// When the first of them has to be ended.
+    /// When the next child has to be ended.
     pub fn due(&self) -> Option<Instant> {
         self.running.iter().map(|child| child.due).min()
     }
 
-    /// Ends those that have outlived their time: they watch it themselves, but one that is stopped cannot.
+    /// Ends the children that have outlived their time. A child watches its time itself, but a stopped child cannot.
     pub fn end_overdue(&mut self, now: Instant) {
         for child in self.running.iter_mut().filter(|child| child.due <= now) {
-            // Not reaped yet, so the number is still its own; one that has ended is about to be.
+            // The child has not been reaped, so that its number is not used again.
             ignore(kill(child.pid, child.signal));
             child.signal = Signal::SIGKILL;
             child.due = now + FUSE;

@@ -1,7 +1,8 @@
-//! How many of the connections each client has.
+//! Counts the connections of each client.
 //!
-//! A client is the network of an address: one host of the Internet has a /64 of IPv6, and could take all places with it.
-//! Clients on UNIX-domain sockets are not counted, since all of them are this machine.
+//! A client is the network of an address, because one host of the Internet has a /64 of IPv6 and could take all places.
+//! Clients on UNIX-domain sockets are not counted: all of them are this machine. Which connections are accepted is left
+//! to `accept`. The difference from Postfix is `tests/spec/differences.md`, 18.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Display};
@@ -13,7 +14,7 @@ use crate::log;
 
 use super::seldom::Seldom;
 
-/// How many clients without a connection are remembered for having been turned away.
+/// The largest number of clients without a connection that are remembered because they were turned away.
 const REMEMBERED: usize = 1000;
 
 /// A client: the addresses that begin with the same bits.
@@ -36,10 +37,10 @@ impl Display for Network {
     }
 }
 
-/// What main.cf says about them.
+/// The limits that main.cf sets.
 #[derive(Debug, Clone, Copy)]
 pub struct Settings {
-    /// How many connections each may have; 0 is no limit.
+    /// The largest number of connections of one client; 0 is no limit.
     pub limit: u32,
     pub ipv4_prefix: u32,
     pub ipv6_prefix: u32,
@@ -54,7 +55,7 @@ impl Settings {
         })
     }
 
-    /// The client that has this address. An IPv6 socket shows IPv4 clients as ::ffff:a.b.c.d.
+    /// The client with this address. An IPv6 socket shows an IPv4 client as ::ffff:a.b.c.d.
     fn network(&self, address: IpAddr) -> Network {
         match address.to_canonical() {
             IpAddr::V4(v4) => Network {
@@ -75,7 +76,7 @@ impl Settings {
     }
 }
 
-/// The clients that have connections, or were turned away of late.
+/// The clients that have connections, or were turned away in the last minute.
 #[derive(Debug)]
 pub struct Clients {
     settings: Settings,
@@ -101,8 +102,8 @@ impl Clients {
         self.settings.limit > 0
     }
 
-    /// The client that has this address, if it may have one more connection. Else it is to be turned away, which is
-    /// logged, for each client once in a minute.
+    /// The client with this address, if it may have one more connection. Otherwise the client is to be turned away;
+    /// that is logged once in a minute for each client.
     pub fn admit(&mut self, address: IpAddr, now: Instant) -> Option<Network> {
         let network = self.settings.network(address);
         let limit = self.settings.limit;
@@ -116,12 +117,10 @@ impl Clients {
         None
     }
 
-    /// The client has one more connection.
     pub fn begin(&mut self, network: Network) {
         self.shares.entry(network).or_default().connections += 1;
     }
 
-    /// A connection of the client has ended.
     pub fn end(&mut self, network: Network, now: Instant) {
         if let Some(share) = self.shares.get_mut(&network) {
             share.connections = share.connections.saturating_sub(1);
@@ -129,13 +128,13 @@ impl Clients {
         self.forget(now);
     }
 
-    /// When there is something to log.
+    /// When the next line is to be logged.
     pub fn due(&self) -> Option<Instant> {
         let times = self.shares.values();
         times.filter_map(|share| share.turned_away.due()).min()
     }
 
-    /// Logs how often clients were turned away since that was logged.
+    /// Logs how many connections of each client were turned away since its last line.
     pub fn report(&mut self, now: Instant) {
         for (&network, share) in &mut self.shares {
             if let Some(count) = share.turned_away.due_at(now) {
@@ -145,7 +144,8 @@ impl Clients {
         self.forget(now);
     }
 
-    /// Forgets clients of which there is nothing to remember; if these are many, all that have no connection.
+    /// Forgets clients without a connection and without a line to log. If more than `REMEMBERED` are left, forgets all
+    /// clients without a connection.
     fn forget(&mut self, now: Instant) {
         self.shares
             .retain(|_, share| share.connections > 0 || !share.turned_away.is_over(now));

@@ -1,8 +1,9 @@
 //! The resident process of `--accept`: a launcher listens, this process accepts, and a child serves each connection.
 //!
-//! [`Resident::run`] is the loop. It holds for many children at once, and reads nothing anew: when main.cf or a table has
-//! changed it stops to accept and exits. The launcher still has the sockets, and starts another process for the next
-//! connection, with the rights that it takes to open the lists. Children go on to their ends. Does not know the protocol.
+//! [`Resident::run`] is the loop, for many children at a time. When main.cf or a table has changed, the process stops
+//! accepting and exits; its children continue. The launcher keeps the sockets, and at the next connection it starts
+//! another process, which has the rights to open the lists. The protocol is left to `session`. The difference from
+//! Postfix is `tests/spec/differences.md`, 18.
 
 mod children;
 mod clients;
@@ -41,34 +42,34 @@ use clients::{Clients, Settings};
 use notify::Notify;
 use seldom::Seldom;
 
-/// How long a process that cannot serve stays, and tells clients so. A launcher that is asked for the next one more
-/// often than it likes closes the port.
+/// How long a process that cannot serve stays and tells clients so. A launcher closes the port if it has to start
+/// processes too often.
 const FAILURE_STAY: Duration = Duration::from_secs(1);
 
-/// How many clients are told so in that time.
+/// The largest number of clients that hear it in that time.
 const FAILURE_CLIENTS: u32 = 100;
 
-/// What a child may have besides a message. The program itself has a quarter of that.
+/// The memory of a child besides a message. The program itself takes a quarter of it.
 const CHILD_MEMORY: u64 = 4 * 1024 * 1024;
 
-/// How long nothing is accepted after an attempt that failed for want of descriptors, memory or processes: they are
-/// given back by others, and no event says when.
+/// How long nothing is accepted after an attempt that failed for want of descriptors, memory or processes. No event
+/// tells when other processes return them.
 const REST: Duration = Duration::from_secs(1);
 
-/// How many times in a row a listener may be ready and have no connection, before that counts as such a failure.
+/// How many times in a row a listener may be ready without a connection before that counts as such a failure.
 const FRUITLESS: u32 = 100;
 
-/// How long the process is ready when it begins to look whether main.cf or a table has changed. A file that never rests
-/// would else keep all clients waiting, and the launcher starting one process after another.
+/// How long the process is ready before it looks whether main.cf or a table has changed. Without this pause a file that
+/// keeps changing would make the launcher start one process after another.
 const FRESH: Duration = Duration::from_secs(1);
 
-/// Accepts and serves until it is time for another process. The exit status.
+/// Accepts and serves connections until another process has to take over. Returns the exit status.
 pub fn run(options: &Options, process: &str) -> u8 {
     let mut listeners = match sockets::take() {
         Ok(listeners) => listeners,
         Err(fatal) => {
             say(&fatal);
-            // Standard error is no client's: a launcher or a person reads it, and there may be no log yet.
+            // Standard error is not the client: a launcher or a person reads it, and there may be no log yet.
             command::tell(&format!("qmqpd: fatal: {fatal}\n"));
             return EX_FATAL;
         }
@@ -88,7 +89,7 @@ fn serve(options: &Options, process: &str, listeners: &mut Vec<Listener>) -> Res
     start(options, &config, listeners).inspect_err(|_| log_warnings(&config))
 }
 
-/// Gets ready, and runs the loop. A child does not come back from here.
+/// Prepares the process and runs the loop. A child does not return from here.
 fn start(options: &Options, config: &Config, listeners: &mut Vec<Listener>) -> Result<(), Fatal> {
     let server = Server::prepare(config, Launch::Accept)?;
     let children = Children::new(
@@ -124,7 +125,7 @@ fn start(options: &Options, config: &Config, listeners: &mut Vec<Listener>) -> R
         failures: Seldom::default(),
     };
     if let Some((connection, asker)) = resident.run(&server)? {
-        // The port is not to stay open for as long as the longest session, nor what other children ask by.
+        // The child must not keep the port, nor the sockets by which other children ask, for as long as its session lasts.
         resident.listeners.clear();
         drop(resident);
         be_child(&server, options, connection, asker);
@@ -132,8 +133,8 @@ fn start(options: &Options, config: &Config, listeners: &mut Vec<Listener>) -> R
     Ok(())
 }
 
-/// A child that is made to need more memory than its message takes is refused it, and its neighbours are not. Without
-/// /proc, or without a message_size_limit, only the launcher has a limit.
+/// Limits the memory of each child, so that a client can exhaust that of its own child only. Without /proc, or without
+/// a message_size_limit, the launcher's limit is the only one.
 fn limit_memory(config: &Config) -> Result<(), Fatal> {
     if let Some(size) = config.message_size_limit()? {
         let limited = memory::limit_data(size.saturating_add(CHILD_MEMORY));
@@ -155,8 +156,8 @@ fn is_visible(watch: &Watch) -> bool {
     seen.is_ok()
 }
 
-/// Serves the connection, and ends the process. It does not die with its parent, which makes room for another one while
-/// its children are at work.
+/// Serves the connection and ends the process. The child does not die with its parent: the parent makes room for
+/// another process while its children are at work.
 fn be_child(
     server: &Server<'_>,
     options: &Options,
@@ -173,11 +174,11 @@ fn be_child(
     })
 }
 
-/// What the process has, and its children must not have.
+/// What the process has and its children must not have.
 struct Resident<'a> {
     listeners: &'a mut Vec<Listener>,
     wakeups: Wakeups,
-    /// Nothing where main.cf is out of sight.
+    /// `None` where main.cf cannot be seen.
     watch: Option<Watch>,
     children: Children,
     clients: Clients,
@@ -185,9 +186,9 @@ struct Resident<'a> {
     max_idle: Duration,
     /// When the last child ended.
     idle_since: Instant,
-    /// The listener whose turn it is, so that clients of one do not keep those of another waiting.
+    /// The listener that is asked first, so that clients of one listener do not make those of another wait.
     next: usize,
-    /// How often in a row a listener was ready and had no connection.
+    /// How many times in a row a listener was ready and had no connection.
     fruitless: u32,
     /// Until when nothing is accepted.
     rest_until: Option<Instant>,
@@ -197,7 +198,7 @@ struct Resident<'a> {
 /// What a child has from its parent: the connection, and where it asks about the client if a proxy names that.
 type Task = (Connection, Option<Asker>);
 
-/// What there is to do.
+/// The next act of the loop.
 enum Event {
     /// Signals have come.
     Signal,
@@ -205,13 +206,13 @@ enum Event {
     Question,
     /// This listener has a connection, or had one.
     Connection(usize),
-    /// A time is over.
+    /// A time has come.
     Time,
 }
 
 impl Resident<'_> {
-    /// The loop. It ends in the parent with nothing, when the process is to leave, and in each child with the
-    /// connection that the child is to serve.
+    /// The loop. Returns `None` in the parent when the process has to end, and in each child the connection that the
+    /// child has to serve.
     fn run(&mut self, server: &Server<'_>) -> Result<Option<Task>, Fatal> {
         loop {
             match self.wait()? {
@@ -243,14 +244,14 @@ impl Resident<'_> {
         }
     }
 
-    /// When there will have been nothing to do for max_idle.
+    /// When the process will have been without a session for max_idle.
     fn idle_until(&self) -> Option<Instant> {
         self.children
             .is_empty()
             .then(|| self.idle_since + self.max_idle)
     }
 
-    /// Waits for a signal, a question, a connection if there is a place for one, or the next time that is over.
+    /// Waits for a signal, for a connection if there is a place for one, or for the next time in `Event::Time`.
     fn wait(&mut self) -> Result<Event, Fatal> {
         let times = [
             self.idle_until(),
@@ -290,7 +291,7 @@ impl Resident<'_> {
         Ok(whose_turn(ready, self.next).map_or(Event::Time, Event::Connection))
     }
 
-    /// Takes note of what a signal says. One that ends the process comes back.
+    /// Handles the signals that have come, and returns a signal that ends the process.
     fn heed(&mut self) -> Result<Option<Signal>, Fatal> {
         let signal = self.wakeups.next();
         match signal.map_err(|errno| system("read signals", &errno.into()))? {
@@ -316,7 +317,7 @@ impl Resident<'_> {
         });
     }
 
-    /// What a new process would find otherwise than this one has it.
+    /// What has changed since the start: main.cf, or the name of a table.
     fn outdated(&self, server: &Server<'_>) -> Option<String> {
         if self.ready_since.elapsed() < FRESH {
             return None;
@@ -329,7 +330,7 @@ impl Resident<'_> {
         Some(format!("table {table}"))
     }
 
-    /// Takes a connection from a listener and forks a child for it; in the child, the connection.
+    /// Accepts a connection and forks a child for it. Returns the connection in the child.
     fn accept(&mut self, ready: usize, server: &Server<'_>) -> Result<Option<Task>, Fatal> {
         self.next = ready + 1;
         let connection = match self.listeners.get(ready).map(Listener::accept) {
@@ -351,7 +352,8 @@ impl Resident<'_> {
         self.begin(connection, server)
     }
 
-    /// Forks a child, if the client may have one more.
+    /// Forks a child, if the client may have one more connection. A proxy carries the connections of many clients, and
+    /// has no limit.
     fn begin(
         &mut self,
         connection: Connection,
@@ -407,7 +409,7 @@ impl Resident<'_> {
         Ok((Client::ToBeNamed(question), Some(asker)))
     }
 
-    /// Accepts nothing for a while. That is logged once in a minute.
+    /// Accepts nothing for a while, and logs that once in a minute.
     fn rest(&mut self, call: &str, error: &io::Error) {
         let now = Instant::now();
         self.fruitless = 0;
@@ -424,14 +426,14 @@ fn leave(reason: &str) -> Option<Task> {
     None
 }
 
-/// Whether accept failed for want of something that comes back: descriptors of the process or of the system, memory.
+/// Whether accept failed for want of descriptors or memory, which come back.
 fn is_shortage(error: &io::Error) -> bool {
     let errno = error.raw_os_error().map(Errno::from_raw);
     matches!(errno, Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM))
 }
 
-/// Tells clients that this process cannot serve, for a while: the launcher would start the next one for each of them at
-/// once. They keep their mail.
+/// Tells clients for a while that this process cannot serve; they keep their mail. Otherwise the launcher would start
+/// the next process at once for each client.
 fn tell_clients(listeners: Vec<Listener>) {
     let until = Instant::now() + FAILURE_STAY;
     let mut told = 0;
@@ -459,7 +461,7 @@ fn tell_clients(listeners: Vec<Listener>) {
     std::thread::sleep(until.saturating_duration_since(Instant::now()));
 }
 
-/// In a child of its own: the client may take its time.
+/// Runs in a child: the client may be slow.
 fn tell_client(connection: Connection) -> u8 {
     let client = Wakeups::leave().and_then(|()| connection.into_client());
     if client.is_ok_and(|client| put_on_descriptors(client).is_ok()) {

@@ -12,7 +12,7 @@ use crate::log;
 
 const NOTIFY_SOCKET: &str = "NOTIFY_SOCKET";
 
-/// The socket, if the environment names one. To be made where it can be reached: before a chroot.
+/// The socket that the environment names, if any. Made before a chroot, which would hide it.
 #[derive(Debug)]
 pub struct Notify(Option<UnixDatagram>);
 
@@ -29,7 +29,7 @@ impl Notify {
         Notify(socket)
     }
 
-    /// Says that the process is ready. systemd waits for that, and ends the process if it never comes.
+    /// Tells systemd that the process is ready. systemd waits for it, and ends the process if it never comes.
     pub fn ready(self) {
         if let Some(Err(error)) = self.0.map(|socket| socket.send(b"READY=1")) {
             log::warning!("{NOTIFY_SOCKET}: {}", log::error_text(&error));
@@ -37,7 +37,7 @@ impl Notify {
     }
 }
 
-/// A name that begins with `@` is none of the file system.
+/// A name that begins with `@` is not in the file system.
 fn connect(name: &OsStr) -> io::Result<UnixDatagram> {
     let address = match name.as_bytes().strip_prefix(b"@") {
         Some(name) => SocketAddr::from_abstract_name(name),

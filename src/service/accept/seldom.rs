@@ -1,11 +1,13 @@
-//! What may happen often and is logged once a minute, with a count.
+//! An event that may be frequent and is logged at most once in a minute, with a count.
+//!
+//! Keeps the count and the times; the caller writes the line.
 
 use std::time::{Duration, Instant};
 
-/// How long nothing is said after a line.
+/// The pause after a line.
 pub const QUIET: Duration = Duration::from_secs(60);
 
-/// How often something has happened, and when that was said.
+/// The number of events since the last line, and the time of that line.
 #[derive(Debug, Default)]
 pub struct Seldom {
     said: Option<Instant>,
@@ -13,13 +15,13 @@ pub struct Seldom {
 }
 
 impl Seldom {
-    /// It has happened: how often, if that is to be said now.
+    /// Counts an event. Returns the count if it is to be logged now.
     pub fn happened(&mut self, now: Instant) -> Option<u64> {
         self.unsaid += 1;
         self.due_at(now)
     }
 
-    /// How often it has happened since that was said, if it is time to say it again.
+    /// The number of events since the last line, if a line is due.
     pub fn due_at(&mut self, now: Instant) -> Option<u64> {
         let is_quiet = self.quiet_until().is_some_and(|until| now < until);
         if self.unsaid == 0 || is_quiet {
@@ -29,7 +31,7 @@ impl Seldom {
         Some(std::mem::take(&mut self.unsaid))
     }
 
-    /// When there will be something to say.
+    /// When the next line is due.
     pub fn due(&self) -> Option<Instant> {
         self.quiet_until().filter(|_| self.unsaid > 0)
     }
@@ -38,7 +40,7 @@ impl Seldom {
         self.said.map(|said| said + QUIET)
     }
 
-    /// Whether there is nothing to remember: nothing is unsaid, and the next time would be said at once.
+    /// Whether nothing needs to be remembered: no event is unlogged, and the next event would be logged at once.
     pub fn is_over(&self, now: Instant) -> bool {
         self.unsaid == 0 && self.quiet_until().is_none_or(|until| until <= now)
     }

@@ -1,7 +1,7 @@
-//! The listening sockets that a launcher hands down.
+//! The listening sockets that a launcher passes to `--accept`.
 //!
-//! systemd passes them from descriptor 3 on and says so in the environment (sd_listen_fds(3)); inetd and xinetd put one on
-//! descriptor 0 (`wait`). The program binds none itself: which port is served, and who may take it, is the launcher's.
+//! systemd passes them from descriptor 3 on and announces them in the environment (sd_listen_fds(3)); inetd and xinetd
+//! put one on descriptor 0 (`wait`). The program binds no socket: the launcher decides on the port and its permissions.
 
 use std::fmt::{self, Display};
 use std::io;
@@ -22,22 +22,22 @@ use crate::sys::inherit;
 /// The first descriptor that systemd passes.
 const FIRST_PASSED: RawFd = 3;
 
-/// The variables in which systemd says how many there are, and for which process.
+/// systemd's variables: the number of sockets, and the process that they are for.
 const LISTEN_FDS: &str = "LISTEN_FDS";
 const LISTEN_PID: &str = "LISTEN_PID";
 
-/// Why there is nothing to accept connections on. The launcher's configuration is at fault.
+/// Why there is no listening socket. The launcher's configuration is at fault.
 #[derive(Debug, PartialEq, Eq)]
 enum Missing {
-    /// Neither of the places has a listening socket.
+    /// Neither the environment nor descriptor 0 gives a listening socket.
     Nowhere,
     /// systemd has passed sockets to another process, which has started this one.
     ForAnother { pid: String },
-    /// A descriptor that systemd has announced is not open.
+    /// A descriptor that systemd announced is not open.
     Closed(RawFd, Errno),
-    /// A passed descriptor is something else.
+    /// A passed descriptor is not a listening socket.
     NoListener(RawFd),
-    /// A socket of another family than Internet and UNIX-domain.
+    /// The socket is neither an Internet nor a UNIX-domain socket.
     Foreign(RawFd),
 }
 
@@ -70,7 +70,7 @@ impl Display for Missing {
     }
 }
 
-/// Takes them over, before anything else can have their numbers, and closes all else that was left open.
+/// Takes the sockets over before other descriptors can get their numbers, and closes all other inherited descriptors.
 pub fn take() -> Result<Vec<Listener>, Fatal> {
     let passed = passed(&|name| std::env::var(name).ok());
     let mut taken = Ok(Vec::new());
@@ -79,7 +79,7 @@ pub fn take() -> Result<Vec<Listener>, Fatal> {
             .map(take_passed)
             .collect();
     }
-    // What this process opens itself comes after that.
+    // Descriptors of this process itself are opened later.
     inherit::close_inherited();
     match passed {
         Passed::Here(_) => taken,
@@ -95,16 +95,16 @@ fn take_passed(number: RawFd) -> Result<Listener, Missing> {
     listener(fd, number)
 }
 
-/// What systemd says in the environment.
+/// The announcement in the environment.
 #[derive(Debug, PartialEq, Eq)]
 enum Passed {
     Here(i32),
-    /// To this process.
+    /// For the process with this id.
     ForAnother(String),
     None,
 }
 
-/// `variable` looks one up.
+/// Reads the announcement; `variable` looks up a variable of the environment.
 fn passed(variable: &dyn Fn(&str) -> Option<String>) -> Passed {
     let count = variable(LISTEN_FDS).and_then(|count| count.parse().ok());
     match (count, variable(LISTEN_PID)) {
@@ -116,7 +116,7 @@ fn passed(variable: &dyn Fn(&str) -> Option<String>) -> Passed {
     }
 }
 
-/// The socket on descriptor 0. If there is none, `otherwise` says why that was the last place.
+/// The socket on descriptor 0, or the reason `otherwise` if there is none.
 fn on_input(otherwise: Missing) -> Result<Vec<Listener>, Missing> {
     if !listens(inherit::client_input()) {
         return Err(otherwise);
@@ -130,8 +130,8 @@ fn listens(fd: impl AsFd) -> bool {
         && getsockopt(&fd, sockopt::SockType) == Ok(SockType::Stream)
 }
 
-/// A socket that does not keep the process waiting: the client whom it has reported may be gone again. That belongs to the
-/// open socket, which the launcher has as well, and accepts nothing on.
+/// Makes the socket non-blocking, because a client that it has reported may be gone at the time of accept. The mode is
+/// shared with the launcher, which does not accept connections on the socket.
 fn listener(fd: OwnedFd, number: RawFd) -> Result<Listener, Missing> {
     if !listens(&fd) {
         return Err(Missing::NoListener(number));
