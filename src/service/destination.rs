@@ -1,6 +1,7 @@
-//! Which log main.cf and the environment name.
+//! The log that the environment and main.cf name.
 //!
-//! Authority: `tests/spec/main-cf.md`, section 8, and `tests/spec/logging.md`, sections 3 and 4.
+//! Follows `tests/spec/main-cf.md`, section 8, and `tests/spec/logging.md`, sections 3 and 4. Writing to the log is
+//! left to `log`.
 
 use std::io;
 use std::path::PathBuf;
@@ -11,13 +12,13 @@ use crate::config::{self, Config};
 use crate::log::{self, Destination, FACILITY_MAIL};
 use crate::sys::time;
 
-/// The tag until main.cf has been read.
+/// The tag of log lines until main.cf has been read.
 pub fn early_tag(process: &str) -> String {
     let name = std::env::var("MAIL_LOGTAG").unwrap_or_else(|_| "postfix".to_owned());
     format!("{name}/{process}")
 }
 
-/// The destination until main.cf has been read: what master(8) says in the environment, else syslog.
+/// The destination until main.cf has been read: the one that master(8) gives in the environment, otherwise syslog.
 pub fn early() -> Destination {
     match std::env::var_os("POSTLOG_SERVICE") {
         Some(socket) if !socket.is_empty() => Destination::Postlog {
@@ -32,13 +33,13 @@ pub fn early() -> Destination {
     }
 }
 
-/// Opens the log for good, while its socket can be reached.
+/// Opens the log for the whole life of the process, while its socket can be reached.
 pub fn open_log(config: &Config, process: &str) -> Result<(), config::Error> {
     let destination = destination(config)?;
-    // What is wrong with the parameters that follow is said there already.
+    // Errors in the parameters that follow are logged there already.
     log::configure(&early_tag(process), destination.clone(), false);
     let tag = format!("{}/{process}", config.syslog_name()?);
-    // Before the first of the defaults that depend on it, which would only say that they cannot be expanded.
+    // Evaluated before the parameters whose defaults depend on it, so that an error in it is reported and not theirs.
     config.compatibility_level()?;
     let utf8 = config.smtputf8_enable()?;
     log::configure(&tag, destination, utf8);
@@ -64,8 +65,8 @@ fn destination(config: &Config) -> Result<Destination, config::Error> {
     Ok(Destination::Postlog { socket, host })
 }
 
-/// Whether standard error is the journal, as systemd.exec(5) has a program find out: a process inherits the variable also
-/// where its output goes elsewhere.
+/// Whether standard error is the journal, by the test of systemd.exec(5). The variable alone does not prove it: it is
+/// inherited.
 fn is_journal() -> bool {
     let Ok(stream) = std::env::var("JOURNAL_STREAM") else {
         return false;

@@ -1,4 +1,6 @@
-//! One client on standard input and output, as inetd, xinetd, tcpserver and systemd hand it over.
+//! Serves one client on standard input and output, as inetd, xinetd, tcpserver and systemd pass it.
+//!
+//! The order is the whole content of this file; the steps are `service::server`'s.
 
 use crate::config::Config;
 use crate::exit::Fatal;
@@ -7,7 +9,6 @@ use crate::session::Outcome;
 
 use super::server::{Launch, Server, log_warnings};
 
-/// Serves the client on descriptors 0 and 1.
 pub fn serve_stdin(options: &Options, config: &Config) -> Result<Outcome, Fatal> {
     let server = Server::prepare(config, Launch::Stdin)?;
     server.enter(options)?;

@@ -1,4 +1,7 @@
-//! Sockets on which a launcher listens for us.
+//! The sockets on which a launcher listens, and the connections that they give.
+//!
+//! Follows `tests/spec/master.md`, section 5. When to accept, and what to do with a connection, is left to
+//! `service::master` and `service::accept`.
 
 use std::io;
 use std::net::{IpAddr, TcpListener};
@@ -14,7 +17,7 @@ use crate::sys::ignore;
 
 use super::pass;
 
-/// One of the service's listening sockets.
+/// A listening socket of the service.
 #[derive(Debug)]
 pub enum Listener {
     Inet(TcpListener),
@@ -25,9 +28,9 @@ pub enum Listener {
 /// An accepted connection.
 #[derive(Debug)]
 pub enum Connection {
-    /// The client's own, and its address where it has one.
+    /// The client's own connection, and the client's address if it has one.
     Direct(OwnedFd, Option<IpAddr>),
-    /// One on which the client's connection is still to be handed over.
+    /// A connection on which a program passes the client's connection.
     Pass(OwnedFd),
 }
 
@@ -41,7 +44,7 @@ impl Listener {
         }
     }
 
-    /// Accepts a connection that is waiting; none if another process was quicker, or the client has gone again.
+    /// Accepts a waiting connection. `None` if another process was quicker, or if the client has gone.
     pub fn accept(&self) -> io::Result<Option<Connection>> {
         let accepted = match self {
             Listener::Inet(socket) => socket
@@ -58,7 +61,7 @@ impl Listener {
             Err(error) => return Err(error),
         };
         if let (Listener::Inet(_), Connection::Direct(fd, _)) = (self, &connection) {
-            // For a client whose machine vanishes. Without it the deadlines still end the session.
+            // Detects a client whose machine vanishes. The deadlines end the session in any case.
             ignore(setsockopt(fd, sockopt::KeepAlive, &true));
         }
         Ok(Some(connection))
@@ -75,7 +78,7 @@ impl AsFd for Listener {
 }
 
 impl Connection {
-    /// The client's address, where this is the client's own connection and comes from the network.
+    /// The client's address, if this is the client's own connection and comes from the network.
     pub fn address(&self) -> Option<IpAddr> {
         match self {
             Connection::Direct(_, address) => *address,
@@ -83,7 +86,7 @@ impl Connection {
         }
     }
 
-    /// Closes it after a word to the client, if it is the client's own.
+    /// Closes the connection. A client on its own connection is told why.
     pub fn turn_away(&self, busy: Busy) {
         match self {
             Connection::Direct(client, _) => session::turn_away(client, busy),
@@ -91,7 +94,7 @@ impl Connection {
         }
     }
 
-    /// The client's own connection. Where it is passed, that waits for whoever passes it; what goes wrong is logged.
+    /// The client's own connection. A `pass` connection has to be waited for; its errors are logged.
     pub fn into_client(self) -> io::Result<OwnedFd> {
         match self {
             Connection::Direct(fd, _) => Ok(fd),
@@ -100,8 +103,8 @@ impl Connection {
     }
 }
 
-/// Whether accept failed for a reason that says nothing about the listening socket: another process took the
-/// connection, or the network took it back.
+/// Whether accept failed for a reason that concerns one connection and not the listening socket: another process took
+/// the connection, or the network took it back.
 fn is_passing(error: &io::Error) -> bool {
     let errno = error.raw_os_error().map(Errno::from_raw);
     matches!(

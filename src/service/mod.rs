@@ -1,7 +1,7 @@
-//! How the process starts, what it is confined to, and how it exits. Does not know the protocol.
+//! The order in which the process starts, the ways in which it is launched, and its exit.
 //!
-//! The order of a start is [`start()`]: signals and descriptors, options, main.cf, log, and then one of the ways of being
-//! launched.
+//! [`start()`] has the order: signals and descriptors, options, main.cf, log, and then the way of launching. Follows
+//! `tests/spec/main-cf.md`, section 4, and `tests/spec/master.md`, section 2. The protocol is left to `session`.
 #![forbid(unsafe_code)]
 
 mod accept;
@@ -31,15 +31,14 @@ use crate::sys::{entry, ignore, inherit};
 use master::Inherited;
 use server::log_warnings;
 
-/// How long a client is waited for that is to hear of a failure to start: main.cf, which sets the limit otherwise, may be
-/// what is broken.
+/// How long to wait for a client that is to hear of a failed start. qmqpd_timeout, the usual limit, may be the error.
 const FAILURE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a process that master(8) has started stays after its last line. master starts another one at once, and would
-/// see to nothing else if that failed as fast.
+/// How long a process that master(8) has started stays after its last line. master starts another process at once, and
+/// would do nothing else if each failed immediately.
 const FAILURE_PAUSE: Duration = Duration::from_secs(1);
 
-/// Runs the program and says how it went: 0 also where the client was refused, 1 after a `fatal:` line.
+/// Runs the program. Returns the exit status: 0 also if the client was refused, 1 after a `fatal:` line.
 pub fn run() -> u8 {
     std::panic::set_hook(Box::new(|info| log::panic(format_args!("{info}"))));
     match start() {
@@ -60,7 +59,7 @@ fn start() -> Result<u8, Fatal> {
     let arguments: Vec<OsString> = arguments.collect();
     let options = match options::parse(&arguments) {
         Err(error) if command::by_hand(&arguments) => return Ok(command::misuse(&error)),
-        // A container, or a command over ssh, may show standard error and have no log.
+        // A container, or a command by ssh, may show standard error and have no log.
         Err(error) => {
             command::misuse(&error);
             return Err(Fatal::from_display(error));
@@ -106,8 +105,8 @@ fn load(options: &Options, process: &str) -> Result<Config, Fatal> {
     let environment = u32::from(std::env::var_os("MAIL_VERBOSE").is_some());
     log::set_verbosity(options.verbose.saturating_add(environment));
     let config = options.load_config(process)?;
-    // Unlike Postfix, whose warnings of main.cf go to the log that was open before it: a container may not have that
-    // (`tests/spec/differences.md`, 46). Where main.cf does not say which log it wants, they stay there.
+    // Unlike Postfix, whose warnings about main.cf go to the log that was open before: a container may not have that
+    // log (`tests/spec/differences.md`, 46). If main.cf does not name a log, they go there as well.
     let opened = destination::open_log(&config, process);
     log_warnings(&config);
     match opened {
@@ -116,19 +115,19 @@ fn load(options: &Options, process: &str) -> Result<Config, Fatal> {
     }
 }
 
-/// Says why the process ends: to the log, and to the client, if there is one.
+/// Tells the log and the client, if there is one, why the process ends.
 fn fail(fatal: &Fatal) -> u8 {
     say(fatal);
     apologize();
-    // Unlike Postfix, which sleeps before a client has its answer, and wherever it is started
-    // (`tests/spec/differences.md`, 5).
+    // Unlike Postfix, which sleeps before the client's answer, and with every launcher (`tests/spec/differences.md`,
+    // 5).
     if std::env::var_os("GENERATION").is_some() {
         std::thread::sleep(FAILURE_PAUSE);
     }
     EX_FATAL
 }
 
-/// Says to the log why the process ends.
+/// Logs why the process ends.
 fn say(fatal: &Fatal) {
     match fatal {
         Fatal::Text(text) | Fatal::Parameter(_, text) => log::fatal!("{text}"),
@@ -145,7 +144,7 @@ fn say(fatal: &Fatal) {
     }
 }
 
-/// Says to the client on descriptors 0 and 1 that it is not served. It keeps its mail.
+/// Tells the client on descriptors 0 and 1 that it is not served. The client keeps its mail.
 fn apologize() {
     let by_master = std::env::var_os("GENERATION").is_some();
     let namaddr = peer::shown(inherit::client_input(), !by_master);

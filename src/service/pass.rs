@@ -1,7 +1,7 @@
 //! Connections that another program has accepted: `pass` services, as behind postscreen(8).
 //!
-//! The program connects, sends one byte with the client's descriptor, then an attribute list about the client. The
-//! descriptor alone counts: who the client is, its own socket says. Authority: `tests/spec/master.md`, section 5.
+//! The program connects, sends one byte with the client's descriptor, and then an attribute list about the client. Only
+//! the descriptor is used: the client's socket gives its address. Follows `tests/spec/master.md`, section 5.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -12,10 +12,10 @@ use crate::sys::alarm::Bounded;
 use crate::sys::socket;
 use crate::wire::attr;
 
-/// How long the program may take for the descriptor, and for each piece of the list.
+/// The limit for the descriptor, and for each piece of the list.
 const PASS_LIMIT: Duration = Duration::from_secs(100);
 
-/// Receives the client's connection on `fd`. What keeps it from coming has been logged.
+/// Receives the client's connection on `fd`. Logs an error.
 pub fn receive(fd: OwnedFd) -> io::Result<OwnedFd> {
     receive_within(PASS_LIMIT, fd).inspect_err(|error| {
         log::warning!("pass_accept_attr: {error}");
@@ -50,7 +50,7 @@ mod tests {
 
     use super::*;
 
-    /// What comes of a descriptor, if one is sent, and these bytes after it.
+    /// The result for a program that sends these bytes, with or without a descriptor.
     fn passed(with_descriptor: bool, list: &[u8]) -> io::Result<OwnedFd> {
         let (mut theirs, ours) = UnixStream::pair().unwrap();
         let (client, _other) = UnixStream::pair().unwrap();

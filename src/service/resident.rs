@@ -1,7 +1,7 @@
-//! What the resident processes have in common: the one that master(8) starts, and others that accept connections.
+//! What the resident processes have in common: the one under master(8), and the one with `--accept`.
 //!
-//! A resident process forks a child for each connection, and never reads a byte of a client. [`serve_child`] is the
-//! child's part. How the resident process waits, and what it tells its launcher, is each one's own.
+//! A resident process forks a child for each connection, and reads no byte from clients. [`serve_child`] is the child's
+//! part. Waiting, and the messages to the launcher, are left to `service::master` and `service::accept`.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -19,11 +19,11 @@ use super::listener::Connection;
 use super::server::Server;
 use super::share::Asker;
 
-/// How long a child may outlive daemon_timeout before it is killed. It watches that time itself, but for a name lookup,
-/// the error delay, and waits that are already in progress.
+/// How long a child may outlive daemon_timeout before it is killed. The child's own watch does not cover a name lookup,
+/// the error delay, and waits in progress.
 pub const CHILD_GRACE: Duration = Duration::from_secs(30);
 
-/// In the child: puts the connection where a launcher would, and serves it.
+/// In the child: puts the connection on the descriptors that a launcher uses, and serves it.
 pub fn serve_child(
     server: &Server<'_>,
     options: &Options,
@@ -43,7 +43,6 @@ pub fn serve_child(
     server.serve_client(options, asker)
 }
 
-/// Puts a client on descriptors 0 and 1.
 pub fn put_on_descriptors(client: OwnedFd) -> Result<(), Fatal> {
     dup2_stdin(&client).map_err(|errno| system("dup2", &errno.into()))?;
     dup2_stdout(&client).map_err(|errno| system("dup2", &errno.into()))
@@ -53,7 +52,7 @@ pub fn system(call: &str, error: &io::Error) -> Fatal {
     Fatal::Text(format!("{call}: {}", log::error_text(error)))
 }
 
-/// Rounded up: a wait must not end before its time and be made again and again.
+/// Rounds up, so that a wait does not end before its time.
 pub fn milliseconds(left: Duration) -> PollTimeout {
     let whole = left.as_nanos().div_ceil(1_000_000);
     i32::try_from(whole)
@@ -62,8 +61,8 @@ pub fn milliseconds(left: Duration) -> PollTimeout {
         .unwrap_or(PollTimeout::MAX)
 }
 
-/// Of the listeners that are ready, the first from `next` on, or else the first: so that clients of one do not keep those of
-/// another waiting.
+/// The first ready listener from `next` on, otherwise the first of all. So clients of one listener do not make those of
+/// another wait.
 pub fn whose_turn(ready: impl Iterator<Item = bool>, next: usize) -> Option<usize> {
     let ready: Vec<usize> = (0..)
         .zip(ready)

@@ -1,4 +1,7 @@
-//! What every way of being launched has in common: lists opened, rights given up, one client served.
+//! What all ways of launching have in common: parameters and lists, the rights that are given up, one client served.
+//!
+//! Resident processes prepare once and serve in children. Follows `tests/spec/main-cf.md`, section 4; the order within
+//! a session is `session`'s.
 
 use std::cell::OnceCell;
 use std::net::IpAddr;
@@ -33,15 +36,15 @@ use super::share::Asker;
 /// Who made the connection that is on descriptor 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Launch {
-    /// A launcher, which may have said in the environment who the client is.
+    /// A launcher, whose environment may name the client.
     Stdin,
-    /// The resident process of this program, which master(8) has told to accept it.
+    /// The resident process under master(8).
     Master,
-    /// The resident process that another launcher has handed its listening sockets.
+    /// The resident process of `--accept`.
     Accept,
 }
 
-/// Everything that main.cf says about a client, evaluated and opened before there is one.
+/// What main.cf decides for every client, evaluated and opened before there is a client.
 pub struct Server<'a> {
     config: &'a Config,
     launch: Launch,
@@ -49,16 +52,16 @@ pub struct Server<'a> {
     method: Method,
     lists: Lists,
     ask: Ask,
-    /// How long a proxy may take to say who the client is; none where the socket says it.
+    /// The limit for a proxy's header; `None` without a proxy.
     proxy_timeout: Option<Duration>,
     sandbox: bool,
     daemon_timeout: Duration,
-    /// mail_owner, once it has been looked up.
+    /// mail_owner, after its first lookup.
     owner: OnceCell<Owner>,
 }
 
 impl<'a> Server<'a> {
-    /// Evaluates the parameters, and opens the access lists with the rights that the process was started with.
+    /// Evaluates the parameters, and opens the access lists with the rights of the start.
     pub fn prepare(config: &'a Config, launch: Launch) -> Result<Self, Fatal> {
         let settings = SessionSettings::from_config(config)?;
         let mut method = Method::from_config(config)?;
@@ -102,29 +105,28 @@ impl<'a> Server<'a> {
         Ok(server)
     }
 
-    /// For a process whose child has queued a message: does what was left to it.
+    /// Wakes the queue manager, in a process whose child has queued a message.
     pub fn announce(&self) {
         self.method.wake();
     }
 
-    /// Whether a proxy that may name clients is at this address.
+    /// Whether this address is in qmqpd_upstream_proxy_clients.
     pub fn is_proxy(&self, address: IpAddr) -> bool {
         let address = address.to_canonical().to_string();
         self.lists.has_proxy(Some(&address))
     }
 
-    /// How long a session may last.
     pub fn daemon_timeout(&self) -> Duration {
         self.daemon_timeout
     }
 
-    /// A table that has changed on disk since the lists were opened.
+    /// The name of a table that has changed on disk since the lists were opened.
     pub fn changed_table(&self) -> Option<String> {
         self.lists.tables.changed_table()
     }
 
-    /// Gives up, in a process that does not serve clients itself, the system calls that its children do not need either.
-    /// Children that start a program, for the queue or for a lookup table, need more than that leaves.
+    /// Gives up, in a process that does not serve clients itself, the system calls that its children do not need. Not
+    /// done if children start programs, for the queue or for a table: those need other calls.
     pub fn confine_resident(&self, options: &Options) -> Result<(), Fatal> {
         let starts_programs = self.method.starts_a_program() || self.asks_programs(options);
         if self.sandbox && !starts_programs {
@@ -135,15 +137,15 @@ impl<'a> Server<'a> {
         Ok(())
     }
 
-    /// Whether a child of the resident process starts a program to read a lookup table. A chroot has none.
+    /// Whether a child of the resident process starts a program to read a table. In a chroot there is no such program.
     fn asks_programs(&self, options: &Options) -> bool {
         self.launch != Launch::Stdin && !options.chroot && self.lists.tables.run_programs()
     }
 
-    /// Goes to queue_directory and gives up root: the owner of the mail takes over, whether or not `-u` asks for it.
+    /// Enters queue_directory, and becomes mail_owner if the process is root, with or without `-u`.
     ///
-    /// Unlike Postfix, which refuses to serve Internet clients as anybody but mail_owner: a launcher that cannot change
-    /// users must not end in a server that runs as root, or in none (`tests/spec/differences.md`, 13).
+    /// Unlike Postfix, which refuses to serve Internet clients as another user than mail_owner: a launcher that cannot
+    /// change users must not end in a server that runs as root, or in none (`tests/spec/differences.md`, 13).
     pub fn enter(&self, options: &Options) -> Result<(), Fatal> {
         let queue_directory = self.config.queue_directory()?;
         enter_queue_directory(&queue_directory)?;
@@ -178,7 +180,7 @@ impl<'a> Server<'a> {
         Ok(self.owner.get_or_init(|| owner).clone())
     }
 
-    /// As [`session::program_owner`], and looks mail_owner up once.
+    /// The same as [`session::program_owner`], with one lookup of mail_owner.
     fn program_owner(&self) -> Result<Option<Owner>, config::Error> {
         inherit::has_root().then(|| self.mail_owner()).transpose()
     }
@@ -237,7 +239,7 @@ impl<'a> Server<'a> {
         Ok(Client::new(descriptors, self.settings.qmqpd_timeout))
     }
 
-    /// The client's address, as far as it is known before its first byte.
+    /// The client's address, if it is known before the first byte.
     fn known_address(&self) -> Option<String> {
         match self.proxy_timeout {
             None => peer::address_of(inherit::client_input(), &self.ask),
@@ -286,28 +288,28 @@ impl<'a> Server<'a> {
     }
 }
 
-/// What becomes known of a connection's client.
+/// What is known of the client of a connection.
 enum Found {
     Client(Result<Peer, peer::Error>),
     /// It has as many connections as it may have.
     TooMany(Busy),
-    /// There is none: a proxy tries whether the service is there.
+    /// A proxy's health check: there is no client.
     Check,
-    /// No proxy that may do so has said who the client is.
+    /// No proxy that may name clients has named one.
     Unnamed {
         proxy: String,
         why: String,
     },
 }
 
-/// Logs what main.cf was found to have wrong since the last time.
+/// Logs the warnings about main.cf that are new since the last call.
 pub fn log_warnings(config: &Config) {
     for warning in config.take_warnings() {
         log::warning!("{warning}");
     }
 }
 
-/// As [`try_to_escape`], in a confined process that has these.
+/// The same as [`try_to_escape`], in a confined process with these needs.
 #[cfg(debug_assertions)]
 fn try_to_escape_with(needs: &[Need<'_>]) {
     for need in needs {
@@ -321,7 +323,7 @@ fn try_to_escape_with(needs: &[Need<'_>]) {
     try_to_escape(Place::Session);
 }
 
-/// Tries what the environment says, for a test to see that it does not work. Not in a release build.
+/// Makes the attempt that the environment names, which a test expects to fail. Not in a release build.
 #[cfg(debug_assertions)]
 fn try_to_escape(place: Place) {
     if let Some(line) = escape::outcome(place) {

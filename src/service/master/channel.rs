@@ -1,6 +1,6 @@
-//! The channel on which master(8) hears whether this process can take a client.
+//! The channel by which master(8) learns whether this process can take a client.
 //!
-//! Authority: `tests/spec/master.md`, section 4.1.
+//! Follows `tests/spec/master.md`, section 4.1. When to send is left to `service::master`.
 
 use std::ffi::OsString;
 use std::io;
@@ -12,16 +12,16 @@ use nix::unistd::write;
 use crate::exit::Fatal;
 use crate::log;
 
-/// What master is told.
+/// What the process tells master.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(i32)]
 pub enum State {
-    /// Serving a client: for the next one another process is needed.
+    /// The process serves a client: the next client needs another process.
     Taken = 0,
     Available = 1,
 }
 
-/// The channel, and what master knows this process by.
+/// The channel, and the generation by which master knows this process.
 #[derive(Debug)]
 pub struct Channel {
     fd: OwnedFd,
@@ -39,8 +39,8 @@ impl Channel {
         })
     }
 
-    /// Sends one message: process id, generation and state, four bytes each in the machine's order. An error means that
-    /// master is gone, or has no more use for this process.
+    /// Sends one message: process id, generation and state, four bytes each in the machine's byte order. An error means
+    /// that master is gone or has ended this generation.
     pub fn tell(&self, state: State) -> io::Result<()> {
         log::debug!(1, "master_notify: status {}", state as i32);
         let mut message = [0; 12];
@@ -49,12 +49,12 @@ impl Channel {
         pid.copy_from_slice(&self.pid.to_ne_bytes());
         generation.copy_from_slice(&self.generation.to_ne_bytes());
         avail.copy_from_slice(&(state as i32).to_ne_bytes());
-        // Less than PIPE_BUF: all of it or nothing.
+        // Shorter than PIPE_BUF, and so written completely or not at all.
         write(&self.fd, &message).map(drop).map_err(io::Error::from)
     }
 
-    /// Whether master is gone, or has no more use for this process. Nobody else writes to the channel: that it can be read
-    /// from is its end.
+    /// Whether master is gone or has ended this generation. Only master's end can be read here: no process writes to
+    /// the channel in this direction.
     pub fn has_ended(&self) -> bool {
         let mut fds = [PollFd::new(self.fd.as_fd(), PollFlags::POLLIN)];
         poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
@@ -67,7 +67,7 @@ impl AsFd for Channel {
     }
 }
 
-/// master writes the number in octal. A process that it did not start has none, and is of no generation.
+/// master writes the number in octal. A process that master did not start has generation 0.
 fn read_generation(text: Option<OsString>) -> Result<u32, Fatal> {
     let Some(text) = text else {
         return Ok(0);

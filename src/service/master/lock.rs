@@ -1,8 +1,8 @@
-//! The lock that lets one idle process at a time wait for connections.
+//! The lock that lets one idle process of a service wait for connections.
 //!
-//! master(8) starts as many processes as there are clients. Without the lock each idle one would be woken for every
-//! connection. Authority: `tests/spec/master.md`, sections 3 and 4; the file is the one that Postfix's own processes of
-//! the service use.
+//! master(8) starts one process for each client that is served at a time. Without the lock every connection would wake
+//! all idle processes. The file is the one of Postfix's own processes of the service. Follows `tests/spec/master.md`,
+//! sections 3 and 4.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -21,10 +21,10 @@ use crate::sys::alarm;
 
 use super::channel::Channel;
 
-/// How long the lock is waited for before a look at whether master is still there.
+/// How long to wait for the lock before checking that master is still there.
 const LOOK_AFTER: Duration = Duration::from_secs(5);
 
-/// The lock file of a service, or nothing where master runs one process only.
+/// The lock file of a service; `None` if master runs one process only.
 #[derive(Debug)]
 pub struct Lock(Option<File>);
 
@@ -45,8 +45,8 @@ impl Lock {
         }
     }
 
-    /// Waits until no other process waits for connections, or the channel to master has ended (false): the process that has
-    /// the lock may be one that nothing ends.
+    /// Waits until no other process waits for connections (true), or until the channel to master has ended (false). A
+    /// stopped process could hold the lock for ever.
     pub fn acquire(&self, channel: &Channel) -> Result<bool, Fatal> {
         let Some(file) = &self.0 else {
             return Ok(true);
@@ -72,7 +72,6 @@ impl Lock {
         }
     }
 
-    /// Lets another process wait for connections.
     pub fn release(&self) -> Result<(), Fatal> {
         let Some(file) = &self.0 else {
             return Ok(());
@@ -98,8 +97,8 @@ fn flock(file: &File, what: FlockArg) -> nix::Result<()> {
     nix::fcntl::flock(file.as_raw_fd(), what)
 }
 
-/// Opens the file, or makes it. The directory is root's; should somebody else be able to write there, they must not get
-/// another file opened by a link.
+/// Opens or makes the file. It must not follow a link: another user could write to the directory if root's permissions
+/// there were changed.
 fn open_safely(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).mode(0o600);
@@ -135,14 +134,13 @@ mod tests {
     use super::*;
     use crate::sys::child::bounded_child;
 
-    /// Another process of the service has the lock, and keeps it.
     #[test]
     fn a_process_that_waits_for_the_lock_leaves_with_master() {
         let path = std::env::temp_dir().join(format!("qmqpd-held-{}", std::process::id()));
         let holder = open_safely(&path).unwrap();
         flock(&holder, FlockArg::LockExclusive).unwrap();
         alarm::init().unwrap();
-        // Alarms belong to a whole process.
+        // The alarm belongs to the whole process, hence a child.
         let answer = bounded_child(Duration::from_secs(60), || {
             alarm::init().unwrap();
             let (master, fd) = nix::unistd::pipe().unwrap();

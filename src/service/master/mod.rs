@@ -1,8 +1,9 @@
-//! The resident process under Postfix's master(8): it accepts, and forks one process per connection.
+//! The resident process under Postfix's master(8): it accepts connections, and forks one child for each.
 //!
-//! [`Resident::run`] is the loop. This process never reads a byte of a client: the child has the connection on
-//! descriptors 0 and 1, and serves it as under inetd. While a child is at work its parent only waits for it, so that
-//! master's rule of one process, one client holds. Authority: `tests/spec/master.md`, sections 1 to 5.
+//! [`Resident::run`] is the loop. The parent reads no byte from clients: the child has the connection on descriptors 0
+//! and 1, and serves it as under inetd. The parent waits until the child has ended, and so master's rule of one client
+//! for each process holds. Follows `tests/spec/master.md`, sections 1 to 5. The difference from Postfix is
+//! `tests/spec/differences.md`, 36.
 
 mod channel;
 mod lock;
@@ -31,16 +32,16 @@ use super::server::{Launch, Server, log_warnings};
 use channel::{Channel, State};
 use lock::Lock;
 
-/// Where master puts what it hands down: the two ends of a pipe for flow control, which only cleanup(8) and the queue
-/// manager use, the status channel, and the listening sockets.
+/// The descriptors that master passes: the two ends of a pipe for flow control, which cleanup(8) and the queue manager
+/// use, the status channel, and the listening sockets.
 const FLOW_FDS: [i32; 2] = [3, 4];
 const STATUS_FD: i32 = 5;
 const LISTEN_FD: i32 = 6;
 
-/// The exit status of a child that has queued a message. Its parent sees to the rest.
+/// The exit status of a child that has queued a message: the parent wakes the queue manager.
 const QUEUED: u8 = 2;
 
-/// The descriptors that master hands down.
+/// The descriptors that master passes.
 pub struct Inherited {
     transport: Transport,
     channel: OwnedFd,
@@ -48,7 +49,7 @@ pub struct Inherited {
 }
 
 impl Inherited {
-    /// Takes them over, before anything else can have their numbers.
+    /// Takes them over before other descriptors can get their numbers.
     pub fn take(transport: Transport, options: &Options) -> Result<Inherited, Fatal> {
         let missing = |what: &str, error: &io::Error| {
             Fatal::Text(format!(
@@ -72,8 +73,8 @@ impl Inherited {
     }
 }
 
-/// Serves connections until master has no more use for this process. A child ends here when its one client has been
-/// served, and returns only an error, for its client to hear.
+/// Serves connections until master ends this generation. A child ends here after its client, and returns only an error,
+/// which the caller tells the client.
 pub fn run_daemon(
     options: &Options,
     config: &Config,
@@ -112,35 +113,35 @@ pub fn run_daemon(
     }
 }
 
-/// What a process has of master's, and its child must not have.
+/// What the process has from master and its child must not have.
 struct Resident {
     channel: Channel,
     listeners: Vec<Listener>,
     lock: Lock,
-    /// The listener whose turn it is, so that clients of one do not keep those of another waiting.
+    /// The listener that is asked first, so that clients of one listener do not make those of another wait.
     next: usize,
 }
 
-/// What the process waits for when it is idle.
+/// The next act of the loop.
 enum Event {
     /// This listener has a connection, or had one that another process took.
     Connection(usize),
-    /// The master process is gone, or has no more use for this generation of processes.
+    /// The master process is gone, or has ended this generation of processes.
     MasterGone,
     Idle,
 }
 
-/// What comes of a listener that was ready.
+/// The result of a listener that was ready.
 enum Accepted {
     Connection(Connection),
     Nobody,
-    /// A table is not what it was: a new process shall take the connection.
+    /// A table has changed: a new process has to take the connection.
     Outdated,
 }
 
 impl Resident {
-    /// The loop. It ends in the parent with nothing, when the process is to leave, and in each child with the
-    /// connection that the child is to serve.
+    /// The loop. Returns `None` in the parent when the process has to end, and in each child the connection that the
+    /// child has to serve.
     fn run(
         &mut self,
         server: &Server<'_>,
@@ -176,7 +177,7 @@ impl Resident {
                         server.announce();
                     }
                 }
-                // The client keeps its mail, and finds the connection closed.
+                // The connection is closed, and the client keeps its mail.
                 Err(error) => {
                     self.say_taken();
                     log::error!("fork: {}", log::error_text(&error))?;
@@ -192,12 +193,13 @@ impl Resident {
         Ok(None)
     }
 
-    /// Nobody to tell, if this fails; what is accepted is served. Said when the child is on its way: no client waits for it.
+    /// Tells master after the fork, so that no client waits for it. An error is ignored: the accepted connection is
+    /// served.
     fn say_taken(&self) {
         ignore(self.channel.tell(State::Taken));
     }
 
-    /// Waits for a connection, for the end of the channel to master, or for the end of patience.
+    /// Waits for a connection, for the end of the channel to master, or until `until`.
     fn wait(&self, until: Instant) -> Result<Event, Fatal> {
         let sockets = self.listeners.iter().map(|listener| listener.as_fd());
         let mut fds: Vec<PollFd<'_>> = [self.channel.as_fd()]
@@ -215,15 +217,14 @@ impl Resident {
             }
         }
         let mut ready = fds.iter().map(|fd| fd.any().unwrap_or(true));
-        // Nobody but us writes to the channel: that it can be read from is its end. A connection stays where it is, for
-        // the next process.
+        // The channel can be read only when it has ended. A waiting connection stays for the next process.
         if ready.next() == Some(true) {
             return Ok(Event::MasterGone);
         }
         Ok(whose_turn(ready, self.next).map_or(Event::Idle, Event::Connection))
     }
 
-    /// Takes a connection from a listener, and lets another process wait for the next one.
+    /// Accepts a connection, and lets another process wait for the next one.
     fn accept(&mut self, ready: usize, server: &Server<'_>) -> Result<Accepted, Fatal> {
         if let Some(table) = server.changed_table() {
             log::info!("table {table} has changed -- restarting");
@@ -243,8 +244,8 @@ impl Resident {
     }
 }
 
-/// Waits for the child to be done with its client; its exit status, if it has one. It has logged its failures itself,
-/// except for a death by a signal.
+/// Waits until the child has ended, and returns its exit status, if any. The child logs its own failures, except for a
+/// death by a signal, which is logged here.
 fn reap(child: Pid, limit: Duration) -> Option<u8> {
     match child::wait(child, limit) {
         Ok(WaitStatus::Exited(_, status)) => return u8::try_from(status).ok(),
