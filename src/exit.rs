@@ -1,4 +1,6 @@
-//! Why the process ends without having served a client, and the exit statuses that it can have.
+//! The reasons for an end without a served client, and the exit statuses.
+//!
+//! Follows `tests/spec/master.md`, section 4.4. Logging the reason and answering the client are left to `service`.
 #![forbid(unsafe_code)]
 
 use std::fmt::{self, Display};
@@ -8,26 +10,26 @@ use crate::log;
 use crate::lookup;
 use crate::peer;
 
-/// Exit status: all is well, or a client was served, whatever it was told.
+/// Exit status: success, or a client was answered.
 pub const EX_OK: u8 = 0;
 
-/// Exit status: a `fatal:` line says why.
+/// Exit status: a `fatal:` line has the reason.
 pub const EX_FATAL: u8 = 1;
 
-/// sysexits.h: the command line makes no sense.
+/// Exit status of sysexits.h: the command line is wrong.
 pub const EX_USAGE: u8 = 64;
 
 /// sysexits.h: the configuration is wrong.
 pub const EX_CONFIG: u8 = 78;
 
-/// Why the process ends without having served anybody.
+/// Why the process ends without having served a client.
 pub enum Fatal {
-    /// With the line that goes to the log.
+    /// A complete log line.
     Text(String),
     Config(config::Error),
-    /// What is wrong with the value of a parameter, where it takes more than the value to see.
+    /// An error in a parameter that its value alone does not show.
     Parameter(&'static str, String),
-    /// For a reason that is in the log already.
+    /// The reason has been logged.
     Logged,
 }
 
@@ -78,7 +80,7 @@ impl From<peer::Error> for Fatal {
 }
 
 impl Fatal {
-    /// Names the parameter that is the reason, where that is not known yet.
+    /// Adds the parameter that is the reason, if there is none yet.
     pub fn about(self, name: &'static str) -> Self {
         match self {
             Fatal::Text(text) => Fatal::Parameter(name, text),
@@ -86,7 +88,7 @@ impl Fatal {
         }
     }
 
-    /// Puts the place in front where main.cf or `-o` sets what is wrong.
+    /// Puts the place before the text where main.cf or `-o` sets the parameter.
     ///
     /// Unlike Postfix, whose lines name at most the parameter (`tests/spec/differences.md`, 49).
     pub fn located(self, config: &Config) -> Self {

@@ -1,6 +1,6 @@
 //! Serves one client on standard input and output, as inetd, xinetd, tcpserver and systemd pass it.
 //!
-//! The order is the whole content of this file; the steps are `service::server`'s.
+//! Follows `tests/spec/master.md`, section 6. The steps themselves are left to `service::server`.
 
 use crate::config::Config;
 use crate::exit::Fatal;

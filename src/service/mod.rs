@@ -1,7 +1,7 @@
 //! The order in which the process starts, the ways in which it is launched, and its exit.
 //!
 //! [`start()`] has the order: signals and descriptors, options, main.cf, log, and then the way of launching. Follows
-//! `tests/spec/main-cf.md`, section 4, and `tests/spec/master.md`, section 2. The protocol is left to `session`.
+//! `tests/spec/master.md`, sections 2 and 3. The protocol is left to `session`.
 #![forbid(unsafe_code)]
 
 mod accept;

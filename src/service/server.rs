@@ -1,6 +1,6 @@
 //! What all ways of launching have in common: parameters and lists, the rights that are given up, one client served.
 //!
-//! Resident processes prepare once and serve in children. Follows `tests/spec/main-cf.md`, section 4; the order within
+//! Resident processes prepare once and serve in children. Follows `tests/spec/master.md`, section 3; the order within
 //! a session is `session`'s.
 
 use std::cell::OnceCell;
