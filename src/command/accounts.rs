@@ -1,7 +1,7 @@
-//! The accounts that main.cf names, as Postfix's daemons check them at each start.
+//! Checks the accounts that main.cf names, as Postfix's daemons do at each start; for `--check`.
 //!
-//! Serving looks mail_owner up where it is needed, and no more; `--check` asks for all of this. Authority:
-//! `tests/spec/main-cf.md`, section 6.5; where versions of Postfix differ in their words, 3.12.
+//! A serving process looks up mail_owner only if it needs it. Follows `tests/spec/main-cf.md`, section 6.5; where
+//! versions of Postfix have different texts, these are those of 3.12.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use nix::unistd::{Gid, Group, Uid, User};
 
 use crate::config::{Config, Error, Owner};
 
-/// What is wrong, and the parameter whose value it is.
+/// A parameter, and the error in its value.
 type Problem = (&'static str, Error);
 
 struct Account {
@@ -23,7 +23,7 @@ struct Team {
     gid: Gid,
 }
 
-/// Everything that is wrong with mail_owner, setgid_group and default_privs, each by itself and together.
+/// The errors in mail_owner, setgid_group and default_privs, alone and in combination.
 pub fn problems(config: &Config) -> Vec<Problem> {
     let mut problems = Vec::new();
     let owner = kept(&mut problems, "mail_owner", sole_owner(config));
@@ -41,7 +41,7 @@ pub fn problems(config: &Config) -> Vec<Problem> {
     problems
 }
 
-/// mail_owner, if no account that comes before it has its user id: the queue would be open to that one as well.
+/// mail_owner, if no earlier account has its user id: the queue would be open to that account too.
 fn sole_owner(config: &Config) -> Result<Account, Error> {
     let Owner { name, uid, gid, .. } = config.mail_owner_ids()?;
     if let Ok(Some(other)) = User::from_uid(uid) {
@@ -134,7 +134,7 @@ fn kept<T>(problems: &mut Vec<Problem>, name: &'static str, result: Result<T, Er
 mod tests {
     use crate::config::tests::config;
 
-    /// Users and groups that every Debian has: daemon is 1 and 1, nobody's group is nogroup, mail is 8 and 8.
+    /// Users and groups that every Debian has: daemon is 1 and 1, the user nobody is in nogroup, mail is 8 and 8.
     fn problems(main_cf: &str) -> Vec<String> {
         let config = config(main_cf);
         let path = format!("file {}: ", config.main_cf());

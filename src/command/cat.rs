@@ -1,6 +1,6 @@
-//! `qmqpd --cat FILE`: what a queue file holds, ours or Postfix's, for machines that have no postcat(1).
+//! `qmqpd --cat FILE`: prints a queue file of this program or of Postfix, for machines without postcat(1).
 //!
-//! The form is postcat's, byte for byte. Authority: `tests/spec/queue-file.md`, section 3.
+//! The output is that of postcat(1), byte for byte. Follows `tests/spec/queue-file.md`, section 3.
 
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
@@ -13,7 +13,7 @@ use crate::wire::record;
 
 use super::help::tell;
 
-/// Shows the queue file at `path`, and answers whether that worked.
+/// Prints the queue file at `path`. Returns the exit status.
 pub fn run(path: &Path) -> u8 {
     time::init();
     let mut out = BufWriter::new(io::stdout().lock());
@@ -33,10 +33,10 @@ pub fn run(path: &Path) -> u8 {
     EX_FATAL
 }
 
-/// Writes the file's records to `out`, and tells `warn` what is wrong with them. False where they end early: what is
-/// there has been written.
+/// Writes the file's records to `out`, and passes warnings about them to `warn`. Returns false if the records end
+/// early; the records before that are written.
 ///
-/// A record is read once, whichever pointers lead to it; those of a damaged file may lead back for ever.
+/// A record is read once, even if several pointers lead to it: the pointers of a damaged file may form a loop.
 pub fn cat(
     path: &Path,
     file: &[u8],
@@ -87,17 +87,17 @@ pub fn cat(
     Ok(false)
 }
 
-/// What the records so far make of the next.
+/// What the next record depends on.
 #[derive(Default)]
 struct Seen {
     in_content: bool,
     has_size: bool,
-    /// What was written last, markers and sizes apart, is a line of content that goes on.
+    /// The last content written, apart from markers and sizes, is a line that continues in the next record.
     unfinished: bool,
 }
 
 impl Seen {
-    /// Goes on to the next record, and says what is wrong with it.
+    /// Takes the next record, and returns the warning about it.
     fn problem(&mut self, kind: u8, data: &[u8]) -> Option<String> {
         let was_in_content = self.in_content;
         let has_size = self.has_size;
@@ -142,12 +142,12 @@ fn write_record(out: &mut impl Write, kind: u8, data: &[u8]) -> io::Result<()> {
     }
 }
 
-/// A NUL ends what a record says. Lines of content go on.
+/// The text of a record, which ends at a NUL unless the record is content.
 fn text(data: &[u8]) -> &[u8] {
     data.split(|&b| b == 0).next().unwrap_or_default()
 }
 
-/// As ctime(3) has it: `Sun Nov 22 13:50:19 2026`. What is no time is the epoch.
+/// The form of ctime(3): `Sun Nov 22 13:50:19 2026`. A value that is no time counts as the epoch.
 fn write_time(out: &mut impl Write, name: &str, data: &[u8]) -> io::Result<()> {
     let secs = leading_number(data).map_or(0, |(secs, _)| secs);
     let at = Moment { secs, usecs: 0 }.local();
@@ -167,8 +167,8 @@ fn write_line(out: &mut impl Write, pieces: &[&[u8]]) -> io::Result<()> {
     out.write_all(b"\n")
 }
 
-/// The number at the beginning, behind blanks, and what follows it, as strtol(3) reads it. One that is too long is the
-/// largest or smallest.
+/// Reads the number after leading blanks as strtol(3) does, and returns the rest too. A number out of range becomes the
+/// largest or the smallest.
 fn leading_number(data: &[u8]) -> Option<(i64, &[u8])> {
     let data = trim_start(data);
     let sign = usize::from(data.starts_with(b"-") || data.starts_with(b"+"));
@@ -184,7 +184,7 @@ fn leading_number(data: &[u8]) -> Option<(i64, &[u8])> {
     (!digits.is_empty()).then(|| (number.parse().unwrap_or(largest), rest))
 }
 
-/// Where a pointer leads; 0 is nowhere.
+/// The offset that a pointer leads to; 0 means none.
 fn target(data: &[u8]) -> Option<usize> {
     match trim_start(text(data)) {
         b"" => Some(0),
@@ -195,7 +195,7 @@ fn target(data: &[u8]) -> Option<usize> {
     }
 }
 
-/// Whether the first two numbers can be size and place of the content.
+/// Whether the first two numbers can be the size and the offset of the content.
 fn is_size(data: &[u8]) -> bool {
     let size = leading_number(text(data));
     let place = size.and_then(|(_, rest)| leading_number(rest));
@@ -212,7 +212,7 @@ fn is_space(byte: u8) -> bool {
     matches!(byte, b'\t'..=b'\r' | b' ')
 }
 
-/// What postcat(1) calls a record outside the content.
+/// postcat(1)'s name of a record outside the content.
 fn name(kind: u8) -> &'static str {
     match kind {
         b'C' => "message_size",
@@ -272,7 +272,7 @@ mod tests {
         assert!(!shown(b"S\x01sp\x010p\x013").1);
     }
 
-    /// Two kilobytes used to make 200 megabytes.
+    /// A file of two kilobytes must not make 200 megabytes of output.
     #[test]
     fn a_pointer_back_shows_nothing_much_twice() {
         let mut file = b"w\0S\xc0\x0f".to_vec();
@@ -282,7 +282,7 @@ mod tests {
         assert!(!whole && out.len() < 2 * file.len(), "{} bytes", out.len());
     }
 
-    /// As postcat of Postfix 3.7 to 3.11: `tests/spec/queue-file.md`, section 10.
+    /// The texts of postcat(1) of Postfix 3.7 to 3.11: `tests/spec/queue-file.md`, section 10.
     #[test]
     fn what_is_wrong_with_a_file_is_said() {
         for (records, warning) in [

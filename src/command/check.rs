@@ -1,7 +1,7 @@
-//! `qmqpd --check`: everything that can be wrong with the configuration, for people.
+//! `qmqpd --check`: prints every error in the configuration.
 //!
-//! Evaluates all of main.cf and opens the lists as a serving process does, then leaves it to `rehearsal` to go on like
-//! one. So what is reported is what would happen, and not a guess at it. Nothing is logged.
+//! Evaluates all of main.cf and opens the lists as a serving process does; `rehearsal` then takes the further steps of
+//! a start. So the findings are those that a start would have. Nothing is logged.
 
 use std::ffi::OsString;
 use std::fs;
@@ -25,8 +25,7 @@ use super::survey;
 use super::unit::{self, Socket, Unit};
 use super::{accounts, encoding, items, master_cf, names, proxies, rehearsal};
 
-/// What cleanup(8) does to a message on its way through, and no other queue method; with the value that makes it do
-/// nothing of the kind.
+/// Parameters that only cleanup(8) applies to a message, each with the value that switches it off.
 const BYPASSED: &[(&str, &str)] = &[
     ("always_bcc", ""),
     ("body_checks", ""),
@@ -55,13 +54,13 @@ const BYPASSED: &[(&str, &str)] = &[
     ("virtual_maps", ""),
 ];
 
-/// What a lookup of a name reads, below the root.
+/// The files that a lookup of a name reads, below the root directory.
 const RESOLVER_FILES: [&str; 3] = ["etc/hosts", "etc/nsswitch.conf", "etc/resolv.conf"];
 
-/// What a service of master.cf is called where it is not by its own name.
+/// The process name of a service in master.cf.
 const PROCESS: &str = "qmqpd";
 
-/// Checks everything, and says how it went: 0, or 78 where there is an error.
+/// Makes all checks. Returns the exit status: 0, or 78 if there is an error.
 pub fn run(extent: Extent, options: &Options, process: &str) -> u8 {
     let mut report = Report::default();
     check_encoding(&mut report);
@@ -121,7 +120,7 @@ fn list_settings(report: &mut Report, config: &Config) {
     }
 }
 
-/// Every parameter, also those that no client of qmqpd ever makes it evaluate: Postfix's own daemons do.
+/// Checks every parameter, also those that qmqpd does not evaluate: Postfix's own daemons evaluate them.
 fn check_parameters(report: &mut Report, config: &Config) {
     for warning in config.take_warnings() {
         report.warning(&warning, None);
@@ -138,7 +137,8 @@ fn check_parameters(report: &mut Report, config: &Config) {
     }
 }
 
-/// What an editor has put into main.cf besides the text. First, because it may be why main.cf cannot be read.
+/// Finds bytes that an editor has added to main.cf. Called first, because they may be the reason why main.cf cannot be
+/// read.
 fn check_encoding(report: &mut Report) {
     let path = main_cf_path();
     for (text, advice) in encoding::problems(&path, &read_file(&path).unwrap_or_default()) {
@@ -146,7 +146,7 @@ fn check_encoding(report: &mut Report) {
     }
 }
 
-/// Parameters that nothing reads, and `$name`s that nothing sets.
+/// Finds parameters that no program reads, and `$name`s that no line sets.
 fn check_names(report: &mut Report, config: &Config) {
     for Slip { name, meant, .. } in names::unused(config) {
         let place = place(config, &name);
@@ -174,7 +174,7 @@ fn check_names(report: &mut Report, config: &Config) {
     }
 }
 
-/// Postfix's daemons do not start with accounts that are not in order. Where they are not needed, nobody minds.
+/// Postfix's daemons do not start if an account is wrong. Without Postfix only mail_owner is needed.
 fn check_accounts(report: &mut Report, config: &Config) {
     let by_postfix = by_cleanup(config);
     for (name, error) in accounts::problems(config) {
@@ -187,7 +187,7 @@ fn check_accounts(report: &mut Report, config: &Config) {
     }
 }
 
-/// A service of master.cf: its options, and the configuration as they change it.
+/// Checks a service of master.cf: its options, and the configuration with these options.
 fn check_service(report: &mut Report, service: &Service, extent: Extent) {
     let place = &service.place;
     let options = match options::parse(&service.arguments) {
@@ -201,7 +201,7 @@ fn check_service(report: &mut Report, service: &Service, extent: Extent) {
         let error = options::Error::Argument(argument.clone());
         report.error(&format!("{place}: {error}"), None);
     }
-    // What is wrong with main.cf has been said.
+    // Errors in main.cf have been reported.
     let Ok(config) = survey::load(&options, PROCESS) else {
         return;
     };
@@ -275,7 +275,7 @@ fn check_chroot(report: &mut Report, config: &Config, place: &str) {
     }
 }
 
-/// Whether sessions that systemd starts have the memory for a message, and can reach the queue.
+/// Whether sessions that systemd starts have the memory for a message and can reach the queue.
 fn check_unit(report: &mut Report, config: &Config, unit: &Unit) {
     let path = unit.path.display();
     let limit = config.message_size_limit().ok().flatten();
@@ -342,7 +342,7 @@ fn check_lists(report: &mut Report, config: &Config) {
         .map_err(Fatal::from)
         .and_then(|()| Lists::open(config));
     let mut kept = log::take_kept();
-    // A warning that asks for a package comes before the error, whose advice says so too.
+    // The warning asks for a package, and so does the advice of the error that follows it.
     kept.retain(|(_, text)| !text.ends_with(lookup::PACKAGE_QUESTION));
     for (level, text) in &kept {
         let place = place(config, list_in(text));
@@ -356,7 +356,7 @@ fn check_lists(report: &mut Report, config: &Config) {
     }
     let lists = match lists {
         Ok(lists) => lists,
-        // Said of its parameter already.
+        // Reported with its parameter.
         Err(Fatal::Config(_) | Fatal::Logged) => return,
         Err(Fatal::Parameter(name, text)) => {
             let place = place(config, name);
@@ -379,7 +379,7 @@ fn check_lists(report: &mut Report, config: &Config) {
     }
     let problems = |list: &MatchList| list.problems(&lists.tables, &run_as);
     for problem in all().flat_map(problems) {
-        // That it could not be opened is why it does not answer.
+        // The table does not answer because it could not be opened, which has been reported.
         if kept.iter().any(|(_, text)| problem.text.ends_with(text)) {
             continue;
         }
@@ -394,7 +394,7 @@ fn check_lists(report: &mut Report, config: &Config) {
         let text = for_people(&problem.text);
         report.error(&format!("{place}: {text}"), Some(&advice));
     }
-    // What tables that do answer have warned of.
+    // Warnings of tables that do answer.
     for (_, text) in log::take_kept() {
         report.warning(&format!("{}: {text}", place(config, list_in(&text))), None);
     }
@@ -402,13 +402,13 @@ fn check_lists(report: &mut Report, config: &Config) {
     proxies::check(report, config, &lists);
 }
 
-/// Items that no client can match. Serving, nothing is said of them.
+/// Warns of items that no client can match. A serving process does not.
 fn check_items(report: &mut Report, config: &Config, list: &MatchList, kept: &[(Level, String)]) {
     let name = list.name();
     let names = config.qmqpd_peername_lookup().unwrap_or(true);
     for item in list.literals() {
         let bare = item.pattern.trim_matches(['[', ']']);
-        // What is to stand there has been said.
+        // The warning about brackets has the right form of the item.
         if kept
             .iter()
             .any(|(_, text)| text.contains(&format!("\"{bare}\" without brackets")))
@@ -431,7 +431,7 @@ fn check_items(report: &mut Report, config: &Config, list: &MatchList, kept: &[(
     }
 }
 
-/// The list that a message is about: its first word, if that is one.
+/// The list that a message is about: the first word, if it names a list.
 fn list_in(text: &str) -> &'static str {
     let first = text.split(':').next().unwrap_or_default();
     let others = [
@@ -479,7 +479,7 @@ fn check_bypassed(report: &mut Report, config: &Config) {
     }
 }
 
-/// How to let the user read a table's file who asks the table, if that is another one than the user of this process.
+/// How to let the user read a table who runs its program, if that is not the user of this process.
 fn readers(config: &Config) -> Option<String> {
     let Owner { name, gid, .. } = program_owner(config).ok().flatten()?;
     let group = Group::from_gid(gid).ok().flatten();

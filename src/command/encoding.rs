@@ -1,14 +1,15 @@
-//! What an editor has put into main.cf besides the text: a byte order mark, line ends of another system.
+//! Finds bytes that an editor adds to main.cf besides the text: a byte order mark, line ends of another system; for
+//! `--check`.
 //!
-//! For `--check`. Postfix takes such bytes for text; a NUL byte it warns of itself, and so does serving.
+//! Postfix takes these bytes as text. A NUL byte is left to `config`, which warns of it also in a serving process.
 
-/// What begins files of some editors: U+FEFF, as UTF-8 has it.
+/// U+FEFF in UTF-8, with which some editors begin a file.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// The same in UTF-16.
 const UTF_16: [&[u8]; 2] = [b"\xff\xfe", b"\xfe\xff"];
 
-/// What is odd about the bytes of the file `path`, each with what to do about it.
+/// The problems of the bytes of the file `path`, each with its remedy.
 pub fn problems(path: &str, bytes: &[u8]) -> Vec<(String, String)> {
     if UTF_16.iter().any(|mark| bytes.starts_with(mark)) {
         let text = format!("{path}: the file is UTF-16, and not ASCII or UTF-8");

@@ -1,7 +1,7 @@
-//! `qmqpd --explain ADDRESS [NAME] ...`: would these clients be let in, and what decides it.
+//! `qmqpd --explain ADDRESS [NAME] ...`: prints whether clients are let in, and which item decides.
 //!
-//! Asks what a serving process asks, in its order: inet_protocols, the client's name, debug_peer_list,
-//! qmqpd_authorized_clients. Nothing is logged.
+//! Evaluates the same as a serving process, in the same order: inet_protocols, the client's name, debug_peer_list,
+//! qmqpd_authorized_clients. Follows `tests/spec/client-access.md`, sections 1 and 2. Nothing is logged.
 
 use std::net::IpAddr;
 
@@ -18,16 +18,16 @@ use super::help::print;
 use super::report::{for_people, place};
 use super::survey::load;
 
-/// Somebody to ask about.
+/// A client to explain.
 struct Subject {
     address: IpAddr,
-    /// The name to go by; the resolver's where none is given.
+    /// The client's name, if it is given; otherwise the resolver's name counts.
     name: Option<String>,
 }
 
 impl Subject {
-    /// Takes addresses as lists and log lines have them, with brackets or without, each with the name behind it, if there
-    /// is one. An error says which word is neither.
+    /// Reads addresses in the form of lists or of log lines, with or without brackets, each with an optional name after
+    /// it. The error names the first word that is neither an address nor a name.
     fn parse(words: &[String]) -> Result<Vec<Subject>, String> {
         let mut subjects: Vec<Subject> = Vec::new();
         for word in words {
@@ -52,7 +52,7 @@ impl Subject {
         Ok(subjects)
     }
 
-    /// A client's name, which has no dot at its end, and is one.
+    /// Checks a client's name, and removes a dot at its end.
     fn name(word: &str) -> Result<String, String> {
         let name = word.strip_suffix('.').unwrap_or(word);
         match valid_hostname(name.as_bytes()) {
@@ -62,10 +62,10 @@ impl Subject {
     }
 }
 
-/// Answers 0 where all clients are let in, 1 where one is not, 78 where that cannot be told of one, 64 where the words make
-/// no sense.
+/// Returns the exit status: 0 if all clients are let in, 1 if one is refused, 78 if the answer for one cannot be
+/// determined, 64 if a word is wrong.
 ///
-/// Where the name is looked up, it also says what comes of a lookup that fails, if that is something else.
+/// If the name is looked up, the answer for a failed lookup is printed too, if it is different.
 pub fn run(clients: &[String], options: &Options, process: &str) -> u8 {
     let subjects = match Subject::parse(clients) {
         Ok(subjects) => subjects,
@@ -95,7 +95,7 @@ pub fn run(clients: &[String], options: &Options, process: &str) -> u8 {
     codes.max().unwrap_or(EX_USAGE)
 }
 
-/// Prints the answer about one client, or why there is none for it.
+/// Prints the answer for one client, or the error in its place.
 fn show(explained: Result<Explained, Fatal>) -> u8 {
     let cannot_tell = explained.is_err();
     let (mut text, code) = match explained {
@@ -124,7 +124,7 @@ fn show(explained: Result<Explained, Fatal>) -> u8 {
     code
 }
 
-/// What main.cf says of every client.
+/// The parts of main.cf that are the same for every client.
 struct Explanation<'a> {
     config: &'a Config,
     settings: SessionSettings,
@@ -138,7 +138,7 @@ struct Explained {
 
 impl<'a> Explanation<'a> {
     fn open(config: &'a Config) -> Result<Explanation<'a>, Fatal> {
-        // What is evaluated for every client can be wrong for every client.
+        // An error in one of these concerns every client.
         let settings = SessionSettings::from_config(config)?;
         Method::from_config(config)?;
         try_queue_directory(config)?;
@@ -191,7 +191,7 @@ fn explain(
     Ok(Explained { text, listing })
 }
 
-/// What a client hears whose name is open, where that matters.
+/// The reply to a client whose name is open.
 fn postponed(peer: &Peer) -> String {
     format!(
         "ZError: unknown[{}]: name lookup failed, try again later",
@@ -199,7 +199,7 @@ fn postponed(peer: &Peer) -> String {
     )
 }
 
-/// What happens if the name cannot be looked up another time; nothing where it makes no difference.
+/// The answer if the lookup of the name fails another time; empty if it is the same.
 fn without_name(list: &MatchList, peer: &Peer, listing: Listing) -> String {
     match list.decide(None, &peer.addr) {
         Ok(decision) if decision.listing == listing => String::new(),
@@ -220,7 +220,7 @@ fn without_name(list: &MatchList, peer: &Peer, listing: Listing) -> String {
     }
 }
 
-/// The client as a session would know it.
+/// The client as in a session.
 fn client(subject: &Subject, config: &Config) -> Result<Peer, Fatal> {
     let ask = Ask {
         protocols: config.inet_protocols()?,
@@ -236,7 +236,7 @@ fn client(subject: &Subject, config: &Config) -> Result<Peer, Fatal> {
     Ok(peer)
 }
 
-/// Whether the list has the client, and says which item decides.
+/// Prints which item of the list decides, and returns whether the list has the client.
 fn verdict(
     list: &MatchList,
     name: &str,
@@ -261,7 +261,7 @@ fn verdict(
     Ok(decision.listing)
 }
 
-/// What the client hears, and what would change it.
+/// The reply to the client, and the change that would let it in.
 fn refusal(config: &Config, settings: &SessionSettings, peer: &Peer) -> String {
     let status = if settings.soft_bounce { 'Z' } else { 'D' };
     let mut text = format!(

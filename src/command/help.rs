@@ -1,4 +1,4 @@
-//! What the program says of itself, and how it says that it was called wrongly.
+//! The help text, the version, and the answers to a wrong command line.
 
 use std::io::Write;
 
@@ -48,21 +48,21 @@ This is a mail server that inetd, xinetd, tcpserver, systemd or Postfix starts
 for each connection. \"qmqpd --help\" says how.
 ";
 
-/// Answers a command line that makes no sense. Standard error is not the client: the first act of a process sees to that.
+/// Reports a wrong command line on standard error, which is never the client: the first step of a start sees to it.
 pub fn misuse(error: &options::Error) -> u8 {
     let text = format!("qmqpd: {error}\n\"qmqpd --help\" lists what there is.\n");
     tell(&text);
     EX_USAGE
 }
 
-/// Says what this is to somebody who has started it on a terminal, where it would wait for a request for ever.
+/// Refuses to start on a terminal, where the program would wait for a request without end.
 pub fn refuse_terminal() -> u8 {
     log::fatal!("do not run this command by hand");
     tell(BY_HAND);
     EX_FATAL
 }
 
-/// Writes to standard output, and answers whether that worked. If the terminal is gone there is nobody to tell.
+/// Writes to standard output. Returns the exit status; an error has no place to be reported.
 pub fn print(text: &str) -> u8 {
     match std::io::stdout().write_all(text.as_bytes()) {
         Ok(()) => EX_OK,
@@ -70,7 +70,7 @@ pub fn print(text: &str) -> u8 {
     }
 }
 
-/// Standard error is for people. If it is gone there is nobody to tell.
+/// Writes to standard error, for people. An error has no place to be reported.
 pub fn tell(text: &str) {
     ignore(std::io::stderr().write_all(text.as_bytes()));
 }

@@ -1,18 +1,16 @@
-//! Items of an access list that no client can match, and what their author is likely to mean: for `--check`.
+//! Finds items of an access list that no client can match, and suggests what is meant; for `--check`.
 //!
-//! A name matches a client's name, which is a valid host name; an address or network its address. An item
-//! that is neither matches no client, and a serving process says nothing of it. Tables and malformed networks are for
-//! `lookup`. Authority: `tests/spec/client-access.md`, section 1.
+//! A name matches a client's name, which is a valid host name; an address or a network matches the client's address.
+//! Any other item matches no client, and a serving process does not report it. Tables and malformed networks are left
+//! to `lookup`. Follows `tests/spec/client-access.md`, section 1.
 
 use std::net::{IpAddr, Ipv4Addr};
 
 use crate::config::{TABLE, valid_hostname};
 use crate::lookup::{Literal, as_ipv4};
 
-/// All clients, as a list has them.
 const EVERYBODY: &str = "Write 0.0.0.0/0, [::]/0 if every client is meant.";
 
-/// What there is to choose from.
 const FORMS: &str = "Write a name (host.example.com), an address (192.0.2.1, [2001:db8::1]), a network (192.0.2.0/24), \
                      a file (/etc/...) or a table (type:name).";
 
@@ -24,7 +22,8 @@ pub fn advice_for_a_proxy(item: &Literal<'_>) -> Option<String> {
     })
 }
 
-/// What to write in the place of an item that no client can match; nothing where one can. Clients may have `names`.
+/// The form to write in place of an item that no client can match; `None` if a client can match it. `names` tells
+/// whether clients can have names.
 pub fn advice(item: &Literal<'_>, names: bool) -> Option<String> {
     let pattern = item.pattern.as_ref();
     if let Some(ipv4) = as_ipv4(pattern) {
@@ -48,7 +47,7 @@ pub fn advice(item: &Literal<'_>, names: bool) -> Option<String> {
         ));
     }
     for_a_word(pattern).or_else(|| {
-        // A client on a UNIX-domain socket is called localhost, and one without a name unknown.
+        // A client on a UNIX-domain socket has the name localhost, and a client without a name is unknown.
         let has_name = names || ["localhost", "unknown"].contains(&pattern);
         (!has_name).then(|| {
             "Write an address: with qmqpd_peername_lookup = no a client has no name.".to_owned()
@@ -56,8 +55,8 @@ pub fn advice(item: &Literal<'_>, names: bool) -> Option<String> {
     })
 }
 
-/// Whether the pattern is an address or a network. What is in brackets and has only the characters of one is, or it would
-/// be malformed.
+/// Whether the pattern is an address or a network. A pattern in brackets with only the characters of an address is one:
+/// a malformed one is reported elsewhere.
 fn is_address(pattern: &str) -> bool {
     let inside = pattern.strip_prefix('[').and_then(|p| p.strip_suffix(']'));
     if inside.unwrap_or(pattern).parse::<IpAddr>().is_ok() {
@@ -70,11 +69,11 @@ fn is_address(pattern: &str) -> bool {
             .all(|b| b.is_ascii_hexdigit() || b".:/[]".contains(&b))
 }
 
-/// For IPv4 addresses and networks in forms that other programs know.
+/// The advice for IPv4 addresses and networks in the forms of other programs.
 fn for_a_network(pattern: &str) -> Option<String> {
     if let Some((first, last)) = pattern.split_once('-') {
         let first: Ipv4Addr = first.parse().ok()?;
-        // Only the last number may be given, or the whole address.
+        // The end of a range: a whole address, or its last number.
         let last: Ipv4Addr = match last.parse::<u8>() {
             Ok(number) => {
                 let [a, b, c, _] = first.octets();
@@ -116,7 +115,7 @@ fn for_a_network(pattern: &str) -> Option<String> {
     })
 }
 
-/// A number of an address from its digits, with any zeros in front.
+/// A number of an address from its digits, which may begin with zeros.
 fn octet(digits: &str) -> Option<u8> {
     match digits.trim_start_matches('0') {
         "" => Some(0),
@@ -124,7 +123,7 @@ fn octet(digits: &str) -> Option<u8> {
     }
 }
 
-/// The addresses from `first` to `last`, as few networks.
+/// The fewest networks that cover the addresses from `first` to `last`.
 fn range(first: Ipv4Addr, last: Ipv4Addr) -> String {
     let (mut from, to) = (u64::from(first.to_bits()), u64::from(last.to_bits()));
     let mut networks = Vec::new();
@@ -143,7 +142,7 @@ fn range(first: Ipv4Addr, last: Ipv4Addr) -> String {
     networks.join(", ")
 }
 
-/// For what is not even a host name.
+/// The advice for a pattern that is no host name.
 fn for_no_name(item: &Literal<'_>) -> String {
     let pattern = item.pattern.as_ref();
     let write = |better: &str, why: &str| {
@@ -194,7 +193,7 @@ fn for_no_name(item: &Literal<'_>) -> String {
     FORMS.to_owned()
 }
 
-/// For what could be a name of one word, and is a word of Postfix.
+/// The advice for a host name of one label that is a word of Postfix.
 fn for_a_word(pattern: &str) -> Option<String> {
     if pattern.contains('.') {
         return None;

@@ -1,7 +1,7 @@
-//! The lines of master.cf that start this program: for `--check`.
+//! Reads the lines of master.cf that start this program; for `--check`.
 //!
-//! Only what decides how qmqpd is started is read: service, type, chroot and arguments. Everything else is for master(8)
-//! to say. Authority: master(5); `tests/spec/master.md`, section 2.
+//! Reads only how qmqpd is started: service, type, chroot and arguments. All else is left to master(8). Follows
+//! master(5) and `tests/spec/master.md`, section 2.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 use crate::config::lines::logical_lines;
 use crate::config::{Config, read_file};
 
-/// The name of the program, as it stands in master.cf.
+/// The name of the program in master.cf.
 const PROGRAM: &str = "qmqpd";
 
-/// A service that is this program, or Postfix's.
+/// A service whose program is qmqpd, this one or Postfix's.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Service {
     /// `FILE, line N`.
@@ -20,13 +20,13 @@ pub struct Service {
     /// `inet`, `unix` or `pass`.
     pub kind: String,
     pub has_chroot: bool,
-    /// What is started: below daemon_directory if it is a name alone.
+    /// The program that is started: a bare name is below daemon_directory.
     pub program: PathBuf,
-    /// Its arguments, with what master itself adds.
+    /// The arguments, with those that master adds.
     pub arguments: Vec<OsString>,
 }
 
-/// The services of the master.cf that stands beside main.cf; none where there is no such file.
+/// The services in the master.cf beside main.cf; none if there is no such file.
 pub fn services(config: &Config) -> Vec<Service> {
     let path = Path::new(&config.main_cf()).with_file_name("master.cf");
     let text = read_file(&path).unwrap_or_default();
@@ -43,7 +43,8 @@ pub fn services(config: &Config) -> Vec<Service> {
     services.collect()
 }
 
-/// The service of a line, if it starts a program of this name. Where nothing is said of a chroot, `old` versions have one.
+/// The service of a line, if it starts a program of this name. `old` tells whether the default of the chroot field is
+/// yes.
 fn service(place: String, line: &str, old: bool, daemons: &Path) -> Option<Service> {
     let words = words(line);
     let [
@@ -83,7 +84,7 @@ fn service(place: String, line: &str, old: bool, daemons: &Path) -> Option<Servi
                 .collect(),
         });
     }
-    // spawn(8) starts it for each connection, and has it serve standard input.
+    // spawn(8) starts the program for each connection, on standard input.
     let argv = arguments
         .iter()
         .position(|word| word.starts_with("argv="))?;
@@ -98,7 +99,7 @@ fn service(place: String, line: &str, old: bool, daemons: &Path) -> Option<Servi
     })
 }
 
-/// The words of a line. What is in braces is one, without them.
+/// The words of a line. Text in braces is one word, without the braces.
 fn words(line: &str) -> Vec<String> {
     let mut words = Vec::new();
     let mut rest = line.trim_start();

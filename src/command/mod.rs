@@ -1,4 +1,7 @@
-//! What the program does for people who call it themselves: help, and commands that serve nobody.
+//! The commands for people: `--help`, `--version`, `--check`, `--explain`, `--cat`.
+//!
+//! A command serves no client and logs nothing. What the values of parameters mean is left to `config` and the other
+//! rooms, which a command calls as a serving process does.
 #![forbid(unsafe_code)]
 
 mod accounts;
@@ -25,13 +28,13 @@ use help::{HELP, VERSION};
 
 pub use help::{misuse, refuse_terminal, tell};
 
-/// Whether somebody has typed this, and should not have to look for the answer in a log. Launchers ask for no command.
+/// Whether a person has started the program: on a terminal, or with a command. Launchers do neither.
 pub fn by_hand(arguments: &[OsString]) -> bool {
     let is_command = |argument: &OsString| COMMANDS.iter().any(|name| argument == name);
     std::io::stdin().is_terminal() || arguments.iter().any(is_command)
 }
 
-/// What people asked for.
+/// Runs the command. Returns the exit status.
 pub fn obey(command: &Command, options: &Options, process: &str) -> u8 {
     match command {
         Command::Help => help::print(HELP),

@@ -1,8 +1,8 @@
-//! Names in main.cf that are likely misspelt: for `--check`.
+//! Finds names in main.cf that are likely misspelt; for `--check`.
 //!
-//! Postfix takes any name, and lets values refer to it. So a name counts as a mistake only where it is no parameter, no
-//! value uses it, and it is nearly a parameter of ours; and a reference only where what it names is nowhere to be found.
-//! Serving processes are as silent as Postfix's. Authority: postconf(1), which warns of both.
+//! Postfix accepts any name, and lets values refer to it. So a name is reported only if it is no parameter, no value
+//! uses it, and it is nearly a parameter of this program; a reference only if no line sets its name. A serving process
+//! reports neither, as Postfix. Follows postconf(1), which warns of both.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -10,11 +10,11 @@ use std::path::Path;
 use crate::config::{Config, TABLE, lines, read_file};
 use crate::log::Shown;
 
-/// The parameters that `postconf -d` of Postfix 3.5, 3.7, 3.10 and 3.11 lists, and those that their defaults refer to by an
-/// older name; one a line.
+/// The parameters that `postconf -d` of Postfix 3.5, 3.7, 3.10 and 3.11 lists, and older names in their defaults; one
+/// on each line.
 const POSTFIX: &str = include_str!("postfix-parameters.txt");
 
-/// Their values hold `$name` for Postfix to fill in when mail is delivered or refused: what those stand for is set nowhere.
+/// Parameters whose `$name`s Postfix replaces when mail is delivered or refused: no line sets these names.
 const NOT_EXPANDED: [&str; 9] = [
     "command_execution_directory",
     "default_rbl_reply",
@@ -27,7 +27,7 @@ const NOT_EXPANDED: [&str; 9] = [
     "smtpd_reject_footer",
 ];
 
-/// What follows the name of a service of master.cf in a parameter that each of them has.
+/// The ends of parameters that begin with the name of a service of master.cf.
 const OF_A_SERVICE: [&str; 7] = [
     "_concurrency_failed_cohort_limit",
     "_concurrency_limit",
@@ -38,20 +38,20 @@ const OF_A_SERVICE: [&str; 7] = [
     "_time_limit",
 ];
 
-/// How many letters a misspelt name has too many, too few, or in another's place.
+/// The number of letters that a misspelt name may have too many, too few, or exchanged.
 const SLIPS: usize = 2;
 
 /// A name that is likely misspelt.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Slip {
-    /// The parameter in whose value the name stands; the name itself where that is set.
+    /// The parameter whose value has the name, or the name itself if a line sets it.
     pub parameter: String,
     pub name: String,
-    /// What may be meant.
+    /// The parameter that is likely meant.
     pub meant: Option<String>,
 }
 
-/// The names that are set, and that no program and no value knows.
+/// The names that are set, and that no program and no value uses.
 pub fn unused(config: &Config) -> Vec<Slip> {
     let used = used(config);
     let slip = |name: &[u8]| {
@@ -69,7 +69,7 @@ pub fn unused(config: &Config) -> Vec<Slip> {
     config.names_set().into_iter().filter_map(slip).collect()
 }
 
-/// The names that values refer to, and that nothing sets.
+/// The names that values refer to, and that no line sets.
 pub fn undefined(config: &Config) -> Vec<Slip> {
     let used = used(config);
     let set: BTreeSet<&[u8]> = config.names_set().into_iter().collect();
@@ -110,7 +110,7 @@ fn is_of_a_service(name: &[u8]) -> bool {
         .any(|suffix| name.ends_with(suffix.as_bytes()))
 }
 
-/// What main.cf and `-o` set.
+/// The names and values that main.cf and `-o` set.
 fn values(config: &Config) -> impl Iterator<Item = (&[u8], &[u8])> {
     config.names_set().into_iter().filter_map(|name| {
         let value = config.as_set(std::str::from_utf8(name).ok()?)?;
@@ -139,11 +139,11 @@ fn used(config: &Config) -> BTreeSet<Vec<u8>> {
 #[derive(Debug, PartialEq, Eq)]
 struct Reference<'a> {
     name: &'a [u8],
-    /// It asks whether the name is set: `${name?text}`, `${name:text}`.
+    /// The reference tests whether the name is set: `${name?text}`, `${name:text}`.
     is_conditional: bool,
 }
 
-/// The references in a value, those within others too. What is malformed is reported elsewhere, and passed over here.
+/// The references in a value, nested ones included. Malformed references are skipped; they are reported elsewhere.
 fn references(value: &[u8]) -> Vec<Reference<'_>> {
     let mut found = Vec::new();
     let mut rest = value;
@@ -188,7 +188,7 @@ fn is_of_a_name(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'_'
 }
 
-/// The known name that is closest, if that is close.
+/// The closest known name within [`SLIPS`].
 fn nearest<'a>(name: &[u8], known: impl Iterator<Item = &'a [u8]>) -> Option<String> {
     let (_, meant) = known
         .map(|known| (distance(name, known), known))
@@ -197,13 +197,13 @@ fn nearest<'a>(name: &[u8], known: impl Iterator<Item = &'a [u8]>) -> Option<Str
     Some(Shown(meant).to_string())
 }
 
-/// How many letters have to be added, removed or replaced, or changed with their neighbour, to make `b` of `a`.
+/// The number of letters to add, remove, replace or exchange with their neighbours to turn `a` into `b`.
 fn distance(a: &[u8], b: &[u8]) -> usize {
     if a.len().abs_diff(b.len()) > SLIPS {
         return SLIPS + 1;
     }
-    // The rows of the usual table: what it takes to make each beginning of `b` of this beginning of `a`, and of the two
-    // that are one and two letters shorter.
+    // Rows of the table of distances: that of this prefix of `a` to each prefix of `b`, and those of the two shorter
+    // prefixes of `a`.
     let mut before = Vec::new();
     let mut last: Vec<usize> = (0..=b.len()).collect();
     for (i, &x) in a.iter().enumerate() {

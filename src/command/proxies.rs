@@ -1,4 +1,6 @@
-//! What `--check` says of the proxies that may name a client: none, too many, or proxies that nothing is read from.
+//! Checks the proxies that may name a client, for `--check`: no proxy, too many proxies, or a list without effect.
+//!
+//! How a header is read is left to `peer::upstream`.
 
 use std::net::IpAddr;
 
@@ -12,7 +14,7 @@ use super::survey;
 /// The list of proxies.
 pub const LIST: &str = "qmqpd_upstream_proxy_clients";
 
-/// Checks the parameters of `peer::upstream` beyond what their kinds do.
+/// Checks the parameters of `peer::upstream` together; their kinds check each alone.
 pub fn check(report: &mut Report, config: &Config, lists: &Lists) {
     let Ok(protocol) = config.qmqpd_upstream_proxy_protocol() else {
         return;

@@ -1,7 +1,7 @@
-//! What a serving process does after it has read its configuration, done once for `--check`.
+//! Takes the steps of a serving process after it has read its configuration; for `--check`.
 //!
-//! The process becomes mail_owner, goes to queue_directory, looks for the queue, and takes the system calls from
-//! itself. No daemon is talked to: whether somebody listens on a socket is seen from how connecting to it fails.
+//! The process becomes mail_owner, enters queue_directory, looks for the queue, and gives up the system calls. It talks
+//! to no daemon: the error of a connection attempt with the wrong socket type tells whether a daemon listens.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -23,7 +23,7 @@ use crate::sys::inherit;
 
 use super::report::{Report, place};
 
-/// Whether somebody listens where log lines go.
+/// Warns if no daemon listens on the socket of the log.
 fn check_log(report: &mut Report, config: &Config) {
     let (Ok(file), Ok(queue), Ok(service)) = (
         config.maillog_file(),
@@ -52,7 +52,7 @@ fn check_log(report: &mut Report, config: &Config) {
     );
 }
 
-/// Does what a start does, as far as that can be known.
+/// Takes the steps of a start, as far as the rights of this process allow.
 pub fn run(report: &mut Report, config: &Config, options: &Options) {
     if matches!(config.qmqpd_log_stderr(), Ok(false)) {
         check_log(report, config);
@@ -75,7 +75,7 @@ enum Where {
     InQueue,
 }
 
-/// Becomes whom a launcher makes the process, as far as that can be known.
+/// Becomes the user that a launcher makes the process, as far as its rights allow.
 fn become_owner(report: &mut Report, config: &Config, options: &Options) -> Option<Where> {
     if !geteuid().is_root() {
         let user = user_name(geteuid());
@@ -118,7 +118,7 @@ fn user_name(uid: Uid) -> String {
     user.map_or_else(|| uid.to_string(), |user| user.name)
 }
 
-/// The queue's sockets are named relative to this directory.
+/// Enters queue_directory: the sockets of the queue have relative names.
 fn enter_queue(report: &mut Report, config: &Config) -> bool {
     let Ok(queue) = config.queue_directory() else {
         return false;
@@ -133,7 +133,8 @@ fn enter_queue(report: &mut Report, config: &Config) -> bool {
     false
 }
 
-/// Whether there is somebody to ask for the names of clients. Seen from where a serving process asks.
+/// Whether there is a name server for clients' names. Checked with the rights and the root directory of a serving
+/// process.
 fn check_name_server(report: &mut Report, config: &Config, directory: Where, local: bool) {
     let (Ok(true), Some(why)) = (config.qmqpd_peername_lookup(), peer::no_server(local)) else {
         return;
@@ -165,12 +166,12 @@ fn check_queue(report: &mut Report, config: &Config, directory: Where) {
             }
         }
         Ok(QueueMethod::Qmail(program)) => check_program(report, &program, &user),
-        // That it cannot be told which one it is has been said.
+        // The error in the queue method has been reported.
         Err(_) => {}
     }
 }
 
-/// Whether a queue file can be made: the queue manager takes those of its own user only.
+/// Whether a queue file can be made. The queue manager accepts files of its own user only.
 fn check_incoming(report: &mut Report, queue: &Path, user: &str) -> bool {
     let flags = AccessFlags::R_OK | AccessFlags::W_OK | AccessFlags::X_OK;
     let why = match fs::metadata("incoming") {
@@ -192,9 +193,9 @@ fn check_incoming(report: &mut Report, queue: &Path, user: &str) -> bool {
     false
 }
 
-/// Whether users who do not serve can move queue files about.
+/// Whether other users than the owner could move queue files.
 fn check_rights(report: &mut Report, config: &Config) {
-    // What is wrong with a parameter has been said.
+    // An error in a parameter has been reported.
     let Ok(method) = Method::from_config(config) else {
         return;
     };
@@ -222,8 +223,9 @@ fn check_program(report: &mut Report, program: &Path, user: &str) {
     }
 }
 
-/// Whether somebody listens on cleanup's socket, without connecting: that would make it open a queue file. A datagram
-/// socket is refused because of its type where there is a listener and the permissions allow it, else for other reasons.
+/// Whether a daemon listens on cleanup's socket, without a connection: cleanup would open a queue file for it. A
+/// datagram socket fails with EPROTOTYPE if there is a listener and the permissions allow it, otherwise with another
+/// error.
 fn check_cleanup(report: &mut Report, config: &Config, queue: &Path, user: &str) {
     let Ok(service) = config.cleanup_service_name() else {
         return;
@@ -248,7 +250,7 @@ fn check_cleanup(report: &mut Report, config: &Config, queue: &Path, user: &str)
     report.error(&text, Some(&advice));
 }
 
-/// What the kernel lacks that the program can do without.
+/// Notes what the kernel lacks and the program does not need.
 fn check_kernel(report: &mut Report) {
     if !inherit::has_close_range() {
         report.note(&format!(
@@ -259,7 +261,7 @@ fn check_kernel(report: &mut Report) {
     }
 }
 
-/// Last, because nothing can be opened after it.
+/// Called last: afterwards no file can be opened.
 fn check_sandbox(report: &mut Report, config: &Config) {
     if !matches!(config.qmqpd_sandbox(), Ok(true)) {
         return;

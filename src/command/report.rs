@@ -1,4 +1,6 @@
-//! What `--check` writes: findings, each behind its place and before what to do about it.
+//! Writes the findings of `--check`: place, text, and remedy.
+//!
+//! What is found is left to the other files of `command`.
 
 use std::collections::BTreeSet;
 
@@ -7,34 +9,34 @@ use crate::exit::{EX_CONFIG, EX_OK};
 
 use super::help::print;
 
-/// What has been found, written out as it is found: the rehearsal can end the process.
+/// Writes each finding at once, because the rehearsal can end the process.
 #[derive(Default)]
 pub struct Report {
     errors: u32,
     warnings: u32,
-    /// What has been said already. One mistake can be in the way of several parameters.
+    /// The findings already written. One mistake can concern several parameters.
     said: BTreeSet<String>,
-    /// `FILE, line N` of master.cf, while the findings are about its options. What holds without these has been said.
+    /// `FILE, line N` of master.cf, while the findings are about its options. Findings that do not depend on them are
+    /// written before.
     service: Option<String>,
 }
 
-/// `FILE, line N`, or the option, where the parameter was set; the file, where it was not.
+/// `FILE, line N`, or the option, that sets the parameter; the file, if no line sets it.
 pub fn place(config: &Config, name: &str) -> String {
     config.place_text(name).unwrap_or_else(|| config.main_cf())
 }
 
-/// The text of the log without the name that a file has as a table.
+/// The text of a log line for people: a file that a list names has no `non-existent:` before it.
 pub fn for_people(text: &str) -> String {
     text.replace("non-existent:/", "/")
 }
 
 impl Report {
-    /// Writes a line that is no finding.
     pub fn line(&mut self, text: &str) {
         print(&format!("{text}\n"));
     }
 
-    /// From here on findings are about a service of master.cf, or about main.cf again.
+    /// Makes the following findings those of a service of master.cf, or of main.cf again.
     pub fn set_service(&mut self, place: Option<&str>) {
         self.service = place.map(str::to_owned);
     }
@@ -55,22 +57,22 @@ impl Report {
         1
     }
 
-    /// Something that keeps qmqpd from serving, some clients at least.
+    /// Reports an error: qmqpd does not serve, or does not serve some clients.
     pub fn error(&mut self, text: &str, advice: Option<&str>) {
         self.errors += self.finding("error", text, advice);
     }
 
-    /// Something that is likely a mistake.
+    /// Reports a likely mistake.
     pub fn warning(&mut self, text: &str, advice: Option<&str>) {
         self.warnings += self.finding("warning", text, advice);
     }
 
-    /// What could not be found out.
+    /// Reports a check that could not be made.
     pub fn note(&mut self, text: &str) {
         self.line(&format!("note: {text}"));
     }
 
-    /// An error about the parameter `name`.
+    /// Reports an error in the parameter `name`.
     pub fn config_error(
         &mut self,
         config: Option<&Config>,
@@ -83,7 +85,7 @@ impl Report {
         }
     }
 
-    /// The text of an error, behind the place where its parameter was set.
+    /// The text of an error, after the place that sets its parameter.
     pub fn located(config: Option<&Config>, name: &str, error: &config::Error) -> String {
         let mut text = error.to_string();
         for warning in error.warnings() {
@@ -98,7 +100,7 @@ impl Report {
         format!("{}: {text}", place(config, name))
     }
 
-    /// Counts what was found; 78 if there were errors.
+    /// Writes the number of findings. Returns the exit status, 78 if there were errors.
     pub fn conclude(&mut self) -> u8 {
         let count = |n: u32, what: &str| match n {
             0 => format!("no {what}s"),

@@ -1,6 +1,6 @@
-//! What main.cf says, for people: what is set, and what a parameter takes.
+//! What main.cf sets, and what a parameter takes; for `--check` and `--explain`.
 //!
-//! For `--check` and `--explain`; a serving process asks for values alone.
+//! A serving process needs the values only.
 
 use std::net::Ipv4Addr;
 
@@ -10,13 +10,13 @@ use crate::log::{self, Destination, Shown};
 use crate::lookup::{Listing, MatchList};
 use crate::options::Options;
 
-/// Reads main.cf as it is for serving, with a log that is kept here.
+/// Reads main.cf as a serving process does, with a log that is kept in memory.
 pub fn load(options: &Options, process: &str) -> Result<Config, Error> {
     log::configure(process, Destination::Kept, true);
     options.load_config(process)
 }
 
-/// The expanded value of a parameter, if that is set and comes to something else than its default.
+/// The expanded value of a parameter, if it is set and differs from the default.
 pub fn changed(config: &Config, name: &str) -> Option<String> {
     config.as_set(name)?;
     let value = config.expanded(name)?;
@@ -24,19 +24,19 @@ pub fn changed(config: &Config, name: &str) -> Option<String> {
     (!is_default).then(|| Shown(&value).to_string())
 }
 
-/// Whether nothing at all is set for `name`, or nothing but blanks and commas.
+/// Whether `name` is not set, or its value has only blanks and commas.
 pub fn is_empty_list(config: &Config, name: &str) -> bool {
     let value = config.expanded(name);
     value.is_some_and(|value| lines::items(&value).next().is_none())
 }
 
-/// Addresses that no client has (RFC 5737). A list that has them both has everybody.
+/// Addresses that no client has (RFC 5737). A list that has both has every client.
 const NOBODY: [Ipv4Addr; 2] = [
     Ipv4Addr::new(198, 51, 100, 77),
     Ipv4Addr::new(203, 0, 113, 77),
 ];
 
-/// Whether a list has each client of this name, or, without a name, each client.
+/// Whether a list has every client with this name; without a name, every client.
 pub fn has_everybody(list: &MatchList, name: Option<&str>) -> bool {
     let is_listed = |addr: &Ipv4Addr| {
         let decision = list.decide(name, &addr.to_string());
@@ -45,7 +45,7 @@ pub fn has_everybody(list: &MatchList, name: Option<&str>) -> bool {
     NOBODY.iter().all(is_listed)
 }
 
-/// What it is for, what to write there, and what holds where nothing is written.
+/// The meaning of the parameter, its kind of value, and its default.
 pub fn advice(param: &Param) -> String {
     let mut text = format!("{} {} takes ", param.doc, param.name);
     text.push_str(match param.kind {

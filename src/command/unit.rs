@@ -1,7 +1,7 @@
-//! The systemd units that are installed: for `--check`, whether main.cf and the queue go with them.
+//! Reads the installed systemd unit, for `--check`: whether main.cf and the queue agree with it.
 //!
-//! Files alone are read; systemd is not asked. Authority: systemd.unit(5), systemd.exec(5), systemd.service(5),
-//! systemd.socket(5), systemd.resource-control(5).
+//! Reads only files, and does not ask systemd. Follows systemd.unit(5), systemd.exec(5) and
+//! systemd.resource-control(5).
 
 use std::collections::BTreeMap;
 use std::ffi::{CString, OsString};
@@ -20,7 +20,7 @@ const SOCKETS: [[&str; 2]; 2] = [
     ["qmqpd-accept.socket", "qmqpd-accept.service"],
 ];
 
-/// Where units and their drop-ins are, what counts most first.
+/// The directories of units and drop-ins; an earlier one has precedence.
 const DIRECTORIES: [&str; 5] = [
     "/etc/systemd/system",
     "/run/systemd/system",
@@ -29,17 +29,17 @@ const DIRECTORIES: [&str; 5] = [
     "/lib/systemd/system",
 ];
 
-/// What the program takes besides the message, in bytes.
+/// The memory of the program besides the message, in bytes.
 const PROGRAM_MEMORY: u64 = 4 << 20;
 
-/// What the installed unit says.
+/// The settings of the installed unit.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Unit {
-    /// The file that stands for it, without the drop-ins.
+    /// The file of the unit, without its drop-ins.
     pub path: PathBuf,
-    /// User=; root where there is none.
+    /// User=; root if it is not set.
     pub user: String,
-    /// MemoryMax= in bytes; nothing where there is none, or in another form than bytes.
+    /// MemoryMax= in bytes; `None` if it is not set or has another form.
     pub memory: Option<u64>,
 }
 
@@ -73,8 +73,8 @@ impl Unit {
         }
     }
 
-    /// Whether a session with messages of up to `limit` bytes (0 is no limit) can outgrow the memory of the unit; and what
-    /// MemoryMax= has to be at least.
+    /// The smallest sufficient MemoryMax=, if a session with messages of up to `limit` bytes (0 is no limit) can need
+    /// more memory than the unit has.
     pub fn lacks_memory(&self, limit: u64) -> Option<u64> {
         let needed = limit.saturating_add(PROGRAM_MEMORY);
         let memory = self.memory?;
@@ -167,7 +167,7 @@ fn values(texts: &[String], wanted: &str) -> Vec<String> {
     values
 }
 
-/// A size as systemd has it: a number, with K, M, G or T behind it to the base of 1024.
+/// A size in systemd's form: a number and K, M, G or T to the base of 1024.
 fn bytes(value: &str) -> Option<u64> {
     let (digits, shift) = match value.as_bytes().last()? {
         b'K' => (value.strip_suffix('K')?, 10),
@@ -179,8 +179,8 @@ fn bytes(value: &str) -> Option<u64> {
     digits.parse::<u64>().ok()?.checked_mul(1 << shift)
 }
 
-/// The first part of `path` that the user may not use: a directory to enter, or at its end something to write to. Root may
-/// use all. What is not there is for others to say.
+/// The first part of `path` that the user may not use: a directory to enter, or the last part to write to. Root may use
+/// all. A missing part is reported elsewhere.
 pub fn out_of_reach(user: &User, path: &Path) -> Option<PathBuf> {
     if user.uid.is_root() {
         return None;
