@@ -1,6 +1,7 @@
-//! The command line: Postfix's letters for a daemon, and long names for people.
+//! Reads the command line: Postfix's letters for a daemon, and long names for people.
 //!
-//! Authority: `tests/spec/main-cf.md`, section 4, and `tests/spec/master.md`, section 2.
+//! Follows `tests/spec/main-cf.md`, section 4, and `tests/spec/master.md`, section 2. The meaning of `-o` values is
+//! left to `config`.
 #![forbid(unsafe_code)]
 
 use std::ffi::OsString;
@@ -10,7 +11,6 @@ use getopts::{Fail, Matches, ParsingStyle};
 
 use crate::config::{self, Config, Names, Override};
 
-/// What the command line asks for.
 #[derive(Debug)]
 pub struct Options {
     /// `-c`: chroot to queue_directory.
@@ -23,23 +23,23 @@ pub struct Options {
     pub transport: Option<Transport>,
     /// `-l`: the service has one process only.
     pub single_process: bool,
-    /// `-s`: how many listening sockets there are.
+    /// `-s`: the number of listening sockets.
     pub socket_count: i32,
-    /// `-S`, or `-d`: a terminal on standard input is no mistake.
+    /// `-S` or `-d`: standard input may be a terminal.
     pub terminal_allowed: bool,
-    /// `--accept`: a launcher has handed down listening sockets, and leaves the accepting to the program.
+    /// `--accept`: accept connections on the launcher's listening sockets.
     pub accept: bool,
-    /// How many `-v`.
+    /// The number of `-v`.
     pub verbose: u32,
     /// `-V`
     pub copy_to_stderr: bool,
-    /// `--help` and its like.
+    /// `--help`, `--check`, `--explain` and the other commands.
     pub command: Option<Command>,
-    /// The first argument that is no option. Postfix complains about it when a client is served.
+    /// The first argument that is not an option. Postfix reports it when a client comes.
     pub stray: Option<String>,
 }
 
-/// What master(8) hands over.
+/// The kind of service that master(8) starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Transport {
     Inet,
@@ -48,7 +48,7 @@ pub enum Transport {
 }
 
 impl Transport {
-    /// As master.cf has it.
+    /// The name in master.cf.
     pub fn name(self) -> &'static str {
         match self {
             Transport::Inet => "inet",
@@ -58,40 +58,40 @@ impl Transport {
     }
 }
 
-/// What people ask for.
+/// A command for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
     Help,
     Version,
     Check(Extent),
-    /// With addresses, each before the name that goes with it, if any does.
+    /// With addresses, each with an optional name after it.
     Explain(Vec<String>),
-    /// With the queue file.
+    /// With the name of the queue file.
     Cat(PathBuf),
 }
 
-/// How much `--check` looks at.
+/// The extent of `--check`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Extent {
-    /// The configuration, and what a start on this machine would make of it.
+    /// The configuration, and the steps of a start on this machine.
     All,
-    /// `--configuration`: main.cf alone, and not this machine.
+    /// `--configuration`: main.cf, its lists and master.cf, and not this machine.
     Configuration,
 }
 
-/// Why the command line is not understood, in Postfix's words.
+/// Why the command line is wrong, in Postfix's words.
 #[derive(Debug)]
 pub enum Error {
     Option(String),
-    /// An option for people that lacks what it takes.
+    /// A command without its argument.
     Missing(String),
     Override(config::Error),
     SocketCount(String),
     RetirementTime(String),
     Transport(String),
-    /// One argument more than a command for people takes.
+    /// One argument too many for a command.
     Argument(String),
-    /// `--accept` beside an option that says who accepts instead.
+    /// `--accept` together with an option that excludes it.
     AcceptWith(&'static str),
 }
 
@@ -117,7 +117,7 @@ impl std::fmt::Display for Error {
     }
 }
 
-/// The options that ask for something else than to serve.
+/// The options that are commands.
 pub const COMMANDS: [&str; 6] = ["--help", "-h", "--version", "--check", "--explain", "--cat"];
 
 /// Reads the arguments after the program's name.
@@ -153,7 +153,7 @@ pub fn parse(arguments: &[OsString]) -> Result<Options, Error> {
 }
 
 impl Options {
-    /// Reads main.cf, for a process that was called by this name.
+    /// Reads main.cf for a process of this name.
     pub fn load_config(&self, process: &str) -> Result<Config, config::Error> {
         let names = Names {
             service: self.service.clone().unwrap_or_else(|| process.to_owned()),
@@ -200,7 +200,7 @@ fn transport(name: &str) -> Result<Transport, Error> {
         .ok_or_else(|| Error::Transport(name.to_owned()))
 }
 
-/// A whole number above zero. The last one counts; all of them are checked.
+/// A whole number above zero. All values are checked; the last one counts.
 fn number(matches: &Matches, name: &str, error: fn(String) -> Error) -> Result<Option<i32>, Error> {
     let mut last = None;
     for text in matches.opt_strs(name) {
@@ -212,7 +212,7 @@ fn number(matches: &Matches, name: &str, error: fn(String) -> Error) -> Result<O
     Ok(last)
 }
 
-/// `-i` and `-m` are other names of two parameters; where a parameter is given more than once the last one counts.
+/// The values of `-o`, `-i` (max_idle) and `-m` (max_use) in their order; the last value for a name counts.
 fn overrides(matches: &Matches) -> Result<Vec<Override>, Error> {
     let mut found: Vec<(usize, String)> = matches.opt_strs_pos("o");
     for (option, parameter) in [("i", "max_idle"), ("m", "max_use")] {
