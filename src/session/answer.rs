@@ -1,8 +1,8 @@
-//! What a client hears, and the log reads, for each way in which a transaction can end.
+//! The reply and the log lines for each end of a transaction.
 //!
-//! All replies of the program stand here. `K` is said for [`Verdict::Queued`] alone; `D` where the same request can
-//! never succeed; whatever is unsure is `Z`. There is no catch-all arm: a new fault does not compile until somebody
-//! decides what the client hears. Authority: `tests/spec/qmqp.md`, section 8, whose texts these are.
+//! All replies of the program are in this file. `K` is only for [`Verdict::Queued`], `D` only for a request that can
+//! never succeed, and `Z` for all else. There is no catch-all arm: a new fault does not compile without a decision on
+//! its reply. Follows `tests/spec/qmqp.md`, section 8, which has the texts. Sending is left to `session::client`.
 
 use std::fmt::{self, Display};
 use std::net::IpAddr;
@@ -15,26 +15,26 @@ use crate::wire::qmqp::{self, Phase};
 
 use super::reply::Reply;
 
-/// How a session ended, for the exit status.
+/// The result of a session, for the exit status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// The client's message is in the queue, and the client was told so if it could be.
+    /// The message is in the queue. The reply may have been lost.
     Queued,
-    /// The client was served, whatever it was told.
+    /// The client was answered.
     Served,
-    /// Something here is wrong that needs an administrator.
+    /// An error on this side that an administrator has to mend.
     Failed,
 }
 
-/// Why a transaction ends without a verdict of the queue.
+/// Why a transaction ends before the queue's verdict.
 pub enum Fault {
     /// The client is not in qmqpd_authorized_clients.
     Unauthorized,
-    /// Nobody can tell whether it is.
+    /// The list cannot be evaluated.
     List,
-    /// That depends on its name, which could not be looked up.
+    /// The list depends on the client's name, which could not be looked up.
     Name,
-    /// The client's bytes, or their absence.
+    /// The request is wrong, or did not arrive.
     Request(qmqp::Fault),
     /// The sender asks for delimiters that verp_delimiter_filter does not have.
     Verp {
@@ -59,7 +59,7 @@ impl From<qmqp::Fault> for Fault {
     }
 }
 
-/// One line for the log, complete.
+/// One complete line for the log.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Line {
     Info(String),
@@ -67,20 +67,20 @@ pub enum Line {
     Fatal(String),
 }
 
-/// A reply, and what is logged around it.
+/// A reply, and the log lines before and after it.
 #[derive(Debug)]
 pub struct Answer {
     pub reply: Option<Reply>,
-    /// Logged before the reply is delayed and sent.
+    /// Logged before the pause and the reply.
     pub before: Vec<Line>,
-    /// Logged after it: what concerns the client alone must not hold its reply up.
+    /// Logged after the reply: lines about the client alone must not delay it.
     pub after: Vec<Line>,
-    /// What the server was doing, should the reply be lost.
+    /// The step that the log line names if the reply is lost.
     pub phase: Phase,
     pub outcome: Outcome,
 }
 
-/// The text for everything that only an administrator can mend.
+/// The text for an error that only an administrator can mend.
 pub const CONFIGURATION_ERROR: &str = "Error: server configuration error";
 
 impl Answer {
@@ -94,9 +94,9 @@ impl Answer {
         }
     }
 
-    /// A failure of ours, or one that a user will ask about: a warning, with the text of the reply.
+    /// An error on this side, or one that the client's user will ask about: a warning with the text of the reply.
     ///
-    /// Unlike Postfix, which leaves some replies out: each that is not good news has one line with the client
+    /// Unlike Postfix, which omits some replies: each reply other than `K` has one line with the client
     /// (`tests/spec/differences.md`, 50).
     pub fn with_warning(reply: Reply, who: &str) -> Self {
         let line = format!("{who}: {}", Shown(reply.text()));
@@ -114,12 +114,12 @@ impl Answer {
     }
 }
 
-/// Why a connection gets no process of its own.
+/// Why a connection gets no process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Busy {
     /// The client with this address has as many connections as it may have.
     Share(IpAddr),
-    /// The system has no process to give.
+    /// The system has no process or no memory for it.
     NoProcess,
     /// How many connections the client with this address has was not found out in time.
     Uncounted(IpAddr),
@@ -139,7 +139,6 @@ impl Display for Busy {
     }
 }
 
-/// Writes `lines` to the log.
 pub fn log_all(lines: &[Line]) {
     for line in lines {
         match line {
@@ -160,7 +159,7 @@ pub fn to_verdict(verdict: &Verdict, id: &str, who: &str) -> Answer {
             };
         }
         Verdict::Deferred(reason) => Reply::try_later_with("Error: ", reason),
-        // The queue's reason says by its first digit whether it is for good.
+        // The first digit of the queue's reason tells whether the refusal is permanent.
         Verdict::Rejected(reason) if reason.first() == Some(&b'4') => {
             Reply::try_later_with("Error: ", reason)
         }
@@ -176,13 +175,14 @@ pub fn to_verdict(verdict: &Verdict, id: &str, who: &str) -> Answer {
     Answer::with_warning(reply, who)
 }
 
-/// The answer to a request that was not carried out. `who` is `QID: NAME[ADDR]`, or `NOQUEUE: ...` before there is an id.
+/// The answer to a request that was not completed. `who` is `QID: NAME[ADDR]`, or `NOQUEUE: ...` before there is a
+/// queue id.
 pub fn to_fault(fault: &Fault, namaddr: &str, who: &str) -> Answer {
     match fault {
         Fault::Unauthorized => {
             let text = format!("Error: {namaddr} is not authorized to use this service");
-            // Unlike Postfix, which logs nothing: whoever wonders why mail does not come, or wants to block a prober,
-            // needs this line (`tests/spec/differences.md`, 8).
+            // Unlike Postfix, which logs nothing: an administrator needs this line to learn why mail does not come, or
+            // to block a client that tries again and again (`tests/spec/differences.md`, 8).
             let line = format!("NOQUEUE: reject: CONNECT from {namaddr}: {text}");
             Answer {
                 before: vec![Line::Info(line)],
@@ -233,8 +233,8 @@ fn to_request_fault(fault: &qmqp::Fault, who: &str) -> Answer {
                     );
                 }
                 Error::Format | Error::Size => Some(Reply::refused(&text)),
-                // Nobody is listening. Unlike Postfix, this holds too where only a netstring's comma is missing: what
-                // was cut off on its way may come whole the next time (`tests/spec/differences.md`, 3).
+                // The client has gone. Unlike Postfix, this holds also if only a netstring's comma is missing: a
+                // request that was cut off may come complete the next time (`tests/spec/differences.md`, 3).
                 Error::Disconnect | Error::Timeout => None,
             };
             Answer {
@@ -262,7 +262,7 @@ fn to_request_fault(fault: &qmqp::Fault, who: &str) -> Answer {
 mod tests {
     use super::*;
 
-    /// The log line about a reply that is lost says so.
+    /// The log line about a lost reply has this phase.
     #[test]
     fn before_the_request_is_read_the_connection_is_still_being_initialized() {
         for (fault, phase) in [

@@ -1,4 +1,7 @@
-//! The client's end of the session: where its bytes come from and where the reply goes.
+//! The connection to the client: the source of its bytes, and the destination of the reply.
+//!
+//! Follows `tests/spec/qmqp.md`, sections 4 and 5. The bytes of a request are left to `wire`, the texts of replies to
+//! `session::answer`.
 
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -11,31 +14,30 @@ use crate::wire::qmqp::{Fault, Phase};
 
 use super::reply::Reply;
 
-/// How much input is dropped after an early reply, and for how long: enough for a client that sends a large message to
-/// its end before it reads, too little to keep a process for one that means harm.
+/// The amount of input that is dropped after an early reply, and the time for it: enough for a client that sends a
+/// large message to its end before it reads, and a limit for a hostile client.
 pub const DRAIN_BYTES: usize = 64 * 1024 * 1024;
 pub const DRAIN_TIME: Duration = Duration::from_secs(10);
 
-/// How long nothing may come before the client is no longer one that is still sending. Whole seconds, as alarms are.
+/// The silence after which a client counts as having finished. Whole seconds, because alarms have whole seconds.
 pub const DRAIN_SILENCE: Duration = Duration::from_secs(2);
 
-/// Bytes dropped at a time after an early reply, and after an acceptance, when few clients have any more to say.
+/// The bytes dropped at a time after an early reply, and the most that are dropped after an acceptance.
 const DROP_SIZE: usize = 64 * 1024;
 const LEFTOVER_SIZE: usize = 1024;
 
 /// One direction of a connection.
 pub trait Stream: Read + Write {
-    /// Waits until there is something to read (true) or nothing more will come (false), and reads nothing.
+    /// Waits for input without reading it. True if there is input, false at its end.
     fn wait_for_input(&mut self) -> io::Result<bool>;
 
-    /// Reads what has arrived, without waiting for more.
+    /// Reads the input that has arrived, without waiting.
     fn read_arrived(&mut self, buffer: &mut [u8]) -> io::Result<usize>;
 
-    /// From here on each wait lasts `limit` at most.
+    /// Limits each following wait to `limit`.
     fn set_limit(&mut self, limit: Duration);
 
-    /// Tells the other end that nothing more will come. Where this is no socket, the stream's being dropped is the end
-    /// that the client sees.
+    /// Ends the output. If the stream is no socket, closing it is the end that the client sees.
     fn shutdown_write(&mut self);
 }
 
@@ -61,19 +63,18 @@ impl Stream for Bounded {
 #[derive(Debug)]
 pub struct Client<S = Bounded> {
     input: S,
-    /// Until the reply has been sent.
+    /// `None` after the reply.
     output: Option<S>,
 }
 
 impl Client {
-    /// Each wait for the client, in either direction, lasts `limit` at most.
+    /// A client on two descriptors, with `limit` for each wait in either direction.
     pub fn new((input, output): (OwnedFd, OwnedFd), limit: Duration) -> Client {
         Client::on(Bounded { fd: input, limit }, Bounded { fd: output, limit })
     }
 }
 
 impl<S: Stream> Client<S> {
-    /// A client whose bytes come from `input`, and to whom `output` leads.
     pub fn on(input: S, output: S) -> Client<S> {
         Client {
             input,
@@ -81,7 +82,7 @@ impl<S: Stream> Client<S> {
         }
     }
 
-    /// Waits until there is something to read, without reading it.
+    /// Waits for the first byte without reading it.
     ///
     /// Unlike Postfix, which opens the queue before it reads: a port probe that connects and leaves costs the queue
     /// nothing (`tests/spec/differences.md`, 10).
@@ -94,8 +95,8 @@ impl<S: Stream> Client<S> {
         }
     }
 
-    /// Writes the whole reply, in one call where the system takes it, and ends the output: whoever reads until the end has
-    /// everything.
+    /// Writes the whole reply, in one call if the system accepts it, and ends the output. A client that reads to the
+    /// end has the whole reply.
     pub fn send(&mut self, reply: &Reply) -> Result<(), Error> {
         let Some(mut output) = self.output.take() else {
             return Err(Error::Disconnect);
@@ -115,7 +116,10 @@ impl<S: Stream> Client<S> {
         self.drop_input(reply.is_accepted() || alarm::is_forbidden());
     }
 
-    /// Ends the session after a reply, for a client that is not waited for: what has arrived is dropped.
+    /// If a socket is closed while it has unread input, the kernel sends a reset, and the client can lose the reply.
+    /// Unlike Postfix, further input is read and dropped: after an early reply until the client has finished, within
+    /// [`DRAIN_BYTES`], [`DRAIN_TIME`] and [`DRAIN_SILENCE`]; after an acceptance, and if no wait would end, only the
+    /// input that has arrived (`tests/spec/differences.md`, 7).
     pub fn drop_arrived(self) {
         self.drop_input(true);
     }
@@ -161,9 +165,9 @@ mod tests {
 
     use super::*;
 
-    /// A client that always has more to say.
+    /// A client that never stops sending.
     struct Endless<'a> {
-        /// Bytes that were waited for, and bytes that were taken without.
+        /// The bytes that were waited for, and the bytes that were taken without waiting.
         read: &'a Cell<usize>,
         arrived: &'a Cell<usize>,
         limit: &'a Cell<Duration>,
@@ -203,8 +207,7 @@ mod tests {
         fn shutdown_write(&mut self) {}
     }
 
-    /// How many bytes are dropped after `reply`: those that were waited for, and those that had arrived. Then the limit
-    /// of each wait.
+    /// The bytes that are dropped after `reply`, with and without a wait, and the limit of each wait.
     fn dropped_after(reply: &Reply) -> (usize, usize, Duration) {
         let (read, arrived) = (Cell::new(0), Cell::new(0));
         let limit = Cell::new(Duration::MAX);

@@ -1,4 +1,6 @@
-//! The access lists of a session, and where and as whom they are opened.
+//! The access lists of a session: where they are opened, and as which user their programs run.
+//!
+//! Follows `tests/spec/client-access.md`, section 1. The items of a list are left to `lookup`.
 
 use std::path::Path;
 
@@ -8,19 +10,19 @@ use crate::log;
 use crate::lookup::{self, Listing, MatchList, RunAs, Tables};
 use crate::sys::{ignore, inherit};
 
-/// The access lists, opened while that was still allowed.
+/// The access lists, opened before confinement.
 #[derive(Debug)]
 pub struct Lists {
     pub qmqpd_authorized_clients: MatchList,
     pub debug_peer_list: Option<MatchList>,
-    /// Where a proxy says who the client is.
+    /// The proxies; `None` if no proxy names clients.
     pub qmqpd_upstream_proxy_clients: Option<MatchList>,
-    /// Those in the lists, and the programs that read some of them.
+    /// The tables of the lists, and the programs that read some of them.
     pub tables: Tables,
 }
 
 impl Lists {
-    /// Opens the lists with the rights that the process has now. The working directory is queue_directory.
+    /// Opens the lists with the present rights of the process. The working directory is queue_directory.
     pub fn open(config: &Config) -> Result<Lists, Fatal> {
         let parents = config.parent_domain_matches_subdomains()?;
         let mut tables = Tables::new(lookup::TableSettings::from_config(config)?);
@@ -54,7 +56,7 @@ impl Lists {
         })
     }
 
-    /// Whether a proxy may be at this address. A name in the list does not count: the name of the address is not looked up.
+    /// Whether this address is a proxy's. A name in the list does not count: the name of the address is not looked up.
     pub fn has_proxy(&self, addr: Option<&str>) -> bool {
         let list = self.qmqpd_upstream_proxy_clients.as_ref().zip(addr);
         list.is_some_and(|(list, addr)| {
@@ -62,7 +64,7 @@ impl Lists {
         })
     }
 
-    /// As [`Tables::begin`], for the tables that the lists can come to for a client at `addr`.
+    /// Starts what [`Tables::begin`] starts, for the tables that the lists can come to for a client at `addr`.
     pub fn begin(&self, addr: Option<&str>, run_as: RunAs<'_>) {
         if !self.tables.have_programs() {
             return;
@@ -75,7 +77,7 @@ impl Lists {
     }
 }
 
-/// Goes to queue_directory. The queue's sockets are named relative to it, inside a chroot and outside.
+/// Enters queue_directory. The queue's sockets are named relative to it, inside and outside a chroot.
 pub fn enter_queue_directory(queue_directory: &Path) -> Result<(), Fatal> {
     std::env::set_current_dir(queue_directory).map_err(|error| {
         let text = format!(
@@ -87,16 +89,15 @@ pub fn enter_queue_directory(queue_directory: &Path) -> Result<(), Fatal> {
     })
 }
 
-/// Goes to queue_directory before lists are opened: files, tables and sockets without a leading slash are looked for where
-/// Postfix's daemons are at home. A directory that cannot be reached is reported by [`enter_queue_directory`], when the
-/// process goes there for good.
+/// Enters queue_directory before the lists are opened, because relative names of files, tables and sockets start there,
+/// as with Postfix's daemons. [`enter_queue_directory`] reports an error later.
 pub fn try_queue_directory(config: &Config) -> Result<(), config::Error> {
     ignore(enter_queue_directory(&config.queue_directory()?));
     Ok(())
 }
 
-/// The account of a program that is told a client's name; none where this process is not root, and the program runs as its
-/// user.
+/// The account that runs a program that is told a client's name; `None` if this process is not root, and the program
+/// runs as its user.
 pub fn program_owner(config: &Config) -> Result<Option<Owner>, config::Error> {
     inherit::has_root()
         .then(|| config.mail_owner_ids())

@@ -1,8 +1,8 @@
-//! One QMQP transaction, in order: who may send, the request, the queue, one reply.
+//! One QMQP transaction, in order: access, the request, the queue, one reply.
 //!
-//! [`Session::transaction`] is the protocol. Whatever ends it early is a [`Fault`], and `answer` gives each fault its
-//! reply and its log line. Does not know how the process was started, nor how a message is queued. Authority:
-//! `tests/spec/qmqp.md`, sections 2, 4, 5, 8 and 9.
+//! [`Session::transaction`] is the protocol. A [`Fault`] ends it early, and `answer` has the reply and the log line of
+//! each fault. Follows `tests/spec/qmqp.md`, sections 2, 4, 5, 8 and 9. The start of the process is left to `service`,
+//! the storage of a message to `queue`.
 #![forbid(unsafe_code)]
 
 mod answer;
@@ -33,7 +33,7 @@ use crate::wire::verp::{self, Sender};
 use answer::{Answer, CONFIGURATION_ERROR, Fault, log_all, to_fault, to_verdict};
 use reply::Reply;
 
-/// What main.cf says about every transaction.
+/// The settings that are the same for every transaction.
 #[derive(Debug)]
 pub struct SessionSettings {
     pub qmqpd_timeout: Duration,
@@ -52,7 +52,8 @@ impl SessionSettings {
         Ok(SessionSettings {
             limits: Limits {
                 message: message_size_limit,
-                // The queue counts the envelope towards its limit too: three records for a recipient that is not there yet.
+                // The queue counts the envelope towards its limit too: three records for a recipient that is not
+                // repeated.
                 envelope: message_size_limit,
                 address: config.line_length_limit()?.into(),
             },
@@ -67,7 +68,7 @@ impl SessionSettings {
     }
 }
 
-/// Everything that a transaction needs besides the client's bytes.
+/// What a transaction needs besides the client's bytes.
 pub struct Session<'a> {
     pub settings: &'a SessionSettings,
     pub lists: &'a Lists,
@@ -75,20 +76,20 @@ pub struct Session<'a> {
     pub peer: &'a Peer,
     /// When the client connected.
     pub arrival: Moment,
-    /// Gives up all rights but the needed ones; called once, before the first byte of the client is parsed.
+    /// Gives up all rights except those needed. Called once, before the first byte of the client is parsed.
     pub confine: &'a dyn Fn(&[Need<'_>]) -> Result<(), jail::Error>,
 }
 
-/// What came of a session, for the line that ends it.
+/// The result of a session, for its last line.
 #[derive(Debug, Default)]
 struct Stats {
-    /// What has arrived of the message, in bytes.
+    /// The bytes of the message that have arrived.
     size: usize,
-    /// How many recipients have arrived.
+    /// The number of recipients that have arrived.
     nrcpt: usize,
-    /// The message is in the queue, whether or not its client knows that.
+    /// Whether the message is in the queue, even if the reply was lost.
     is_queued: bool,
-    /// The status byte that was sent, if any was.
+    /// The status byte that was sent.
     reply: Option<char>,
 }
 
@@ -104,7 +105,7 @@ impl fmt::Display for Stats {
     }
 }
 
-/// How many bytes of a netstring's data `-v -v` shows.
+/// The number of bytes of a netstring's data that `-v -v` logs.
 const SHOWN_DATA: usize = 30;
 
 impl Session<'_> {
@@ -177,7 +178,7 @@ impl Session<'_> {
         answer.outcome
     }
 
-    /// The protocol. `id` is the queue id from the moment there is one.
+    /// The protocol. `id` is the queue id, once there is one.
     fn transaction<S: Stream>(
         &self,
         client: &mut Client<S>,
@@ -206,13 +207,14 @@ impl Session<'_> {
             stats.nrcpt += 1;
             queue.recipient(&recipient);
         }
-        // Only here, as in Postfix: a request that breaks off is reported as that, whatever its sender asked for.
+        // Only here, as in Postfix: a request that breaks off is reported as that, even if its sender's delimiters are
+        // wrong.
         verp?;
         Ok(queue.commit())
     }
 
-    /// debug_peer_level, where debug_peer_list has the client. A list that cannot tell has said so, and means no; so does
-    /// one that would have to know a name that could not be looked up.
+    /// debug_peer_level if debug_peer_list has the client. A list that cannot be evaluated has logged it, and counts as
+    /// not having the client; so does a list that depends on an open name.
     fn debug_level(&self) -> u32 {
         let list = self.lists.debug_peer_list.as_ref();
         match list.map(|list| list.match_client(self.peer.name_for_lists(), &self.peer.addr)) {
@@ -233,7 +235,7 @@ impl Session<'_> {
         }
     }
 
-    /// Postfix checks the delimiters against verp_delimiter_filter, and so does the queue manager.
+    /// Checks the delimiters against verp_delimiter_filter, as Postfix and its queue manager do.
     fn check_verp(&self, sender: &Sender) -> Result<(), Fault> {
         match sender.verp {
             Some(delimiters)
@@ -251,8 +253,8 @@ impl Session<'_> {
     }
 }
 
-/// Tells a client that no transaction can begin because of a failure here, which has been logged. `namaddr` is the client,
-/// as far as that is known.
+/// Tells a client that no transaction can begin because of an error here, which has been logged. `namaddr` is the
+/// client, as far as it is known.
 pub fn apologize(mut client: Client, namaddr: &str) {
     let reply = Reply::try_later(CONFIGURATION_ERROR);
     if client.send(&reply).is_ok() {
@@ -262,7 +264,8 @@ pub fn apologize(mut client: Client, namaddr: &str) {
     }
 }
 
-/// Answers a connection on which no proxy has said who the client is. The client may be one that is let in.
+/// Answers a connection on which no proxy has named the client. The reply is `Z`, because the client may be in the
+/// list.
 pub fn refuse_proxy(mut client: Client, proxy: &str, why: &str, settings: &SessionSettings) {
     let reply = Reply::try_later(&format!("Error: {why}"));
     log::warning!("NOQUEUE: {proxy}: {}", Shown(reply.text()));
@@ -272,8 +275,8 @@ pub fn refuse_proxy(mut client: Client, proxy: &str, why: &str, settings: &Sessi
     }
 }
 
-/// Tells a client that it has to come again, in a process that waits for no client: one that is sending may see a reset
-/// in the place of the reply. What has to be logged is the caller's part.
+/// Tells a client to come again, in a process that waits for no client: a client that is sending may see a reset
+/// instead of the reply. The caller logs it.
 pub fn turn_away(client: &OwnedFd, busy: Busy) {
     let reply = Reply::try_later(&busy.to_string());
     ignore(socket::send_now(client.as_fd(), &reply.encode()));
@@ -291,7 +294,7 @@ pub fn turn_away_here(mut client: Client, busy: Busy) {
     }
 }
 
-/// What `-v -v` shows of the request.
+/// Logs what `-v -v` shows of the request.
 fn trace(seen: Seen<'_>) {
     if log::verbosity() < 2 {
         return;
@@ -305,7 +308,7 @@ fn trace(seen: Seen<'_>) {
     }
 }
 
-/// What `-v -v` shows of the reply.
+/// Logs what `-v -v` shows of the reply.
 fn trace_reply(reply: &Reply) {
     if log::verbosity() < 2 {
         return;

@@ -1,27 +1,27 @@
-//! The one thing that the server says: a status byte and a text for people, as a netstring.
+//! The reply: a status byte and a text, as a netstring.
+//!
+//! Follows `tests/spec/qmqp.md`, section 8. Which reply is sent is left to `session::answer`.
 
 use crate::wire::netstring;
 
-/// The longest reply in bytes, netstring and all, below what the clients' fixed buffers hold (qmail-qmqpc's and
-/// nullmailer's 1000).
+/// The longest reply in bytes, with its netstring. qmail-qmqpc and nullmailer have buffers of 1000 bytes.
 pub const REPLY_LIMIT: usize = 999;
 
-/// The longest text: three digits, colon, status byte and comma come on top.
+/// The longest text: the reply without three digits, colon, status byte and comma.
 const TEXT_LIMIT: usize = REPLY_LIMIT - 6;
 
-/// The status byte, with the client's side of the bargain.
+/// The status byte, and what the client does with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 enum Status {
-    /// Accepted: the client may forget the message.
+    /// Accepted: the client may delete the message.
     Accepted = b'K',
-    /// Not now: the client keeps it and tries again.
+    /// Not now: the client keeps the message and tries again.
     TryLater = b'Z',
-    /// Never: the client returns it to its sender.
+    /// Never: the client returns the message to its sender.
     Refused = b'D',
 }
 
-/// A reply to the client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reply {
     status: Status,
@@ -44,12 +44,12 @@ impl Reply {
         Reply::new(Status::Refused, text.as_bytes())
     }
 
-    /// `Z`, with words of another program.
+    /// `Z`, with a text of another program.
     pub fn try_later_with(text: &str, reason: &[u8]) -> Reply {
         Reply::new(Status::TryLater, &[text.as_bytes(), reason].concat())
     }
 
-    /// `D`, with words of another program or of the client.
+    /// `D`, with a text of another program or of the client.
     pub fn refused_with(text: &str, reason: &[u8]) -> Reply {
         Reply::new(Status::Refused, &[text.as_bytes(), reason].concat())
     }
@@ -61,7 +61,7 @@ impl Reply {
         }
     }
 
-    /// What soft_bounce makes of it: nothing is refused for good.
+    /// The reply under soft_bounce: a `D` becomes a `Z`.
     pub fn soft(&self, soft_bounce: bool) -> Reply {
         let status = if soft_bounce && self.status == Status::Refused {
             Status::TryLater
@@ -78,25 +78,24 @@ impl Reply {
         self.status == Status::Accepted
     }
 
-    /// The status byte.
     pub fn letter(&self) -> char {
         char::from(self.status as u8)
     }
 
-    /// The text as it was given, for the log.
+    /// The text as given, for the log.
     pub fn text(&self) -> &[u8] {
         &self.text
     }
 
     /// The bytes for the client.
     ///
-    /// Unlike Postfix, whose replies pass on whatever cleanup's reason holds: no control characters, and cut so that
-    /// the whole stays within [`REPLY_LIMIT`] (`tests/spec/differences.md`, 6).
+    /// Unlike Postfix, whose replies pass on all bytes of cleanup's reason: the text has no control characters, and is
+    /// cut so that the reply stays within [`REPLY_LIMIT`] (`tests/spec/differences.md`, 6).
     pub fn encode(&self) -> Vec<u8> {
         netstring::encode(&self.payload())
     }
 
-    /// What [`Reply::encode`] puts into the netstring.
+    /// The content of the netstring of [`Reply::encode`].
     pub fn payload(&self) -> Vec<u8> {
         let mut payload = vec![self.status as u8];
         let text = self.text.iter().take(TEXT_LIMIT);
