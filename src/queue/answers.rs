@@ -1,7 +1,7 @@
-//! What cleanup(8) says: a greeting with the queue id, and the final status.
+//! Reads cleanup(8)'s answers: a greeting with the queue id, and the final status.
 //!
-//! Both are attribute lists in a fixed order. Whatever is not exactly that is logged, and means that nobody knows.
-//! Authority: `tests/spec/cleanup.md`, sections 2, 2.1 and 5.
+//! Both are attribute lists in a fixed order. Any other answer is logged, and counts as "not known whether queued".
+//! Follows `tests/spec/cleanup.md`, sections 2, 2.1 and 5. The other direction is left to `queue::cleanup`.
 
 use std::io::{self, Read};
 
@@ -10,7 +10,7 @@ use crate::wire::attr;
 
 use super::{Unavailable, Verdict};
 
-/// Bits of the final status.
+/// The bits of the final status.
 mod bit {
     pub const BAD: u32 = 1;
     pub const WRITE: u32 = 1 << 1;
@@ -21,7 +21,7 @@ mod bit {
     pub const DEFER: u32 = 1 << 8;
 }
 
-/// Reads the queue id. Cleanup before 3.6 does not say which protocol it speaks.
+/// Reads the queue id. Before version 3.6 cleanup does not name its protocol.
 pub fn greeting(stream: &mut impl Read, socket: &str) -> Result<String, Unavailable> {
     let list = attr::read(stream).map_err(|error| {
         log_unread(&error, socket);
@@ -49,14 +49,14 @@ pub fn greeting(stream: &mut impl Read, socket: &str) -> Result<String, Unavaila
     }
 }
 
-/// 1 to 255 letters, digits and `_`: what stands in log lines and in our header must be no more than that.
+/// 1 to 255 letters, digits and `_`, which are safe in log lines and in our header.
 fn is_queue_id(id: &[u8]) -> bool {
     (1..=255).contains(&id.len()) && id.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'_')
 }
 
 type Pairs<'a> = std::iter::Peekable<std::slice::Iter<'a, (Vec<u8>, Vec<u8>)>>;
 
-/// The value of the next attribute, which must have this name.
+/// The value of the next attribute, if it has this name.
 fn wanted<'a>(pairs: &mut Pairs<'a>, name: &str, socket: &str) -> Option<&'a [u8]> {
     let Some((found, value)) = pairs.next() else {
         log::warning!("missing attribute {name} in input from {socket}");
@@ -73,7 +73,7 @@ fn wanted<'a>(pairs: &mut Pairs<'a>, name: &str, socket: &str) -> Option<&'a [u8
     Some(value)
 }
 
-/// Says why there is no list. A cleanup that closes the connection without a word has logged its own reason.
+/// Logs why there is no list. A cleanup that closes the connection without an answer has logged its reason.
 fn log_unread(error: &attr::Error, socket: &str) {
     match error {
         attr::Error::Closed => {}
@@ -99,7 +99,7 @@ fn log_unread(error: &attr::Error, socket: &str) {
     }
 }
 
-/// The stream failed, in the words in which Postfix's own front ends say so.
+/// Logs an error of the stream, with the text of Postfix's own clients of cleanup.
 pub fn log_close_error(error: &io::Error, socket: &str) {
     log::debug!(1, "{socket}: {}", log::error_text(error));
     log::warning!("mail_stream_cleanup: close error");
@@ -123,7 +123,8 @@ fn log_end(pairs: &mut Pairs<'_>, socket: &str) {
     }
 }
 
-/// Reads cleanup's last word. Without a complete one nobody knows, and the client has to try again.
+/// Reads cleanup's final status. Without a complete one it is not known whether the message is queued, and the client
+/// has to try again.
 pub fn status(stream: &mut impl Read, socket: &str) -> Verdict {
     let list = match attr::read(stream) {
         Ok(list) => list,
@@ -157,7 +158,7 @@ pub fn status(stream: &mut impl Read, socket: &str) -> Verdict {
     verdict(status, reason)
 }
 
-/// What each bit means, in the order in which they count where there are several.
+/// The verdict for the bits, in the order of their precedence.
 fn verdict(status: u32, reason: &[u8]) -> Verdict {
     let has = |bit| status & bit != 0;
     match status {

@@ -1,10 +1,10 @@
-//! The queue of Postfix, through its cleanup(8) daemon.
+//! The queue method `cleanup`: hands the message to Postfix's cleanup(8).
 //!
-//! A stream socket below queue_directory: cleanup says the queue id, we say flags and records, the last of type E, and
-//! cleanup answers with a status. Whatever ends the conversation before E leaves nothing in the queue; an E without an
-//! answer may have left something, and counts as not queued. The content is held back to the end, because the envelope
-//! has to be in front of it, and our own header depends on the envelope. Authority: `tests/spec/cleanup.md`, sections 1
-//! to 6.
+//! A stream socket below queue_directory: cleanup sends the queue id, this program sends flags and records, the last of
+//! type E, and cleanup sends a status. A conversation that ends before E leaves nothing in the queue; an E without a
+//! status may leave a message, and counts as not queued. The content is held back to the end, because the envelope
+//! comes before it and our header depends on the envelope. Follows `tests/spec/cleanup.md`, sections 1 to 6. Answers
+//! are read in `queue::answers`, content becomes records in `queue::content`.
 
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -23,18 +23,18 @@ use crate::wire::verp::Sender;
 use super::received::Received;
 use super::{Committed, Origin, Queue, Unavailable, Verdict, answers, content, put_attributes};
 
-/// How long connecting is tried. Unlike Postfix, which tries for 100 s: QMQP clients wait 60 s for their answer
+/// The limit for connecting. Unlike Postfix, which tries for 100 s: QMQP clients wait 60 s for their answer
 /// (`tests/spec/differences.md`, 4).
 const CONNECT_LIMIT: Duration = Duration::from_secs(15);
 
-/// Between two tries to connect.
+/// The pause between two attempts to connect.
 const CONNECT_PAUSE: Duration = Duration::from_secs(3);
 
-/// How long connecting and the greeting may take together. Unlike Postfix, which waits ipc_timeout for the greeting
+/// The limit for connecting and the greeting together. Unlike Postfix, which waits ipc_timeout for the greeting
 /// (`tests/spec/differences.md`, 4).
 const GREETING_LIMIT: Duration = Duration::from_secs(45);
 
-/// Flags of the conversation, by cleanup's names for them without their prefix.
+/// The flags of the conversation, with cleanup's names without their prefix.
 mod flag {
     pub const FILTER: u32 = 1 << 1;
     pub const BCC_OK: u32 = 1 << 4;
@@ -43,10 +43,10 @@ mod flag {
     pub const AUTOUTF8: u32 = 1 << 9;
 }
 
-/// What main.cf says about the conversation.
+/// What main.cf sets for the conversation.
 #[derive(Debug)]
 pub struct CleanupSettings {
-    /// Relative to queue_directory, also where that is the root: `public/cleanup`.
+    /// Relative to queue_directory, inside and outside a chroot: `public/cleanup`.
     socket: PathBuf,
     ipc_timeout: Duration,
     receive_override_options: ReceiveOverrides,
@@ -73,24 +73,24 @@ impl CleanupSettings {
     }
 }
 
-/// A From_ line is given a header name of this many bytes, see `content`.
+/// The room for the header name that replaces the beginning of a From_ line, see `content`.
 const HEADER_ROOM: usize = 16;
 
-/// A message for cleanup.
+/// A message on its way to cleanup.
 pub struct Cleanup<'a, S = Conversation> {
     settings: &'a CleanupSettings,
     origin: &'a Origin<'a>,
     flags: u32,
-    /// Nothing until cleanup has said it.
+    /// Empty before the greeting.
     queue_id: String,
     out: Writer<S>,
-    /// Held back to the end of the request: the envelope has to be in front of it.
+    /// Held back to the end of the request: the envelope comes before it.
     content: Vec<Vec<u8>>,
     recipients: u64,
     only_recipient: Option<Vec<u8>>,
 }
 
-/// Connects, and begins the message. That cleanup then takes its time to say the queue id keeps nobody from being confined.
+/// Connects only. The greeting is read in `queue_id`, after confinement, because cleanup may be slow to send it.
 pub fn connect<'a>(
     settings: &'a CleanupSettings,
     origin: &'a Origin<'a>,
@@ -108,7 +108,7 @@ pub fn connect<'a>(
     Ok(begin_message(settings, origin, conversation, flags))
 }
 
-/// Prepares the records that come before the sender.
+/// Makes the records before the sender.
 pub(super) fn begin_message<'a, S: Write>(
     settings: &'a CleanupSettings,
     origin: &'a Origin<'a>,
@@ -135,12 +135,12 @@ pub(super) fn begin_message<'a, S: Write>(
     }
 }
 
-/// The connection to cleanup, which speaks first.
+/// The connection to cleanup, which sends first.
 #[derive(Debug)]
 pub struct Conversation {
     stream: Bounded,
-    /// Until we have said something: since when the greeting has been waited for. In however many pieces it comes, it has
-    /// to be there within [`GREETING_LIMIT`].
+    /// The start of the wait for the greeting, until this program writes. The whole greeting has to arrive within
+    /// [`GREETING_LIMIT`], in any number of pieces.
     greeting_since: Option<Instant>,
 }
 
@@ -176,7 +176,7 @@ impl Write for Conversation {
 
 impl<S: Read + Write> Queue for Cleanup<'_, S> {
     fn needs(&self) -> Vec<Need<'_>> {
-        // The stream is connected: reading and writing is all.
+        // The connected stream needs reading and writing only.
         Vec::new()
     }
 
@@ -239,7 +239,7 @@ impl<S: Write> Cleanup<'_, S> {
     }
 }
 
-/// What cleanup is asked to do with the message.
+/// The acts that cleanup is asked for.
 pub(super) fn flags(settings: &CleanupSettings) -> u32 {
     let mut flags = flag::FILTER | flag::BCC_OK | flag::MAP_OK | flag::MILTER;
     log_flags("before", flags);
@@ -281,7 +281,7 @@ fn log_flags(when: &str, flags: u32) {
     log::info!("{when} input_transp_cleanup: cleanup flags = {text}");
 }
 
-/// `public/cleanup socket`, as log lines call it.
+/// `public/cleanup socket`, the name in log lines.
 fn socket_name(path: &Path) -> String {
     format!("{} socket", path.display())
 }
@@ -309,7 +309,7 @@ fn connect_socket(path: &Path) -> Result<OwnedFd, Unavailable> {
     Err(Unavailable)
 }
 
-/// The system's words, and what is missing where rights are.
+/// The system's text, and the missing right if permission is denied.
 fn reason(error: &io::Error) -> String {
     let text = log::error_text(error);
     if error.kind() != io::ErrorKind::PermissionDenied {

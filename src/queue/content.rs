@@ -1,14 +1,14 @@
-//! The client's content as records, the same for cleanup and for a queue file.
+//! Turns the client's content into records, for cleanup and for a queue file.
 //!
-//! Authority: `tests/spec/qmqp.md`, section 12.
+//! Follows `tests/spec/qmqp.md`, section 12. Headers are left to `queue::file::header`.
 
 use crate::wire::record::Type;
 
-/// Hands the content, in pieces cut anywhere, to `put` line by line; a line of more than `line_limit` bytes becomes several
-/// records.
+/// Passes the content, which may be cut at any byte, to `put` line by line. A line of more than `line_limit` bytes
+/// becomes several records.
 ///
-/// Envelope lines of a mailbox ("From ") at the top are made header lines. If what follows begins with a blank it
-/// would continue the header in front of it, so an empty line is put between.
+/// Envelope lines of a mailbox ("From ") at the top become header lines. If the next line begins with a blank, an empty
+/// line is added, so that it does not continue the header.
 pub fn records(content: &[Vec<u8>], line_limit: usize, mut put: impl FnMut(Type, &[&[u8]])) {
     let mut at_top = true;
     let mut put_line = |kind, line: &[u8]| {
@@ -23,7 +23,7 @@ pub fn records(content: &[Vec<u8>], line_limit: usize, mut put: impl FnMut(Type,
         at_top = false;
         put(kind, &[line]);
     };
-    // The beginning of a line that goes on in the next piece; of `line_limit` bytes at most.
+    // The beginning of a line that continues in the next piece, of at most `line_limit` bytes.
     let mut begun = Vec::new();
     for piece in content {
         let mut rest = piece.as_slice();
@@ -43,8 +43,8 @@ pub fn records(content: &[Vec<u8>], line_limit: usize, mut put: impl FnMut(Type,
     }
 }
 
-/// Takes off `rest` what belongs to one record: a line, `Norm`, where its LF is found, else as much of it as there is `room`
-/// for. Nothing where `rest` ends before either.
+/// Takes one record from `rest`: a line (`Norm`) if its LF is found, otherwise as many bytes as there is `room` for.
+/// `None` if `rest` ends before both.
 fn next_line<'a>(rest: &mut &'a [u8], room: usize) -> Option<(Type, &'a [u8])> {
     let window = rest.get(..=room).unwrap_or(rest);
     let (kind, end, next) = match line_end(window) {
@@ -57,14 +57,13 @@ fn next_line<'a>(rest: &mut &'a [u8], room: usize) -> Option<(Type, &'a [u8])> {
     Some((kind, line))
 }
 
-/// Bytes that are compared at once: what the compiler makes of that is as fast as the C library's search where lines are as
-/// long as in mail, and half as fast where they have two thousand bytes.
+/// The bytes that are compared at once. The compiled loop is as fast as memchr(3) for lines of usual mail, and half as
+/// fast for lines of two thousand bytes.
 const BLOCK: usize = 32;
 
-/// Where the first LF is.
 fn line_end(bytes: &[u8]) -> Option<usize> {
     let mut blocks = bytes.chunks_exact(BLOCK);
-    // Without a way out in the middle of a block.
+    // No early exit inside a block, so that the compiler can compare the bytes together.
     let has_one = |block: &[u8]| {
         block
             .iter()

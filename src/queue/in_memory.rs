@@ -1,4 +1,4 @@
-//! Messages whose cleanup or whose file is in memory, for whoever wants to try many.
+//! Messages whose cleanup or whose file is in memory, for tests and fuzzing.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use super::file::{self, Incoming, Named};
 use super::{Method, Origin, Queue, Unavailable, cleanup};
 
-/// A message for the cleanup at the other end of `stream`.
+/// A message for a cleanup at the other end of `stream`.
 pub fn cleanup<'a, S: Read + Write + 'a>(
     method: &'a Method,
     origin: &'a Origin<'a>,
@@ -22,7 +22,7 @@ pub fn cleanup<'a, S: Read + Write + 'a>(
     )))
 }
 
-/// A message for a queue file of up to `limit` bytes that has no name in `directory`.
+/// A message for a queue file of at most `limit` bytes, without a name in `directory`.
 pub fn file<'a>(
     method: &'a Method,
     origin: &'a Origin<'a>,

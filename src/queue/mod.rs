@@ -1,9 +1,9 @@
-//! Handing a message over to the mail queue.
+//! Hands a message to the mail queue.
 //!
-//! One small interface, in the order of the wire: open, which comes before confinement; the queue id; then content as it arrives, the sender, the
-//! recipients one by one; and commit, whose [`Verdict`] is the only thing on which a client is told that its mail was
-//! accepted. Dropped before that, a message leaves nothing behind. What goes wrong on the way is kept and becomes the
-//! verdict. Knows nothing of the client's protocol.
+//! The interface has the order of the wire: open, before confinement; the queue id; the content as it arrives; the
+//! sender; each recipient; and commit, whose [`Verdict`] alone decides whether the client is told that its mail was
+//! accepted. A message that is dropped before leaves nothing. An error on the way is kept, and becomes the verdict. The
+//! client's protocol is left to `session`.
 #![forbid(unsafe_code)]
 
 mod answers;
@@ -31,17 +31,17 @@ use cleanup::CleanupSettings;
 use file::FileSettings;
 use qmail::QmailSettings;
 
-/// Where a message comes from and when it came.
+/// The client of a message, and the time of its arrival.
 #[derive(Debug)]
 pub struct Origin<'a> {
     pub peer: &'a Peer,
-    /// `NAME[ADDR]`, with the port where qmqpd_client_port_logging says so.
+    /// `NAME[ADDR]`, and the port if qmqpd_client_port_logging is set.
     pub namaddr: &'a str,
     /// When the client connected.
     pub arrival: Moment,
 }
 
-/// Where messages can be opened.
+/// A queue in which messages can be opened.
 pub trait Open {
     /// Opens a message in the queue.
     fn open<'a>(&'a self, origin: &'a Origin<'a>) -> Result<Box<dyn Queue + 'a>, Unavailable>;
@@ -49,33 +49,32 @@ pub trait Open {
 
 /// A message on its way into the queue.
 pub trait Queue {
-    /// What this still has to do after confinement.
+    /// The rights that the message still needs after confinement.
     fn needs(&self) -> Vec<Need<'_>>;
 
-    /// Waits for the name under which the queue knows the message; once, before there is any content.
+    /// Waits for the queue's id of the message. Called once, before the content.
     fn queue_id(&mut self) -> Result<String, Unavailable>;
 
-    /// More of the message's content.
+    /// Adds content.
     fn content(&mut self, piece: Vec<u8>);
 
-    /// The envelope sender, after the content.
+    /// Sets the envelope sender, after the content.
     fn sender(&mut self, sender: &Sender);
 
-    /// One recipient, after the sender.
+    /// Adds a recipient, after the sender.
     fn recipient(&mut self, recipient: &[u8]);
 
-    /// Puts the message into the queue for good, or not at all.
+    /// Puts the whole message into the queue durably, or nothing.
     fn commit(self: Box<Self>) -> Committed;
 }
 
-/// What has come of [`Queue::commit`].
+/// The result of [`Queue::commit`].
 pub struct Committed {
     pub verdict: Verdict,
     pub after_reply: Option<AfterReply>,
 }
 
-/// What is done only once the client has its answer, because it may be slow and can no longer change anything: log
-/// lines, waking others.
+/// Done after the reply, because it may be slow and cannot change the result: log lines, waking the queue manager.
 pub type AfterReply = Box<dyn FnOnce()>;
 
 impl From<Verdict> for Committed {
@@ -87,36 +86,36 @@ impl From<Verdict> for Committed {
     }
 }
 
-/// What has become of a message.
+/// The result for a message.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It is in the queue, durably.
+    /// The message is in the queue, durably.
     Queued,
-    /// Its content was rejected for now, with the queue's reason.
+    /// The content was rejected for now, with the queue's reason.
     Deferred(Vec<u8>),
-    /// Its content was rejected, with the queue's reason, which may still ask for another try.
+    /// The content was rejected, with the queue's reason, which may still ask for another attempt.
     Rejected(Vec<u8>),
-    /// It is larger than message_size_limit together with what the queue adds.
+    /// The message is larger than message_size_limit with what the queue adds.
     TooLarge,
-    /// It has as many Received: headers as hopcount_limit, or more.
+    /// The message has hopcount_limit Received: headers or more.
     TooManyHops,
-    /// It could not be written, or nobody knows whether it was.
+    /// The message could not be written, or it is not known whether it was.
     WriteError,
-    /// It has no recipient.
+    /// The message has no recipient.
     NoRecipients,
-    /// It is not queued, for this reason, and never will be.
+    /// Not queued, for this reason; another attempt is of no use.
     Refused(&'static str),
-    /// It is not queued, for this reason, or nobody knows.
+    /// Not queued for this reason, or it is not known.
     Failed(&'static str),
-    /// The queue did not understand us, or we do not understand its status.
+    /// A protocol error: the queue's, or an unknown status.
     Internal(u32),
 }
 
-/// No message could be opened, because the queue is out of reach. The reason has been logged.
+/// No message could be opened, because the queue cannot be reached. The reason has been logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unavailable;
 
-/// The queue that qmqpd_queue_method names, with those of its parameters that are wrong or right for every message.
+/// The queue of qmqpd_queue_method, with those of its parameters that are the same for every message.
 #[derive(Debug)]
 pub enum Method {
     Cleanup(CleanupSettings),
@@ -125,7 +124,7 @@ pub enum Method {
 }
 
 impl Method {
-    /// Evaluates qmqpd_queue_method and what the method needs.
+    /// Evaluates qmqpd_queue_method and the parameters of the method.
     pub fn from_config(config: &Config) -> Result<Method, config::Error> {
         Ok(match config.qmqpd_queue_method()? {
             QueueMethod::Cleanup => Method::Cleanup(CleanupSettings::from_config(config)?),
@@ -136,9 +135,9 @@ impl Method {
         })
     }
 
-    /// Directories that keep messages from being queued: each one, what is wrong with it, and the command that mends it.
+    /// The directories that keep messages from being queued: each with the error and the command that mends it.
     ///
-    /// The working directory is queue_directory, and the user the one who serves.
+    /// The working directory is queue_directory, and the user is the one that serves.
     pub fn faults(&self) -> io::Result<Vec<(PathBuf, String, String)>> {
         match self {
             Method::File(settings) => file::faults(settings),
@@ -146,8 +145,8 @@ impl Method {
         }
     }
 
-    /// Leaves it to the parent of the process that queues a message to wake the queue manager, by [`Method::wake`]. A process
-    /// that has read a client's bytes then need not be able to connect to anything.
+    /// Leaves waking the queue manager to the parent, by [`Method::wake`]. A process that has read a client's bytes
+    /// then needs no right to connect.
     pub fn leave_waking(&mut self) {
         match self {
             Method::File(settings) => settings.leave_waking(),
@@ -155,7 +154,7 @@ impl Method {
         }
     }
 
-    /// Tells the queue manager of a message that a child has queued, if that is left to this process. Does not wait.
+    /// Wakes the queue manager for a message that a child has queued, if that is left to this process. Does not wait.
     pub fn wake(&self) {
         match self {
             Method::File(settings) => file::wake_at_once(settings),
@@ -163,7 +162,7 @@ impl Method {
         }
     }
 
-    /// Whether a message is opened by starting another program, whose rights must not be less than its own.
+    /// Whether opening a message starts another program, which needs rights of its own.
     pub fn starts_a_program(&self) -> bool {
         match self {
             Method::Cleanup(_) | Method::File(_) => false,
@@ -183,7 +182,7 @@ impl Open for Method {
     }
 }
 
-/// Puts what the queue keeps about the client: names and values, in Postfix's order.
+/// Writes what the queue keeps about the client: names and values, in Postfix's order.
 fn put_attributes<W: Write>(out: &mut Writer<W>, origin: &Origin<'_>) {
     let peer = origin.peer;
     let family = peer.family.to_string();
@@ -203,7 +202,7 @@ fn put_attributes<W: Write>(out: &mut Writer<W>, origin: &Origin<'_>) {
     }
 }
 
-/// The one line about a message that no cleanup and perhaps no queue manager logs anything about.
+/// The log line of a message that is not logged by cleanup.
 fn queued_line(queue_id: &str, sender: &[u8], size: u64, recipients: u64) -> String {
     let sender = if sender.is_empty() {
         Vec::new()

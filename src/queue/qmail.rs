@@ -1,11 +1,10 @@
-//! The queue of qmail: a program such as qmail-queue, which is given the message on descriptor 0, the envelope on
-//! descriptor 1, and says with its exit status what has become of them.
+//! The queue method `qmail`: hands the message to a program such as qmail-queue, which reads the content on descriptor
+//! 0 and the envelope on descriptor 1; its exit status is the verdict.
 //!
-//! The program reads the message to its end before it touches the envelope, and so the message is passed on as it
-//! arrives. An envelope is complete only with its last NUL: where the request turns out to be none, or the connection
-//! is lost, that is never written, and the program queues nothing. The program is started before the process is
-//! confined, since a set-uid one could not be afterwards. Authority: qmail-queue(8), and `tests/spec/qmqp.md`,
-//! section 14 for the replies.
+//! The program reads the content to its end before the envelope, and so the content is passed on as it arrives. The
+//! envelope is complete only with its last NUL, which is not written if the request is wrong or the connection is lost;
+//! then the program queues nothing. The program is started before confinement, because a set-uid program could not be
+//! started afterwards. Follows qmail-queue(8), and `tests/spec/qmqp.md`, section 14, for the replies.
 
 use std::fs;
 use std::io::{self, Write};
@@ -27,10 +26,10 @@ use crate::wire::verp::Sender;
 
 use super::{Committed, Origin, Queue, Unavailable, Verdict, queued_line};
 
-/// How much of the envelope is kept back before it is written.
+/// The bytes of the envelope that are collected before they are written.
 const WRITE_SIZE: usize = 64 * 1024;
 
-/// What main.cf says about the program.
+/// What main.cf sets for the program.
 #[derive(Debug)]
 pub struct QmailSettings {
     program: PathBuf,
@@ -48,17 +47,17 @@ impl QmailSettings {
     }
 }
 
-/// A message that a program is reading.
+/// A message on its way to the program.
 pub struct Qmail<'a> {
     settings: &'a QmailSettings,
     queue_id: String,
     pid: Pid,
-    /// Until its end.
+    /// `None` after the end of the content.
     message: Option<Bounded>,
     envelope: Bounded,
-    /// What has not been written to the envelope yet.
+    /// The part of the envelope that has not been written.
     buffer: Vec<u8>,
-    /// The first write that failed. The program's exit status may know better why.
+    /// The first write that failed. The program's exit status may give a better reason.
     failure: Option<io::Error>,
     sender: Vec<u8>,
     size: u64,
@@ -97,7 +96,7 @@ pub fn start<'a>(
     Ok(queue)
 }
 
-/// A set-uid program that does not become its owner would fail in some odd way, with everybody's mail.
+/// A set-uid program that cannot become its owner would fail later, for every message.
 fn check_program(program: &Path) -> Result<(), &'static str> {
     let set_id = fs::metadata(program).is_ok_and(|file| file.mode() & 0o6000 != 0);
     if set_id && prctl::get_no_new_privs().unwrap_or(false) {
@@ -127,7 +126,7 @@ impl Queue for Qmail<'_> {
         self.message = None;
         self.sender.clone_from(&sender.address);
         self.buffer.push(b'F');
-        // A request for VERP is for qmail to read.
+        // A request for VERP is passed on to qmail.
         self.buffer.extend_from_slice(&sender.wire());
         self.buffer.push(0);
     }
@@ -161,7 +160,7 @@ impl Queue for Qmail<'_> {
             ..
         } = *self;
         drop((message, envelope));
-        // One that did not read in time is not waited for once more.
+        // A program that did not read in time is not waited for again.
         let timed_out = failure.as_ref().map(io::Error::kind) == Some(io::ErrorKind::TimedOut);
         let status = if timed_out {
             Err(io::ErrorKind::TimedOut.into())
@@ -206,10 +205,10 @@ impl Qmail<'_> {
     }
 }
 
-/// What is said where the program gives no reason.
+/// The verdict if the program gives no reason.
 const TEMPORARY: Verdict = Verdict::Failed("qq temporary problem (#4.3.0)");
 
-/// What an exit status means, in the words of qmail's own server.
+/// The verdict of an exit status, with qmail's texts.
 fn verdict(code: i32) -> Verdict {
     match code {
         0 => Verdict::Queued,
@@ -232,7 +231,7 @@ fn verdict(code: i32) -> Verdict {
     }
 }
 
-/// The Received: header in qmail's manner: no id, which there is none of yet, and the time in Greenwich.
+/// The Received: header in qmail's form: without an id, which does not exist yet, and with the time in UTC.
 fn received(origin: &Origin<'_>, myhostname: &str) -> String {
     let at = origin.arrival.utc();
     let month = time::MONTHS.get(at.month).unwrap_or(&"Jan");

@@ -1,20 +1,20 @@
-//! The Received: header that every message gets.
+//! Makes the Received: header of each message.
 //!
-//! Authority: `tests/spec/qmqp.md`, section 11; RFC 822 for the form of the date, with a day of two digits as in
-//! Postfix 3.9 and later.
+//! Follows `tests/spec/qmqp.md`, section 11, and RFC 822 for the date, whose day has two digits as in Postfix 3.9 and
+//! later.
 
 use crate::sys::time::{self, LocalTime};
 use crate::wire::address;
 
 use super::Origin;
 
-/// What the header says of this host and of the message.
+/// What the header tells of this host and of the message.
 pub struct Received<'a> {
     pub origin: &'a Origin<'a>,
     pub myhostname: &'a str,
     pub mail_name: &'a [u8],
     pub queue_id: &'a str,
-    /// The recipient, where there is exactly one; several must not learn of each other.
+    /// The recipient, if it is the only one: several recipients must not learn of each other.
     pub only_recipient: Option<&'a [u8]>,
 }
 
@@ -44,7 +44,7 @@ impl Received<'_> {
 /// `Sun, 22 Nov 2026 13:50:19 +0000 (UTC)`.
 pub fn date(at: &LocalTime) -> String {
     let minutes = at.offset_secs / 60;
-    // An offset between -59 and -1 minutes loses its sign, here as in Postfix: the hours carry it.
+    // An offset between -59 and -1 minutes loses its sign, as in Postfix: the hours carry it.
     format!(
         "{}, {:02} {} {} {:02}:{:02}:{:02} {:+03}{:02} ({})",
         time::WEEKDAYS.get(at.weekday).unwrap_or(&"Sun"),

@@ -1,24 +1,24 @@
-//! What becomes of the message's content on its way into a queue file: headers read, dropped, completed.
+//! Edits the content on its way into a queue file: headers are read, dropped and added.
 //!
-//! Records go in as the client's lines, and come out as the queue has them. Unlike Postfix's cleanup, addresses in
-//! headers are left as they are, nothing is checked against tables, and the headers of the parts of a MIME message are
-//! body (`tests/spec/differences.md`, 30). Authority: `tests/spec/queue-file.md`, section 6, and RFC 822.
+//! Records come in as the client's lines and leave as the queue has them. Unlike Postfix's cleanup, addresses in
+//! headers are not changed, no table checks the content, and the headers of the parts of a MIME message count as body
+//! (`tests/spec/differences.md`, 30). Follows `tests/spec/queue-file.md`, section 6, and RFC 822.
 
 use std::borrow::Cow;
 
 use crate::log::{self, Shown};
 use crate::wire::record::Type;
 
-/// How many headers that name the message are logged. Those beyond them are counted.
+/// The largest number of headers that name the message and are logged. The others are counted.
 const MESSAGE_ID_LIMIT: usize = 10;
 
-/// How many bytes of a record that is rejected are logged.
+/// The bytes of a rejected record that are logged.
 const SHOWN_RECORD: usize = 200;
 
-/// How many bytes of a header that is malformed are logged.
+/// The bytes of a malformed header that are logged.
 const SHOWN_HEADER: usize = 100;
 
-/// What main.cf says about content.
+/// What main.cf sets for content.
 #[derive(Debug)]
 pub struct HeaderSettings {
     pub message_drop_headers: Vec<String>,
@@ -29,21 +29,21 @@ pub struct HeaderSettings {
     pub line_length_limit: usize,
     /// CR and LF inside a line become blanks.
     pub cleanup_replace_stray_cr_lf: bool,
-    /// Bytes that no record of an accepted message has.
+    /// An accepted message has none of these bytes.
     pub message_reject_characters: Vec<u8>,
-    /// Bytes that are left out of every record.
+    /// These bytes are removed from every record.
     pub message_strip_characters: Vec<u8>,
-    /// A header for messages that show no recipients; empty is none.
+    /// The header for messages without recipients in their headers; empty means none.
     pub undisclosed_recipients_header: String,
-    /// Content-Transfer-Encoding: is looked at.
+    /// Whether Content-Transfer-Encoding: is read.
     pub detect_8bit_encoding_header: bool,
-    /// TLS-Required: is looked at.
+    /// Whether TLS-Required: is read.
     pub tls_required_enable: bool,
-    /// Text may be UTF-8.
+    /// Whether text may be UTF-8.
     pub smtputf8_enable: bool,
 }
 
-/// What is put where the message has no header of that name.
+/// The values of headers that are added if the message has none of that name.
 pub struct Missing {
     /// `<...>`
     pub message_id: String,
@@ -51,18 +51,18 @@ pub struct Missing {
     pub from: Vec<u8>,
 }
 
-/// What was found on the way.
+/// The findings about a message.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Found {
-    /// How many Received: headers there are.
+    /// The number of Received: headers.
     pub hops: usize,
-    /// A header has bytes beyond ASCII. Those that were dropped do not count, and of those that were added From: does.
+    /// Whether a header has non-ASCII bytes. Dropped headers do not count; of the added headers From: counts.
     pub non_ascii: bool,
-    /// The message says that it has such bytes (Content-Transfer-Encoding).
+    /// Whether Content-Transfer-Encoding: declares 8-bit content.
     pub eight_bit: bool,
-    /// The message asks to be delivered also where TLS fails (RFC 8689).
+    /// Whether the message is to be delivered even if TLS fails (RFC 8689).
     pub tls_optional: bool,
-    /// A TLS-Required: header says something else.
+    /// Whether a malformed TLS-Required: header was found.
     tls_malformed: bool,
     /// The `<...>` of the first Message-Id: header that has such a value.
     pub named: Option<Vec<u8>>,
@@ -75,16 +75,16 @@ pub struct Found {
     resent_date: bool,
     resent_from: bool,
     resent_message_id: bool,
-    /// Any header of a message that was sent on.
+    /// Whether there is a header of a resent message.
     resent: bool,
-    /// To, Cc, or what they are called when a message is sent on.
+    /// Whether there is a header with recipients, of the message or of a resent message.
     recipients: bool,
 }
 
 /// The headers that name the message.
 ///
-/// Unlike Postfix, which logs each of them: no more than [`MESSAGE_ID_LIMIT`] (`tests/spec/differences.md`, 41). A
-/// message can hold a million.
+/// Unlike Postfix, which logs each of them: at most [`MESSAGE_ID_LIMIT`], because a message can have a million of them
+/// (`tests/spec/differences.md`, 41).
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct MessageIds {
     /// `message-id=<...>`
@@ -109,7 +109,7 @@ impl MessageIds {
     }
 }
 
-/// The headers that tell that a message was sent on.
+/// The headers of a resent message.
 const RESENT: [&str; 8] = [
     "resent-bcc",
     "resent-cc",
@@ -121,7 +121,7 @@ const RESENT: [&str; 8] = [
     "resent-to",
 ];
 
-/// Headers that message_drop_headers does not reach, in Postfix neither.
+/// Headers that message_drop_headers does not remove, in Postfix neither.
 const MIME: [&str; 6] = [
     "content-description",
     "content-disposition",
@@ -131,15 +131,15 @@ const MIME: [&str; 6] = [
     "mime-version",
 ];
 
-/// The content on its way to `put`.
+/// The editor between the client's records and `put`.
 pub struct Content<'a, P> {
     settings: &'a HeaderSettings,
     missing: Missing,
     put: P,
-    /// The header that is being read, its lines joined by LF. Empty before the first and in the body.
+    /// The present header, its lines joined by LF. Empty before the first header and in the body.
     header: Vec<u8>,
     in_body: bool,
-    /// The last record of the header or body goes on in the next.
+    /// Whether the last record continues in the next one.
     unfinished: bool,
     found: Found,
 }
@@ -179,7 +179,7 @@ impl<'a, P: FnMut(Type, &[&[u8]])> Content<'a, P> {
         self.line(kind, &data);
     }
 
-    /// Ends the content, and says what was in it.
+    /// Ends the content, and returns the findings.
     pub fn end(mut self) -> Found {
         if !self.in_body {
             self.end_headers();
@@ -195,7 +195,7 @@ impl<'a, P: FnMut(Type, &[&[u8]])> Content<'a, P> {
             (self.put)(kind, &[data]);
             return;
         }
-        // A NUL ends what is read of a header, but it does not make a line empty.
+        // A NUL ends the readable part of a header, but does not make a line empty.
         let text = data.split(|&b| b == 0).next().unwrap_or_default();
         if unfinished && !self.header.is_empty() {
             self.append(text);
@@ -213,15 +213,15 @@ impl<'a, P: FnMut(Type, &[&[u8]])> Content<'a, P> {
         }
     }
 
-    /// Adds a record as a whole, as long as there is room for any of it: what the header says depends on all of it, also
-    /// where it is cut when it is written.
+    /// Adds the whole record if there is room for a part of it: the header is read completely even if it is cut when it
+    /// is written.
     fn append(&mut self, text: &[u8]) {
         if self.header.len() < self.settings.header_size_limit {
             self.header.extend_from_slice(text);
         }
     }
 
-    /// Deals with the header that has been read.
+    /// Reads, drops or writes the complete header.
     fn end_header(&mut self) {
         let header = std::mem::take(&mut self.header);
         if header.is_empty() {
@@ -251,7 +251,7 @@ impl<'a, P: FnMut(Type, &[&[u8]])> Content<'a, P> {
             "message-id" => found.message_id = true,
             "resent-message-id" => found.resent_message_id = true,
             "content-transfer-encoding" if self.settings.detect_8bit_encoding_header => {
-                // As in Postfix: with a comment or a blank behind it, it is no such word.
+                // As in Postfix, the word does not count with a comment or a blank after it.
                 let value = trim_start(value);
                 found.eight_bit |=
                     value.eq_ignore_ascii_case(b"8bit") || value.eq_ignore_ascii_case(b"binary");
@@ -281,9 +281,9 @@ impl<'a, P: FnMut(Type, &[&[u8]])> Content<'a, P> {
         }
     }
 
-    /// Ends the headers: adds those that are missing.
+    /// Ends the headers, and adds missing ones.
     ///
-    /// That a message was sent on is told by any of the headers for it, those of Bcc: too, which do not stay.
+    /// Any header of a resent message marks the message as resent, also a Bcc: header that is dropped.
     fn end_headers(&mut self) {
         self.end_header();
         self.in_body = true;
@@ -339,10 +339,10 @@ impl<'a, P: FnMut(Type, &[&[u8]])> Content<'a, P> {
         }
     }
 
-    /// Writes a header line by line. What is longer than a record goes on in the next.
+    /// Writes a header line by line. A line longer than a record continues in the next record.
     fn put_header(&mut self, header: &[u8]) {
         for line in header.split(|&b| b == b'\n') {
-            // An empty line would end the headers: one that the limit has left of a longer line.
+            // An empty line, which the limit can leave of a longer one, would end the headers.
             let mut pieces = line.chunks(self.settings.line_length_limit).peekable();
             while let Some(piece) = pieces.next() {
                 let last = pieces.peek().is_none();
@@ -354,7 +354,8 @@ impl<'a, P: FnMut(Type, &[&[u8]])> Content<'a, P> {
 }
 
 impl HeaderSettings {
-    /// As much of a header as the limit leaves: whole lines, but for a line that is more than a tenth of the limit.
+    /// The part of a header that the limit leaves: whole lines, or a part of a line that is longer than a tenth of the
+    /// limit.
     fn cut<'h>(&self, header: &'h [u8]) -> &'h [u8] {
         let limit = self.header_size_limit;
         let Some((fits, _)) = header
@@ -375,7 +376,7 @@ impl HeaderSettings {
     }
 }
 
-/// A header's value without blanks and line ends in front.
+/// A header's value without leading blanks and line ends.
 fn trim_start(value: &[u8]) -> &[u8] {
     let blanks = value
         .iter()
@@ -383,7 +384,8 @@ fn trim_start(value: &[u8]) -> &[u8] {
     value.get(blanks.count()..).unwrap_or_default()
 }
 
-/// The first `<...>` of a Message-Id: header, if the value begins with it. What is not printable becomes blanks.
+/// The first `<...>` of a Message-Id: header, if the value begins with it, with blanks for bytes that are not
+/// printable.
 fn message_name(value: &[u8], utf8: bool) -> Option<Vec<u8>> {
     let value = trim_start(value);
     let end = value.iter().position(|&b| b == b'>')?;
@@ -401,7 +403,8 @@ fn message_name(value: &[u8], utf8: bool) -> Option<Vec<u8>> {
     Some(printable)
 }
 
-/// The name of a header and what follows its colon. Blanks between name and colon belong to neither: an obsolete form.
+/// The name of a header, and the text after its colon. In the obsolete form there are blanks before the colon, which
+/// belong to neither.
 fn header_name(text: &[u8]) -> Option<(&[u8], &[u8])> {
     let length = text
         .iter()
@@ -439,7 +442,7 @@ mod tests {
         }
     }
 
-    /// `N(..)` and `L(..)` as they come out, added headers in lower case.
+    /// The resulting records as `N(..)` and `L(..)`, with added headers in lower case.
     fn edited(settings: &HeaderSettings, records: &[(Type, &[u8])]) -> (String, Found) {
         let missing = Missing {
             message_id: "<m>".to_owned(),
@@ -462,7 +465,7 @@ mod tests {
         (out, found)
     }
 
-    /// The same for lines, the last of which has no end if it ends in `\`.
+    /// The same for lines; the last one has no end if it ends in `\`.
     fn lines(settings: &HeaderSettings, text: &str) -> (String, Found) {
         let records: Vec<(Type, &[u8])> = text
             .split('|')
@@ -611,7 +614,7 @@ mod tests {
         }
     }
 
-    /// The lengths of the lines that are left of a header with lines of these lengths.
+    /// The lengths of the lines that remain of a header with lines of these lengths.
     fn left_of(limit: usize, lengths: &[usize]) -> Vec<usize> {
         let mut settings = settings();
         settings.header_size_limit = limit;
@@ -628,7 +631,7 @@ mod tests {
             .collect()
     }
 
-    /// As cleanup cuts them: `tests/spec/queue-file.md`, section 6.
+    /// The cuts of cleanup: `tests/spec/queue-file.md`, section 6.
     #[test]
     fn a_long_header_is_cut_at_the_end_of_a_line_or_inside_one_that_is_long() {
         for (limit, lengths, left) in [
@@ -690,7 +693,7 @@ mod tests {
         assert!(!found.eight_bit && !found.non_ascii);
     }
 
-    /// As cleanup of Postfix 3.10 and 3.11 takes it: `tests/spec/queue-file.md`, section 6.
+    /// The choice of cleanup of Postfix 3.10 and 3.11: `tests/spec/queue-file.md`, section 6.
     #[test]
     fn the_first_value_that_can_be_one_names_the_message() {
         for (text, named) in [

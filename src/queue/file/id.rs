@@ -1,7 +1,7 @@
-//! Queue ids, and where in a queue a file of that name is.
+//! Makes queue ids, and the path of a queue file.
 //!
-//! An id is made of a time and the number of the file's inode, so that no two files on one disk have the same at the
-//! same time; long ids have the whole time in front and are never used again. Authority: `tests/spec/queue-file.md`,
+//! An id consists of a time and of the file's inode number, so that two files on one disk cannot have the same id at
+//! the same time. Long ids have the whole time in front and are never repeated. Follows `tests/spec/queue-file.md`,
 //! sections 1 and 2.1.
 
 use std::borrow::Cow;
@@ -13,7 +13,7 @@ const DIGITS: &[u8; 52] = b"0123456789BCDFGHJKLMNPQRSTVWXYZbcdfghjklmnpqrstvwxyz
 const TIME_BASE: u64 = 52;
 const INODE_BASE: u64 = 51;
 
-/// How many digits the parts of a long id have: seconds at least, microseconds exactly.
+/// The lengths of the parts of a long id: at least this many digits of seconds, exactly this many of microseconds.
 const SECS_WIDTH: usize = 6;
 const USECS_WIDTH: usize = 4;
 
@@ -26,7 +26,7 @@ pub struct Id {
 }
 
 impl Id {
-    /// The id that enable_long_queue_ids (`long`) asks for, of the file `inode` at this moment.
+    /// The id of the file `inode` at this time; `long` is enable_long_queue_ids.
     pub fn new(at: Moment, inode: u64, long: bool) -> Id {
         let Moment { secs, usecs } = at;
         let text = if long {
@@ -43,7 +43,7 @@ impl Id {
 
     /// The file's path below a queue with `depth` levels of subdirectories, one for each leading character.
     ///
-    /// The leading characters of a long id change too slowly: there, it is those of the microseconds in hexadecimal.
+    /// The leading characters of a long id change too slowly; there the hexadecimal microseconds are used.
     pub fn path(&self, depth: usize) -> String {
         let spread = if self.long {
             Cow::Owned(format!("{:05X}", self.usecs))
@@ -57,7 +57,6 @@ impl Id {
     }
 }
 
-/// `number` with `width` digits at least.
 fn in_base(base: u64, mut number: u64, width: usize) -> String {
     let mut digits = Vec::new();
     while number > 0 || digits.len() < width {
@@ -118,7 +117,7 @@ mod tests {
     }
 
     proptest! {
-        /// By which Postfix tells long ids from short ones.
+        /// Postfix tells long ids from short ones by it.
         #[test]
         fn a_long_id_has_its_last_z_at_ten_or_later(
             secs in 0i64..1 << 40, usecs in 0u32..1_000_000, inode: u64

@@ -1,8 +1,9 @@
-//! The file itself: how it comes into the incoming queue, when it counts as mail, and how it goes.
+//! The queue file: how it gets its name, when it becomes mail, and how it is removed.
 //!
-//! It has mode 0600 until its message is complete, and nobody looks at it; mode 0700 makes it mail. Dropped before
-//! that, it is removed. Everything after [`create`] is relative to descriptors that are held open, for a process that
-//! can no longer open any. Authority: `tests/spec/queue-file.md`, section 2.
+//! The file has mode 0600 until its message is complete, and the queue manager ignores it; mode 0700 makes it mail. A
+//! file that is dropped before is removed. After [`create`] all steps are relative to open descriptors, because a
+//! confined process can open none. Follows `tests/spec/queue-file.md`, section 2. The content is left to the other
+//! files of `queue::file`.
 
 use std::fmt::{self, Display};
 use std::fs::{self, Permissions};
@@ -26,39 +27,39 @@ use crate::sys::{ignore, unfinished};
 use super::id::Id;
 use super::rights::{self, Fault};
 
-/// What main.cf says about the file.
+/// What main.cf sets for the file.
 #[derive(Debug)]
 pub struct PlaceSettings {
-    /// The working directory, for people.
+    /// The working directory, for messages.
     pub queue_directory: PathBuf,
     pub enable_long_queue_ids: bool,
     pub hash_queue_names: Vec<String>,
     pub hash_queue_depth: usize,
-    /// In bytes, of the file system.
+    /// Free bytes of the file system.
     pub queue_minfree: Option<u64>,
-    /// Of the whole file, in bytes.
+    /// Bytes of the whole file.
     pub message_size_limit: Option<u64>,
 }
 
-/// The queue that new files are in, relative to queue_directory.
+/// The queue of new files, relative to queue_directory.
 const INCOMING: &str = "incoming";
 
-/// The mode of a file that is complete, which tells the queue manager so.
+/// The mode of a complete file: the queue manager takes files with this mode.
 const COMPLETE: u32 = 0o700;
 
-/// How a directory is held on to.
+/// The flags for opening a directory.
 const DIRECTORY: OFlag = OFlag::O_RDONLY
     .union(OFlag::O_DIRECTORY)
     .union(OFlag::O_CLOEXEC);
 
-/// For how long after a subdirectory was made its name may not be on disk. File systems write such changes out by
-/// themselves after 5 to 30 seconds, and after a few minutes where they are set up to save power.
+/// The time in which the name of a new subdirectory may not be on disk. File systems write such changes after 5 to 30
+/// seconds, and after a few minutes in power-saving setups.
 const UNSETTLED: Duration = Duration::from_secs(600);
 
-/// How many times a name is tried. Names collide where the clock stands still, and even that ends.
+/// The number of names that are tried. Names collide only while the clock stands still.
 const TRIES: u32 = 1000;
 
-/// A step that failed: the disk, its administrator, or a limit is at fault.
+/// A failed step. The disk, its administrator or a limit is at fault.
 #[derive(Debug)]
 pub struct Error {
     step: &'static str,
@@ -76,14 +77,14 @@ impl Display for Error {
 impl std::error::Error for Error {}
 
 impl Error {
-    /// Whether this is our own limit, and not one of the disk or of the process: those answer EFBIG.
+    /// Whether message_size_limit is the reason. Limits of the disk and of the process give EFBIG as well.
     pub fn is_over_limit(&self) -> bool {
         let inner = self.error.get_ref();
         inner.is_some_and(<dyn std::error::Error + Send + Sync>::is::<OverLimit>)
     }
 }
 
-/// The file would outgrow message_size_limit: the message is at fault, and another try does not help.
+/// The file would exceed message_size_limit: the message is at fault, and another attempt is of no use.
 #[derive(Debug)]
 struct OverLimit;
 
@@ -103,26 +104,26 @@ fn at<E: Into<io::Error>>(step: &'static str, path: &str) -> impl FnOnce(E) -> E
     }
 }
 
-/// A file that is no mail yet.
+/// A file that is not mail yet.
 #[derive(Debug)]
 pub struct Incoming {
     file: fs::File,
-    /// Where its name is.
+    /// The directory of the file's name.
     directory: OwnedFd,
     name: String,
-    /// The same for people, relative to queue_directory.
+    /// The file's path for messages, relative to queue_directory.
     path: String,
     written: u64,
     limit: Option<u64>,
     is_mail: bool,
 }
 
-/// A file that has its name.
+/// A file with its queue id as name.
 #[derive(Debug)]
 pub struct Named {
     pub file: Incoming,
     pub queue_id: String,
-    /// The time that the id is made of.
+    /// The time in the id.
     pub created: Moment,
 }
 
@@ -135,7 +136,7 @@ pub fn create(settings: &PlaceSettings) -> Result<Named, Error> {
     let incoming = open(INCOMING, DIRECTORY, Mode::empty()).map_err(at("open", INCOMING))?;
     check_directory(&incoming, settings)?;
     unfinished::catch().map_err(at("sigaction", INCOMING))?;
-    // The file has two names here, one after the other, and in between a system call has given it neither or the other.
+    // The file changes its name here, and the signal handler knows one name. So signals wait.
     let held = unfinished::hold().map_err(at("sigprocmask", INCOMING))?;
     let mut file = create_temporary(incoming, settings)?;
     let inode = fstat(&file.file).map_err(at("fstat", &file.path))?.st_ino;
@@ -156,7 +157,7 @@ pub fn create(settings: &PlaceSettings) -> Result<Named, Error> {
                     created,
                 });
             }
-            // The name is a directory, or belongs to somebody else: a later time makes another one.
+            // The name is a directory or belongs to another user: a later time makes another name.
             Err(Errno::EPERM | Errno::EISDIR) => {}
             Err(errno) => return Err(at("rename", &file.path)(errno)),
         }
@@ -164,7 +165,7 @@ pub fn create(settings: &PlaceSettings) -> Result<Named, Error> {
     Err(at("rename", &file.path)(Errno::EEXIST))
 }
 
-/// The queue manager must be able to take the file, and the disk to hold it.
+/// Checks that the queue manager can take the file, and that the disk has room for it.
 fn check_directory(incoming: &OwnedFd, settings: &PlaceSettings) -> Result<(), Error> {
     let status = fstat(incoming).map_err(at("fstat", INCOMING))?;
     rights::judge_own(INCOMING, &status).map_err(|fault| settings.refuse(&fault))?;
@@ -180,7 +181,7 @@ fn check_directory(incoming: &OwnedFd, settings: &PlaceSettings) -> Result<(), E
     Ok(())
 }
 
-/// Makes the file, under a name that is no queue id.
+/// Makes the file under a temporary name, which is not a queue id.
 fn create_temporary(incoming: OwnedFd, settings: &PlaceSettings) -> Result<Incoming, Error> {
     let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
     let mode = Mode::S_IRUSR | Mode::S_IWUSR;
@@ -206,29 +207,30 @@ fn create_temporary(incoming: OwnedFd, settings: &PlaceSettings) -> Result<Incom
     }
 }
 
-/// Removes what is left of another message that once had the same id: its bounce and delay logs would be taken for ours.
+/// Removes the bounce and delay logs of an earlier message with the same id: they would be taken for those of this
+/// message.
 fn remove_leftovers(settings: &PlaceSettings, id: &Id) {
     for queue in ["defer", "bounce", "trace"] {
         let path = format!("{queue}/{}", id.path(settings.depth(queue)));
-        // As good as always there is none.
+        // Almost always there is none.
         ignore(unlink(path.as_str()));
     }
 }
 
-/// Everything that keeps [`create`] from making a file, and that a mode or an owner mends.
+/// All reasons why [`create`] cannot make a file that a mode or an owner mends.
 pub fn faults(settings: &PlaceSettings) -> io::Result<Vec<Fault>> {
     rights::judge_all(INCOMING, settings.depth(INCOMING))
 }
 
 impl PlaceSettings {
-    /// Says, besides what is wrong, what mends it.
+    /// The error for a fault, with the remedy.
     fn refuse(&self, fault: &Fault) -> Error {
         let path = fault.path_in(&self.queue_directory);
         let why = format!("{fault}: {}", fault.fix(&self.queue_directory));
         at("open", &path.display().to_string())(io::Error::other(why))
     }
 
-    /// How many levels of subdirectories `queue` has.
+    /// The number of levels of subdirectories of `queue`.
     fn depth(&self, queue: &str) -> usize {
         if self.hash_queue_names.iter().any(|name| name == queue) {
             self.hash_queue_depth
@@ -239,7 +241,7 @@ impl PlaceSettings {
 }
 
 impl Incoming {
-    /// A file that somebody has made, and that has no name to be removed.
+    /// A file that the caller has made, without a name to remove.
     #[cfg(any(test, fuzzing))]
     pub fn made(file: fs::File, directory: OwnedFd, limit: Option<u64>) -> Incoming {
         Incoming {
@@ -261,7 +263,7 @@ impl Incoming {
         self.directory.as_fd()
     }
 
-    /// Gives the file its name, in a subdirectory that is made if it has to be. Whether it had to.
+    /// Gives the file its name, and makes its subdirectory if it is missing. Returns whether it was missing.
     fn rename(&mut self, name: &str) -> nix::Result<bool> {
         let rename = || renameat(&self.directory, self.name.as_str(), &self.directory, name);
         let mut made = false;
@@ -278,8 +280,8 @@ impl Incoming {
         Ok(made)
     }
 
-    /// Takes hold of the directory that the name is in, if that is a subdirectory, and makes certain that it is on disk: this
-    /// process has `made` it, or another one may have a moment ago.
+    /// Opens the subdirectory of the name, and syncs the subdirectory's own name: this process has `made` it, or
+    /// another process may have made it a moment ago.
     fn enter_subdirectory(&mut self, settings: &PlaceSettings, made: bool) -> Result<(), Error> {
         let Some((directory, name)) = self.name.rsplit_once('/') else {
             return Ok(());
@@ -301,14 +303,13 @@ impl Incoming {
         Ok(())
     }
 
-    /// Makes mail of it: `first` is written over its beginning, the mode tells that it is complete, and then the disk
-    /// has to have it, and its name.
+    /// Makes the file mail: writes `first` over its beginning, sets the mode, and syncs the file and its name.
     ///
-    /// After a failure the file is gone, unless the queue manager took it first: somebody may get the message twice.
+    /// After a failure the file is removed, unless the queue manager took it first: then the message may arrive twice.
     pub fn commit(mut self, first: &[u8]) -> Result<(), Error> {
         let put = self.file.write_all_at(first, 0);
         put.map_err(|error| self.write_error(error))?;
-        // From here on it may be mail, which no signal removes.
+        // From here on the file may be mail, which no signal may remove.
         unfinished::disarm();
         let complete = Permissions::from_mode(COMPLETE);
         let changed = self.file.set_permissions(complete);
@@ -324,7 +325,7 @@ impl Incoming {
     }
 }
 
-/// `a/b/name` takes the directories `a` and `a/b`.
+/// The directories of `a/b/name` are `a` and `a/b`.
 fn make_subdirectories(incoming: &OwnedFd, name: &str) -> nix::Result<()> {
     for (end, _) in name.match_indices('/') {
         let directory = name.get(..end).unwrap_or_default();
@@ -336,7 +337,7 @@ fn make_subdirectories(incoming: &OwnedFd, name: &str) -> nix::Result<()> {
     Ok(())
 }
 
-/// Makes certain that the name of a directory below `incoming` is on disk.
+/// Syncs the name of a directory below `incoming`.
 fn sync_above(incoming: &OwnedFd, directory: &str) -> nix::Result<()> {
     match directory.rsplit_once('/') {
         None => fsync(incoming),
@@ -344,20 +345,20 @@ fn sync_above(incoming: &OwnedFd, directory: &str) -> nix::Result<()> {
     }
 }
 
-/// Whether a directory is so young that its name may not be on disk: the process that has made it may be about to see to
-/// that, or may leave it to the file system. Also where the file system does not say when a directory was made.
+/// Whether a directory is so new that its name may not be on disk: the process that made it may not have synced it.
+/// Also true if the file system does not record when a directory was made.
 fn is_unsettled(path: &str) -> bool {
     let born = fs::metadata(path).and_then(|found| found.created());
     born.map_or(true, |born| is_young(born, SystemTime::now()))
 }
 
-/// Whether `born` is not long ago. A time that is still to come is that of a clock that has been set since.
+/// Whether `born` is recent. A time in the future comes from a clock that has been set back.
 fn is_young(born: SystemTime, now: SystemTime) -> bool {
     now.duration_since(born)
         .map_or(true, |age| age <= UNSETTLED)
 }
 
-/// Fails with [`OverLimit`] before anything goes beyond message_size_limit.
+/// Fails with [`OverLimit`] before the file exceeds message_size_limit.
 impl Write for Incoming {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
@@ -381,7 +382,7 @@ impl Drop for Incoming {
             return;
         }
         let gone = {
-            // Once it is gone another file may have its name.
+            // After the removal another file may get the same name, so signals wait.
             let _held = unfinished::hold();
             unfinished::disarm();
             unlinkat(
@@ -391,7 +392,7 @@ impl Drop for Incoming {
             )
         };
         if let Err(errno) = gone {
-            // With mode 0600 it is no mail, and postsuper removes it some day; with 0700 the queue manager has it.
+            // With mode 0600 the file is not mail; with mode 0700 the queue manager has it.
             log::warning!("remove {}: {}", self.path, log::errno_text(errno));
         }
     }
@@ -401,7 +402,7 @@ impl Drop for Incoming {
 mod tests {
     use super::*;
 
-    /// A pipe in place of a file, that takes so many bytes.
+    /// A pipe instead of a file, with this limit.
     fn limited(limit: u64) -> Incoming {
         let (reading, writing) = nix::unistd::pipe().unwrap();
         Incoming::made(writing.into(), reading, Some(limit))

@@ -1,14 +1,13 @@
-//! The queue of Postfix, without its cleanup(8) daemon: we write the queue file.
+//! The queue method `file`: writes Postfix's queue file without cleanup(8).
 //!
-//! The fast way in where addresses need no rewriting, and the one for machines on which no Postfix runs. What is
-//! written is what cleanup writes for the same message, but for what takes tables or other programs: no address is
-//! rewritten or mapped, no milter asked, no header checked. The envelope goes to the file as it comes; the content is
-//! held back to the end, as its place is behind. Authority: `tests/spec/queue-file.md`, sections 1 to 7.
+//! The file is what cleanup writes for the same message, except for what needs tables or other programs: no address is
+//! rewritten or mapped, no milter is asked, no header is checked. The envelope is written as it arrives; the content is
+//! held back to the end, because its place is after the envelope. Follows `tests/spec/queue-file.md`, sections 1 to 7.
 //!
-//! [`Queue::commit`] is the order that nothing may change: content, size record, mode, file and directory on disk.
-//! Only after the client has its answer the queue manager is woken: it takes no other connection for ten seconds if one
-//! is made and then left alone. Under master(8) that is for the resident process, which the exit status of its child tells
-//! that a message is queued.
+//! [`Queue::commit`] has the order that must not change: content, size record, mode, file and directory on disk. The
+//! queue manager is woken after the reply, because a connection that is made and then left idle stops it for ten
+//! seconds. Under master(8) the resident process wakes it, when the exit status of its child says that a message is
+//! queued.
 
 mod header;
 mod id;
@@ -35,39 +34,40 @@ use super::{AfterReply, Committed, Origin, Queue, Unavailable, Verdict, content}
 
 pub(super) use incoming::{Incoming, Named};
 
-/// How long the queue manager may take to hear of a message. It finds it by itself within minutes.
+/// The limit for waking the queue manager, which otherwise finds the message within minutes.
 const WAKE_LIMIT: Duration = Duration::from_secs(2);
 
-/// TRIGGER_REQ_WAKEUP: what tells the queue manager to look into the incoming queue.
+/// TRIGGER_REQ_WAKEUP: makes the queue manager scan the incoming queue.
 const WAKE_UP: &[u8] = b"W";
 
-/// The sender in the From: header of a message that has none.
+/// The sender in the From: header of a message with the null sender.
 const MAILER_DAEMON: &[u8] = b"MAILER-DAEMON";
 
-/// Why content with one of message_reject_characters is rejected.
+/// The reason for rejecting content with one of message_reject_characters.
 const DISALLOWED: &str = "5.7.1 disallowed character";
 
-/// The protocol error among the statuses of cleanup.
+/// cleanup's status for a protocol error.
 const STATUS_BAD: u32 = 1;
 
-/// Bits of the size record's last number.
+/// The bits of the size record's last number.
 mod flag {
-    /// SMTPUTF8 was asked for, or the message looks as if it should have been.
+    /// The sender asked for SMTPUTF8, or the message looks as if it needs it.
     pub const REQUESTED: u32 = 1;
     /// A header is not ASCII.
     pub const HEADER: u32 = 1 << 1;
     /// The sender is UTF-8, and not ASCII.
     pub const SENDER: u32 = 1 << 2;
-    /// To be delivered also where TLS fails. Postfix 3.10 and later know it, and those before pass it over.
+    /// The message is to be delivered even if TLS fails. Postfix 3.10 and later know the bit; earlier versions ignore
+    /// it.
     pub const TLS_OPTIONAL: u32 = 1 << 4;
 }
 
-/// What main.cf says about queue files.
+/// What main.cf sets for queue files.
 #[derive(Debug)]
 pub struct FileSettings {
     /// Relative to queue_directory: `public/qmgr`.
     trigger: PathBuf,
-    /// Whether the process that writes the file wakes the queue manager, and not its parent.
+    /// Whether the process that writes the file wakes the queue manager; otherwise its parent does.
     wakes: bool,
     incoming: incoming::PlaceSettings,
     addresses: recipients::AddressSettings,
@@ -122,12 +122,12 @@ impl FileSettings {
         })
     }
 
-    /// From here on the process that writes a file does not wake the queue manager: its parent does.
+    /// Leaves waking the queue manager to the parent.
     pub fn leave_waking(&mut self) {
         self.wakes = false;
     }
 
-    /// A socket for the process that wakes the queue manager.
+    /// A socket for waking the queue manager.
     fn trigger(&self) -> Option<OwnedFd> {
         self.wakes.then(|| socket::unconnected_stream().ok())?
     }
@@ -139,7 +139,7 @@ fn words(list: &str) -> Vec<String> {
         .collect()
 }
 
-/// The bytes that C escapes stand for: `\\n`, `\\012`.
+/// Replaces C escapes by their bytes: `\\n`, `\\012`.
 fn unescape(text: &[u8]) -> Vec<u8> {
     let mut bytes = text.iter().copied().peekable();
     let mut plain = Vec::with_capacity(text.len());
@@ -173,34 +173,34 @@ fn escaped(letter: u8) -> u8 {
     }
 }
 
-/// A message that has a file.
+/// A message with a queue file.
 pub struct QueueFile<'a> {
     settings: &'a FileSettings,
     origin: &'a Origin<'a>,
     queue_id: String,
-    /// When the file got its name, which is the time in Message-Id.
+    /// The time when the file got its name, which is also the time in Message-Id.
     created: Moment,
     out: Writer<Incoming>,
-    /// Not connected. None where the parent wakes the queue manager, or there is no socket to be had: it finds the message
-    /// by itself.
+    /// Not connected yet. `None` if the parent wakes the queue manager, or if no socket can be made: then the queue
+    /// manager finds the message later.
     trigger: Option<OwnedFd>,
-    /// Held back to the end of the request: the envelope has to be in front of it.
+    /// Held back to the end of the request: the envelope comes before it.
     content: Vec<Vec<u8>>,
     sender: Vec<u8>,
     seen: recipients::Seen,
-    /// How many the client has named, and who it is if there is one.
+    /// The number of recipients that the client has named, and the recipient if it is the only one.
     named: u64,
     only_recipient: Option<Vec<u8>>,
-    /// The last of them, as it is written.
+    /// The last recipient as it is written.
     last_recipient: Vec<u8>,
-    /// How many are in the file.
+    /// The number of recipients in the file.
     written: u64,
     utf8: u32,
 }
 
-/// Directories of the queue that keep a file from being made: each one, what is wrong with it, and what mends it.
+/// The directories of the queue that keep a file from being made: each with the error and the remedy.
 ///
-/// The process is in queue_directory, as the user who serves.
+/// The process is in queue_directory, and has the user that serves.
 pub fn faults(settings: &FileSettings) -> io::Result<Vec<(PathBuf, String, String)>> {
     let queue = &settings.incoming.queue_directory;
     let faults = incoming::faults(&settings.incoming)?.into_iter();
@@ -220,7 +220,7 @@ pub fn create<'a>(
     Ok(begin_message(settings, origin, named))
 }
 
-/// Prepares the records that come before the sender.
+/// Makes the records before the sender.
 pub(super) fn begin_message<'a>(
     settings: &'a FileSettings,
     origin: &'a Origin<'a>,
@@ -260,7 +260,7 @@ impl Queue for QueueFile<'_> {
     fn needs(&self) -> Vec<Need<'_>> {
         let file = self.out.sink_ref();
         let mut needs = vec![Need::File(file.file()), Need::Unlink(file.directory())];
-        // No address, no connection.
+        // Without an address there is no connection.
         let length = socket::address_length(&self.settings.trigger).unwrap_or(0);
         needs.extend(
             self.trigger
@@ -370,7 +370,7 @@ impl Queue for QueueFile<'_> {
 }
 
 impl QueueFile<'_> {
-    /// What smtputf8_autodetect_classes makes of an address or a header that takes SMTPUTF8.
+    /// The flag that smtputf8_autodetect_classes makes of an address or a header that needs SMTPUTF8.
     fn requested(&self) -> u32 {
         if self.settings.autodetect_utf8 {
             flag::REQUESTED
@@ -394,7 +394,7 @@ impl QueueFile<'_> {
         );
     }
 
-    /// When the sender is to hear that the message is late. A bounce's never is.
+    /// The time when the sender is told that the message is late. A bounce has none.
     fn put_warning_time(&mut self) {
         let delay = self.settings.delay_warning_time;
         if delay.is_zero() || self.sender.is_empty() {
@@ -405,7 +405,7 @@ impl QueueFile<'_> {
         self.out.put(Type::Warn, &[format!("{at:15}").as_bytes()]);
     }
 
-    /// Begins the content, and says where.
+    /// Begins the content, and returns its offset.
     fn put_envelope_end(&mut self) -> u64 {
         self.out.put(Type::Mesg, &[]);
         self.out.position()
@@ -463,7 +463,7 @@ impl QueueFile<'_> {
         }
     }
 
-    /// The last steps: after this it is mail, or it is gone.
+    /// The last steps. Afterwards the file is mail, or it is removed.
     fn commit_file(
         mut self,
         size: &str,
@@ -506,7 +506,7 @@ impl QueueFile<'_> {
     }
 }
 
-/// Tells the queue manager, if there is one. It closes the connection when it likes, and so do we.
+/// Wakes the queue manager, if it is there. Either side may close the connection at any time.
 fn wake(trigger: Option<OwnedFd>, path: &Path) {
     let Some(trigger) = trigger else {
         return;
@@ -516,8 +516,8 @@ fn wake(trigger: Option<OwnedFd>, path: &Path) {
     log_untold(told, path);
 }
 
-/// Tells the queue manager, if there is one, for a process that serves others meanwhile: one that takes no connection at
-/// once is not told. It finds the message by itself, as it does where this process ends before it comes to that.
+/// Wakes the queue manager without waiting, for a process that serves other clients meanwhile. A queue manager that
+/// does not accept at once is not woken, and finds the message later.
 pub fn wake_at_once(settings: &FileSettings) {
     log_untold(
         socket::notify(&settings.trigger, WAKE_UP),
@@ -532,8 +532,8 @@ fn log_untold(told: io::Result<usize>, path: &Path) {
     }
 }
 
-/// The six numbers of the first record: size and place of the content, recipients, flags of the queue manager (none),
-/// length of the content once more, and what [`flag`] has.
+/// The six numbers of the first record: size and offset of the content, recipients, flags of the queue manager (none),
+/// length of the content again, and the bits of [`flag`].
 fn size_record(numbers: [u64; 6]) -> String {
     numbers.map(|number| format!("{number:15}")).join(" ")
 }

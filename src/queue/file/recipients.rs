@@ -1,28 +1,29 @@
-//! Envelope addresses as the queue file has them: completed, each recipient once.
+//! Completes the envelope addresses for a queue file, and drops repeated recipients.
 //!
-//! Unlike Postfix's cleanup, nothing is rewritten: no `%` hack, no routes, no maps (`tests/spec/differences.md`, 30).
-//! Only what is no address without it is added, the domain. Authority: `tests/spec/queue-file.md`, sections 3 and 7.
+//! Unlike Postfix's cleanup, no address is rewritten: no `%` hack, no routes, no maps; only a missing domain is added
+//! (`tests/spec/differences.md`, 30). Follows `tests/spec/queue-file.md`, sections 3 and 7.
 
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hasher};
 
-/// What main.cf says about addresses.
+/// What main.cf sets for addresses.
 #[derive(Debug)]
 pub struct AddressSettings {
     pub myorigin: String,
-    /// The domain is added to addresses that have none.
+    /// Whether a missing domain is added.
     pub append_at_myorigin: bool,
     pub empty_address_recipient: String,
     pub enable_original_recipient: bool,
-    /// How many recipients are remembered; 0 is no limit.
+    /// The number of recipients that are remembered; 0 is no limit.
     pub duplicate_filter_limit: usize,
 }
 
-/// Bounces have no sender, whoever writes so much.
+/// This sender, with `$myorigin` added, is stored as the null sender, as cleanup(8) does.
 const MAILER_DAEMON: &[u8] = b"MAILER-DAEMON";
 
 impl AddressSettings {
-    /// The sender as the queue manager wants it. As in Postfix, a bounce is told by its complete address alone.
+    /// The sender for the queue file. As in Postfix, only the complete address of MAILER-DAEMON becomes the null
+    /// sender.
     pub fn sender(&self, sender: &[u8]) -> Vec<u8> {
         let complete = self.complete(sender);
         let bounces = self.complete(MAILER_DAEMON);
@@ -32,7 +33,7 @@ impl AddressSettings {
         complete
     }
 
-    /// The recipient to whom mail for `recipient` goes.
+    /// The recipient for the queue file.
     pub fn recipient(&self, recipient: &[u8]) -> Vec<u8> {
         if recipient.is_empty() {
             return self.complete(self.empty_address_recipient.as_bytes());
@@ -40,7 +41,7 @@ impl AddressSettings {
         self.complete(recipient)
     }
 
-    /// An address that has no domain is one of `$myorigin`, unless append_at_myorigin leaves it as it is.
+    /// Adds `$myorigin` to an address without a domain, if append_at_myorigin is set.
     fn complete(&self, address: &[u8]) -> Vec<u8> {
         let mut address = address.to_vec();
         if self.append_at_myorigin && !address.is_empty() && !address.contains(&b'@') {
@@ -51,20 +52,20 @@ impl AddressSettings {
     }
 }
 
-/// The recipients so far, to tell who is there already.
+/// The recipients so far.
 #[derive(Debug, Default)]
 pub struct Seen {
     known: BTreeSet<Key>,
     key: Key,
 }
 
-/// What a recipient is known by, with its hash in front: as good as always that alone is compared.
+/// A recipient's key, after its hash. The hash alone almost always decides a comparison.
 #[derive(Debug, Default, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Key(u64, Vec<u8>);
 
 impl Seen {
-    /// Whether a recipient is new, with its `original` form of this `kind`. Upper and lower case do not differ. When the
-    /// limit has been reached the new ones are no longer remembered.
+    /// Whether a recipient with this `original` form and `kind` is new, in upper or lower case. Beyond the limit new
+    /// recipients are not remembered.
     pub fn is_new(
         &mut self,
         settings: &AddressSettings,
@@ -74,7 +75,7 @@ impl Seen {
         let Key(hash, key) = &mut self.key;
         key.clear();
         if settings.enable_original_recipient {
-            // What the recipient is follows from its original form.
+            // The recipient follows from its original form, so that this is enough.
             key.extend_from_slice(kind);
             key.extend_from_slice(original);
         } else {
@@ -109,7 +110,7 @@ mod tests {
         }
     }
 
-    /// The recipients that are left, without `$myorigin`.
+    /// The recipients that remain, without `$myorigin`.
     fn kept(settings: &AddressSettings, recipients: &[&str]) -> String {
         let mut seen = Seen::default();
         let kept: Vec<&str> = recipients

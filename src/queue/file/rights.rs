@@ -1,11 +1,10 @@
-//! Whether only this user can move files about in the incoming queue.
+//! Checks that no other user can move files in the incoming queue.
 //!
 //! Unlike Postfix, which uses a queue that other users can write to, this program makes no file there
-//! (`tests/spec/differences.md`, 47).
-//! Who can write to a directory can take messages out of it, and other files of the owner's into it; who can write to
-//! the directory above can put another one in its place. Group and others are the same here, since a group has other
-//! members, and an access list for a single user shows as a right of the group. In Postfix's own queue `incoming` has
-//! mode 0700, and queue_directory, which is root's, 0755.
+//! (`tests/spec/differences.md`, 47). A user who can write to a directory can take messages out of it, or put files
+//! into it; a user who can write to the directory above can replace it. Group and others count alike: a group has other
+//! members, and an access list for one user appears as a right of the group. In Postfix's own queue `incoming` has mode
+//! 0700, and queue_directory, which is root's, has mode 0755.
 
 use std::fmt::{self, Display};
 use std::fs;
@@ -15,18 +14,18 @@ use std::path::{Path, PathBuf};
 use nix::sys::stat::{FileStat, stat};
 use nix::unistd::geteuid;
 
-/// The rights to write of users other than the owner.
+/// The write permission of users other than the owner.
 const OTHERS_WRITE: u32 = 0o022;
 
-/// With it, and their right to write, they can add files and not move those of another user.
+/// With the sticky bit a user can add files, but cannot move those of another user.
 const STICKY: u32 = 0o1000;
 
 const ALL_BITS: u32 = 0o7777;
 
-/// What is wrong with a directory, and the mode that mends it, as chmod(1) takes it.
+/// A fault of a directory, and the mode that mends it, in the form of chmod(1).
 #[derive(Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// Relative to queue_directory; empty for that one.
+    /// Relative to queue_directory; empty for queue_directory itself.
     path: String,
     kind: Kind,
 }
@@ -38,7 +37,7 @@ enum Kind {
 }
 
 impl Fault {
-    /// The command that mends it.
+    /// The command that mends the fault.
     pub fn fix(&self, queue_directory: &Path) -> String {
         let path = self.path_in(queue_directory);
         match self.kind {
@@ -91,7 +90,8 @@ pub fn judge_own(path: &str, status: &FileStat) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Judges queue_directory, which may be any user's. `incoming` in it belongs to this user, so a sticky bit will do.
+/// Judges queue_directory, which any user may own. `incoming` in it belongs to this user, so that a sticky bit is
+/// enough.
 pub fn judge_queue_directory(status: &FileStat) -> Result<(), Fault> {
     let mode = status.st_mode & ALL_BITS;
     if mode & OTHERS_WRITE == 0 || mode & STICKY != 0 {
@@ -106,7 +106,8 @@ pub fn judge_queue_directory(status: &FileStat) -> Result<(), Fault> {
     })
 }
 
-/// Judges queue_directory, which is the working directory, and the directory `path` in it with so many levels below.
+/// Judges queue_directory, which is the working directory, and the directory `path` in it with its levels of
+/// subdirectories.
 pub fn judge_all(path: &str, depth: usize) -> io::Result<Vec<Fault>> {
     let mut faults = Vec::new();
     faults.extend(judge_queue_directory(&stat(".")?).err());
