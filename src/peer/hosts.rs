@@ -1,10 +1,10 @@
-//! Names from the hosts file, where the name service begins with it.
+//! Looks a client's name up in the hosts file, if the name service begins with it.
 //!
-//! The C library's resolver has to be asked in a child process, and that costs more than all the rest of a small session.
-//! Clients of a mail queue are few, and often have a line in /etc/hosts. What that line says is taken from it here, where
-//! there can be no doubt that the C library would say the same: `hosts:` in nsswitch.conf begins with `files`, nothing in
-//! front of the line has the name or could be taken for the address, and the way back is the line itself. Everything
-//! else is left to the C library. Authority: hosts(5), nsswitch.conf(5).
+//! The C library's resolver must be asked in a child process, which costs more than all the rest of a small session.
+//! Clients of a mail queue are few, and often have a line in /etc/hosts. That line is used only if the C library would
+//! certainly give the same answer: `hosts:` in nsswitch.conf begins with `files`, no earlier line has the name or an
+//! address that could stand for this one, and the name leads back to the same line. All else is left to the C library
+//! in `peer`. Follows hosts(5) and nsswitch.conf(5).
 
 use std::fs::OpenOptions;
 use std::io::Read;
@@ -16,13 +16,13 @@ use nix::fcntl::OFlag;
 pub(super) const NSSWITCH: &str = "/etc/nsswitch.conf";
 const HOSTS: &str = "/etc/hosts";
 
-/// Files longer than this, in bytes, are left to the C library, which need not read them whole.
+/// Longer files, in bytes, are left to the C library, which need not read them completely.
 const SIZE_LIMIT: u64 = 64 * 1024;
 
-/// Room for the files of most machines.
+/// The size of the file on most machines, in bytes.
 const USUAL_SIZE: usize = 4096;
 
-/// The name of `address`, which has `address` for its address; nothing where that takes more than the hosts file to say.
+/// The name of `address`, if the name leads back to it; `None` if the hosts file does not decide that.
 pub fn confirmed_name(address: IpAddr) -> Option<Vec<u8>> {
     if !files_come_first(&read(NSSWITCH)?) {
         return None;
@@ -32,7 +32,7 @@ pub fn confirmed_name(address: IpAddr) -> Option<Vec<u8>> {
 
 fn read(path: &str) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(USUAL_SIZE);
-    // What is a pipe there keeps nobody waiting, and is left to the C library.
+    // O_NONBLOCK: a pipe in place of the file does not block, and is left to the C library.
     let mut options = OpenOptions::new();
     let options = options.read(true).custom_flags(OFlag::O_NONBLOCK.bits());
     let file = options.open(path).ok()?;
@@ -40,7 +40,7 @@ fn read(path: &str) -> Option<Vec<u8>> {
     (bytes.len() as u64 <= SIZE_LIMIT && !bytes.contains(&0)).then_some(bytes)
 }
 
-/// Lines without comments, blank ones and what stands around them left out.
+/// Lines without comments and surrounding blanks, and without blank lines.
 pub(super) fn lines(file: &[u8]) -> impl Iterator<Item = &[u8]> {
     file.split(|&b| b == b'\n')
         .map(|line| line.split(|&b| b == b'#').next().unwrap_or_default())
@@ -53,7 +53,7 @@ pub(super) fn words(line: &[u8]) -> impl Iterator<Item = &[u8]> {
         .filter(|word| !word.is_empty())
 }
 
-/// Whether nsswitch.conf has the hosts file asked first, and its answer final: `files` may have no action behind it.
+/// Whether nsswitch.conf has `files` first, and without an action behind it.
 fn files_come_first(nsswitch: &[u8]) -> bool {
     let mut orders = lines(nsswitch).filter_map(|line| line.strip_prefix(b"hosts"));
     let (Some(order), None) = (orders.next(), orders.next()) else {
@@ -66,7 +66,7 @@ fn files_come_first(nsswitch: &[u8]) -> bool {
     services.next() == Some(b"files") && services.next().is_none_or(|next| !next.starts_with(b"["))
 }
 
-/// The name on the first line of a hosts file that has `address`, if no line before it has that name.
+/// The name on the first line with `address`, if no earlier line has that name.
 fn name_in(hosts: &[u8], address: IpAddr) -> Option<&[u8]> {
     let mut named_before = Vec::new();
     for line in lines(hosts) {
@@ -91,7 +91,7 @@ fn name_in(hosts: &[u8], address: IpAddr) -> Option<&[u8]> {
     None
 }
 
-/// Whether the C library may take the IPv6 address of a line for this IPv4 address: a mapped one, or the loopback.
+/// Whether the C library may take this IPv6 address for this IPv4 address: a mapped one, or the loopback address.
 fn may_pass_for(listed: IpAddr, address: IpAddr) -> bool {
     match (listed, address) {
         (IpAddr::V6(listed), IpAddr::V4(v4)) => {
@@ -142,7 +142,7 @@ mod tests {
                 Some("b"),
             ),
             ("10.0.0.1 a b\n10.0.0.2 c\n", "10.0.0.2", Some("c")),
-            // What the C library makes of a name with two addresses depends on host.conf.
+            // The C library's answer for a name with two addresses depends on host.conf.
             ("10.0.0.1 a b\n10.0.0.2 B\n", "10.0.0.2", None),
             ("10.0.0.1 # nothing\n", "10.0.0.1", None),
             ("::1 localhost\n127.0.0.1 localhost\n", "127.0.0.1", None),

@@ -1,13 +1,13 @@
-//! Who is at the other end of the connection.
+//! Determines the client's address and name.
 //!
-//! Asks the socket (getpeername). A name counts only when it resolves back to the address. Unlike Postfix, to whom a
-//! client is `unknown` whose name could not be looked up for now: its name is open (`tests/spec/differences.md`, 16). A
-//! list that has names cannot refuse it for good because a name server restarts. Unlike Postfix, where descriptor 0 is
-//! no Internet socket the launcher's environment is asked for the address first (TCPREMOTEIP, REMOTE_ADDR,
-//! SOCAT_PEERADDR, NCAT_REMOTE_ADDR, stunnel's REMOTE_HOST): behind a launcher that uses pipes or a socket pair every
-//! client would else be localhost[127.0.0.1], and a list that has 127.0.0.1 would let all of them in
-//! (`tests/spec/differences.md`, 12). Does not decide who may connect; that is `lookup::MatchList`. Authority:
-//! `tests/spec/client-access.md`, section 2.
+//! The address comes from the socket (getpeername). A name counts only if it resolves back to the address. Unlike
+//! Postfix, to which a client is `unknown` if its name cannot be looked up for now: the name is open
+//! (`tests/spec/differences.md`, 16), so that a list with names cannot refuse a client permanently because a name
+//! server restarts. Unlike Postfix, if descriptor 0 is no Internet socket, the launcher's environment is asked for the
+//! address first (TCPREMOTEIP, REMOTE_ADDR, SOCAT_PEERADDR, NCAT_REMOTE_ADDR, stunnel's REMOTE_HOST): behind a launcher
+//! with pipes or a socket pair every client would be localhost[127.0.0.1], and in a list that has 127.0.0.1
+//! (`tests/spec/differences.md`, 12). Follows `tests/spec/client-access.md`, section 2. Whether the client may send is
+//! left to `lookup::MatchList`.
 #![forbid(unsafe_code)]
 
 mod hosts;
@@ -40,21 +40,21 @@ use crate::sys::name;
 
 pub use resolver::{has_local_server, no_server};
 
-/// How long the name lookups of a session may take together.
+/// The limit for all name lookups of a session together.
 pub const LOOKUP_LIMIT: Duration = Duration::from_secs(15);
 
-/// The longest answer of the child that looks a name up, in bytes: a name, or a warning with a name in it. A longer warning
+/// The longest answer of the child that looks a name up, in bytes: a name, or a warning with a name. A longer warning
 /// is cut.
 const ANSWER_LIMIT: usize = 512;
 
 const UNKNOWN: &str = "unknown";
 
-/// The client, as log lines, replies, lists and headers show it. What is not known is `unknown`.
+/// The client in log lines, replies, lists and headers. An unknown part is `unknown`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Peer {
     /// The confirmed host name, in the case in which the resolver has it.
     pub name: String,
-    /// Whether the name could not be looked up, and is `unknown` only in what is shown.
+    /// Whether the name could not be looked up. Then `name` is `unknown`, for messages only.
     pub is_name_open: bool,
     /// The address in text, without brackets or scope.
     pub addr: String,
@@ -62,26 +62,26 @@ pub struct Peer {
     pub rfc_addr: String,
     /// Decimal; `0` where there are no ports.
     pub port: String,
-    /// The address family as cleanup's attribute has it: AF_INET, AF_INET6, or 0 where the client is not on the network.
+    /// The address family in cleanup's attribute: AF_INET, AF_INET6, or 0 if the client is not on the network.
     pub family: u32,
 }
 
-/// What may be asked about the client, and by how much it may delay the session.
+/// The sources that may be asked about the client, and the limit for them.
 #[derive(Debug, Clone)]
 pub struct Ask {
     /// inet_protocols: the families that a client may use.
     pub protocols: Protocols,
     /// qmqpd_peername_lookup: whether the resolver may be asked for a name.
     pub names: bool,
-    /// Whether the launcher's environment may be asked: it speaks of one client only where the process serves one.
+    /// Whether the launcher's environment may be asked: only if the process serves one client.
     pub environment: bool,
-    /// qmqpd_sandbox: whether the process that asks the resolver gives up what a resolver does not need.
+    /// qmqpd_sandbox: whether the child that asks the resolver is confined.
     pub sandbox: bool,
     /// Bound on the name lookups together: [`LOOKUP_LIMIT`].
     pub lookup_limit: Duration,
 }
 
-/// A client that the configuration does not allow for. The operator's to mend.
+/// A client that the configuration excludes, or whose address is not known. The administrator has to mend it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Error {
     /// The connection is of a family that inet_protocols does not have.
@@ -89,11 +89,12 @@ pub enum Error {
         family: &'static str,
         inet_protocols: Protocols,
     },
-    /// There is no connection: the launcher leaves it to the program to accept one, and would start it again and again.
+    /// Standard input is a listening socket, which the launcher does not accept on, and it would start the program
+    /// again and again.
     Listening,
-    /// The system does not say who it is.
+    /// The system does not give the address.
     Untold(Errno),
-    /// The connection is a socket that is neither of the Internet nor of this machine (vsock, netlink, ...).
+    /// The socket is neither an Internet nor a UNIX-domain socket (vsock, netlink, ...).
     Foreign,
     /// Two launchers have left their variables in the environment, and the clients differ.
     Disputed(Box<[Said; 2]>),
@@ -135,7 +136,7 @@ impl Display for Error {
 impl std::error::Error for Error {}
 
 impl Peer {
-    /// Finds out who is on `fd`, and logs what is wrong with the name.
+    /// Determines the client on `fd`, and logs a problem of its name.
     pub fn of(fd: BorrowedFd<'_>, ask: &Ask) -> Result<Peer, Error> {
         Peer::with_environment(fd, ask, &|name| std::env::var_os(name))
     }
@@ -161,7 +162,7 @@ impl Peer {
         }
     }
 
-    /// A client on this machine, by way of a UNIX-domain socket, a pipe or a file.
+    /// A client on this machine: on a UNIX-domain socket, a pipe or a file.
     fn local() -> Peer {
         Peer {
             name: "localhost".to_owned(),
@@ -222,7 +223,7 @@ impl Peer {
         })
     }
 
-    /// The name that access lists go by; nothing where it is open.
+    /// The name for access lists; `None` if it is open.
     pub fn name_for_lists(&self) -> Option<&str> {
         (!self.is_name_open).then_some(self.name.as_str())
     }
@@ -238,8 +239,8 @@ impl Peer {
     }
 }
 
-/// The address of the client on `fd`, as [`Peer::of`] will show it, without asking anybody for its name. Nothing where
-/// the client is going to be refused, or is unknown.
+/// The client's address on `fd`, the same as in [`Peer::of`], without a lookup of its name. `None` if the client will
+/// be refused, or is unknown.
 pub fn address_of(fd: BorrowedFd<'_>, ask: &Ask) -> Option<String> {
     match client_on(fd, ask, &|name| std::env::var_os(name)) {
         Endpoint::Local => Some(Peer::local().addr),
@@ -248,7 +249,7 @@ pub fn address_of(fd: BorrowedFd<'_>, ask: &Ask) -> Option<String> {
     }
 }
 
-/// The client on `fd` as a line of the log shows it where main.cf is of no use: without a name, and of any family.
+/// The client on `fd` in a log line before main.cf is known: without a name, and of any family.
 pub fn shown(fd: BorrowedFd<'_>, environment: bool) -> String {
     let ask = Ask {
         protocols: Protocols {
@@ -269,7 +270,7 @@ pub fn shown(fd: BorrowedFd<'_>, environment: bool) -> String {
     }
 }
 
-/// An IPv6 socket shows IPv4 clients as ::ffff:a.b.c.d; lists and people know them by the IPv4 address.
+/// An IPv6 socket gives an IPv4 client as ::ffff:a.b.c.d; lists and log lines use the IPv4 address.
 fn unmapped(address: IpAddr, protocols: &Protocols) -> IpAddr {
     match address {
         IpAddr::V6(v6) if protocols.ipv4 => v6.to_ipv4_mapped().map_or(address, IpAddr::V4),
@@ -281,14 +282,14 @@ fn unmapped(address: IpAddr, protocols: &Protocols) -> IpAddr {
 type Environment<'a> = &'a dyn Fn(&str) -> Option<OsString>;
 
 enum Endpoint {
-    /// No Internet connection, and no launcher has said that there is one further away.
+    /// No Internet connection, and no launcher has named a client on the network.
     Local,
-    /// An Internet connection that is no longer one.
+    /// The Internet connection has ended.
     Gone,
-    /// The launcher has said whose the connection is, and not by an address.
+    /// A launcher's variable has a value that is no address.
     Misnamed(Said),
-    /// Unlike Postfix, to whom a client that the system does not tell is unknown and so refused for good: it may well be
-    /// one that is let in (`tests/spec/differences.md`, 22).
+    /// Unlike Postfix, to which a client without a known address is `unknown` and refused permanently: the client may
+    /// be in the list (`tests/spec/differences.md`, 22).
     Refused(Error),
     Remote {
         address: IpAddr,
@@ -316,8 +317,8 @@ fn client_on(fd: BorrowedFd<'_>, ask: &Ask, environment: Environment<'_>) -> End
     }
 }
 
-/// An Internet socket settles it, but for one thing: stunnel may be joined to the program by a TCP connection of its own
-/// over the loopback interface, with its client behind it.
+/// The address of an Internet socket counts, with one exception: stunnel can be joined to the program by a TCP
+/// connection over the loopback interface.
 fn client_on_network(
     address: IpAddr,
     port: u16,
@@ -339,9 +340,8 @@ fn client_on_network(
     }
 }
 
-/// A UNIX-domain socket that was accepted has the name of the socket that listened, and its client is on this machine,
-/// wherever it has its message from. One without a name is half of a socket pair: a launcher holds the other half, and
-/// may have the client of a network behind it.
+/// A UNIX-domain socket that was accepted has the name of the listening socket, and its client is on this machine. A
+/// socket without a name is one of a pair: the launcher has the other one, and may have a client of the network.
 fn client_on_other_socket(
     fd: BorrowedFd<'_>,
     peer: &SockaddrStorage,
@@ -358,25 +358,25 @@ fn client_on_other_socket(
     }
 }
 
-/// How a launcher tells whose the connection is.
+/// How a launcher names the client.
 struct Launcher {
     address: &'static str,
     port: &'static str,
-    /// Reads the value of `address`; the port is for launchers that give one with every address of the Internet.
+    /// Reads the value of `address`. The port decides for launchers that give one with every Internet address.
     parse: fn(&str, Option<u16>) -> Place,
 }
 
-/// Where a launcher says that the client is.
+/// The place of the client according to a launcher.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
     Address(IpAddr),
-    /// The client of a UNIX-domain socket that the launcher listens on.
+    /// The client is on a UNIX-domain socket of the launcher.
     Here,
     Unreadable,
 }
 
 impl Place {
-    /// Whether this is the same client, an IPv4 address being the same where it is written as an IPv6 one.
+    /// Whether this is the same client. An IPv4 address equals its IPv6 form.
     fn is(self, other: Place) -> bool {
         match (self, other) {
             (Place::Address(one), Place::Address(other)) => {
@@ -387,7 +387,7 @@ impl Place {
     }
 }
 
-/// What an environment variable says about the client.
+/// A variable of the environment about the client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Said {
     variable: &'static str,
@@ -400,7 +400,7 @@ impl Display for Said {
     }
 }
 
-/// Of UCSPI; of CGI and systemd; of socat; of ncat; of stunnel.
+/// UCSPI; CGI and systemd; socat; ncat; stunnel.
 const LAUNCHERS: &[Launcher] = &[
     Launcher {
         address: "TCPREMOTEIP",
@@ -431,12 +431,12 @@ const STUNNEL: Launcher = Launcher {
     parse: place_of,
 };
 
-/// On a UNIX-domain socket with a name only stunnel knows of a client farther away.
+/// On a UNIX-domain socket with a name only stunnel can have a client on the network.
 const NAMED_SOCKET_LAUNCHERS: &[Launcher] = &[STUNNEL];
 
-/// The client that the launcher names. A value that is no address leaves the client unknown: it came from somewhere,
-/// and must not pass for localhost. A process inherits the variables of all launchers before it, in an order that says
-/// nothing about which one is the nearest: where they differ there is no telling.
+/// The client that the launcher names. A value that is no address makes the client unknown: it must not pass for
+/// localhost. A process inherits the variables of all earlier launchers in no known order; if they differ, the client
+/// cannot be determined.
 fn client_named(ask: &Ask, launchers: &[Launcher], environment: Environment<'_>) -> Endpoint {
     let mut client = Endpoint::Local;
     if !ask.environment {
@@ -456,7 +456,7 @@ fn client_named(ask: &Ask, launchers: &[Launcher], environment: Environment<'_>)
             value,
         };
         match first {
-            // CGI's REMOTE_HOST is the name that belongs to REMOTE_ADDR.
+            // CGI's REMOTE_HOST is a name, which belongs to REMOTE_ADDR.
             Some(_) if place == Place::Unreadable && said.variable == STUNNEL.address => {}
             Some((before, _)) if before.is(place) => {}
             Some((_, before)) => {
@@ -478,7 +478,7 @@ fn place_of(value: &str, _: Option<u16>) -> Place {
     parse_scoped(value).map_or(Place::Unreadable, Place::Address)
 }
 
-/// systemd has a path, or an abstract name with `@` before it, for the other end of a UNIX-domain socket.
+/// For a client on a UNIX-domain socket systemd gives a path, or an abstract name with `@` before it.
 fn place_of_systemd(value: &str, port: Option<u16>) -> Place {
     if value.starts_with(['/', '@']) {
         return Place::Here;
@@ -486,9 +486,9 @@ fn place_of_systemd(value: &str, port: Option<u16>) -> Place {
     place_of(value, port)
 }
 
-/// socat writes an IPv6 address in brackets and in full. For a UNIX-domain socket it has the path to which the client has
-/// bound its own, `\0` and an abstract name, or `<anon>`. That path may be relative and look like an address; but where
-/// there is no port there is no Internet connection.
+/// socat gives an IPv6 address in brackets and in full. For a client on a UNIX-domain socket it gives the path of the
+/// client's socket, `\0` and an abstract name, or `<anon>`. Such a path may look like an address, but it comes without
+/// a port.
 fn place_of_socat(value: &str, port: Option<u16>) -> Place {
     if value == "<anon>" || value.starts_with('/') || value.starts_with("\\0") {
         return Place::Here;
@@ -502,7 +502,7 @@ fn place_of_socat(value: &str, port: Option<u16>) -> Place {
     }
 }
 
-/// ncat has the word `localhost`, and no port, for every client of a UNIX-domain socket.
+/// ncat gives `localhost` without a port for every client on a UNIX-domain socket.
 fn place_of_ncat(value: &str, port: Option<u16>) -> Place {
     match port {
         Some(_) => place_of(value, port),
@@ -511,7 +511,7 @@ fn place_of_ncat(value: &str, port: Option<u16>) -> Place {
     }
 }
 
-/// Reads an address, and drops the scope that a link-local one may carry (`fe80::1%eth0`).
+/// Reads an address without its scope, which a link-local address may have (`fe80::1%eth0`).
 fn parse_scoped(text: &str) -> Option<IpAddr> {
     let (address, scope) = text.split_once('%').unwrap_or((text, ""));
     let address = address.parse().ok()?;
@@ -521,7 +521,7 @@ fn parse_scoped(text: &str) -> Option<IpAddr> {
     }
 }
 
-/// An address as the C library writes it. The standard library differs in one form: the IPv4-compatible `::1.2.3.4`.
+/// The C library's form of an address. The standard library differs for `::1.2.3.4` only.
 fn text_of(address: IpAddr) -> String {
     if let IpAddr::V6(v6) = address {
         let [start @ .., high, _] = v6.segments();
@@ -533,20 +533,19 @@ fn text_of(address: IpAddr) -> String {
     address.to_string()
 }
 
-/// What is known of a client's name.
+/// The result of the lookup of a client's name.
 #[derive(Debug, PartialEq, Eq)]
 enum Name {
-    /// It leads back to the address.
+    /// The name resolves back to the address.
     Confirmed(String),
-    /// There is none that does.
+    /// No name resolves back to the address.
     None,
-    /// That cannot be told for now.
+    /// Not known for now.
     Open,
 }
 
-/// The name of `address`, if it has one that leads back to it. The resolver is asked in a child: it cannot be interrupted,
-/// and may take minutes. It reads what a stranger's name server has sent: so the child has no rights that it could do without,
-/// and its answer is not trusted.
+/// The name of `address`, if it resolves back. A child asks the resolver, because a lookup cannot be interrupted and
+/// may take minutes. The child reads data of foreign name servers: it has few rights, and its answer is checked.
 fn confirmed_name(address: IpAddr, addr: &str, ask: &Ask) -> Name {
     if let Some(name) = hosts::confirmed_name(address) {
         if let Ok(text) = check_name(&name) {
@@ -570,7 +569,7 @@ fn confirmed_name(address: IpAddr, addr: &str, ask: &Ask) -> Name {
     answer.name
 }
 
-/// What the child does.
+/// The lookup, in the child.
 fn ask_resolver(address: IpAddr, addr: &str, sandbox: bool) -> Answer {
     if sandbox {
         if let Err(error) = jail::confine_resolver() {
@@ -584,7 +583,7 @@ fn ask_resolver(address: IpAddr, addr: &str, sandbox: bool) -> Answer {
     Answer::of(address, addr)
 }
 
-/// What the lookup in the child has found, and what is to be logged about it.
+/// The result of the child's lookup, and the line to log.
 #[derive(Debug, PartialEq, Eq)]
 struct Answer {
     name: Name,
@@ -592,7 +591,7 @@ struct Answer {
 }
 
 impl Answer {
-    /// There is no name, or one that is not worth a line.
+    /// No name, and no line to log.
     fn nothing() -> Answer {
         Answer {
             name: Name::None,
@@ -628,7 +627,7 @@ impl Answer {
     fn of(address: IpAddr, addr: &str) -> Answer {
         let name = match name::name_of(address) {
             Ok(name) => name,
-            // Most addresses have no name; that is worth no line.
+            // Most addresses have no name, which is not logged.
             Err(reason) if reason.is_final() => return Answer::nothing(),
             Err(reason) => return Answer::cannot_look_up(addr, &reason),
         };
@@ -638,8 +637,8 @@ impl Answer {
         }
     }
 
-    /// `c`, `n` or `o` for what there is to say about the name, and the name or the warning: what goes through the pipe.
-    /// For a client without a name, as most are, it is nothing.
+    /// The form for the pipe: `c`, `n` or `o` for the kind, and the name or the warning. Empty for a client without a
+    /// name, the most frequent case.
     fn into_bytes(self) -> Vec<u8> {
         let (kind, text) = match (self.name, self.warning) {
             (Name::Confirmed(name), _) => (b'c', name),
@@ -653,7 +652,7 @@ impl Answer {
         bytes
     }
 
-    /// Reads it, and checks the name once more: another process has written it.
+    /// Reads that form, and checks the name again, because another process has written it.
     fn from_bytes(bytes: &[u8], addr: &str) -> Answer {
         let text = |text| String::from_utf8_lossy(text).into_owned();
         let nonsense = "the child process answered with nonsense";
@@ -670,7 +669,7 @@ impl Answer {
     }
 }
 
-/// A reverse zone can hold anything: what looks like an address would be taken for one in a list or a header.
+/// A reverse zone can hold any text. A name that looks like an address would be taken for one in a list or a header.
 fn check_name(name: &[u8]) -> Result<Cow<'_, str>, String> {
     let text = String::from_utf8_lossy(name);
     if text.parse::<IpAddr>().is_ok() {

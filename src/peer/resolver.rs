@@ -1,8 +1,8 @@
-//! Whether there is a name server to ask, as far as files say.
+//! Finds out whether there is a name server, as far as files tell; for `--check`.
 //!
-//! Where there is none, every lookup fails, and every client that its address does not settle is told to try later, for
-//! ever. Asks nobody: what the C library would read is read, and the kernel's table of sockets. Where these leave a
-//! doubt, there is one. Authority: resolv.conf(5), nsswitch.conf(5), proc(5).
+//! Without a name server every lookup fails, and every client that depends on its name is told to try later. Asks no
+//! server: reads the files that the C library reads, and the kernel's table of sockets. In doubt there is a server.
+//! Follows resolv.conf(5), nsswitch.conf(5) and proc(5).
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -13,26 +13,25 @@ use crate::log;
 
 const RESOLV: &str = "/etc/resolv.conf";
 
-/// The sockets of this network namespace that take datagrams.
+/// The datagram sockets of this network namespace.
 const SOCKETS: [&str; 2] = ["/proc/net/udp", "/proc/net/udp6"];
 
-/// Where systemd-resolved takes questions.
+/// The socket of systemd-resolved.
 const RESOLVED: &str = "/run/systemd/resolve/io.systemd.Resolve";
 
-/// Services that know this machine and its link only: they have no name for most clients, and say so.
+/// Services that know this machine and its link only, and so have no name for most clients.
 const LOCAL_SERVICES: [&[u8]; 4] = [b"dns", b"files", b"myhostname", b"mymachines"];
 
 const PORT: u16 = 53;
 
-/// Whether somebody listens where the C library asks if no name server is named: on this machine. To be found out before
-/// a chroot.
+/// Whether a server listens on this machine, which the C library asks if no name server is set. To be called before a
+/// chroot.
 pub fn has_local_server() -> bool {
     let listens = |path: &str| fs::read(path).map_or(true, |table| has_server(&table));
     SOCKETS.into_iter().any(listens)
 }
 
-/// Why no name can be looked up by a process with this root directory; nothing where one may be. `local` is
-/// [`has_local_server`].
+/// Why a process with this root directory can look up no name; `None` if it may. `local` is [`has_local_server`].
 pub fn no_server(local: bool) -> Option<String> {
     let nsswitch = fs::read(NSSWITCH).unwrap_or_default();
     if local || !asks_dns_alone(&nsswitch, Path::new(RESOLVED).exists()) {
@@ -46,7 +45,7 @@ pub fn no_server(local: bool) -> Option<String> {
     Some(format!("{RESOLV}: {why}"))
 }
 
-/// Whether the DNS is all there is to ask about a client from elsewhere. It is where `hosts:` is not set.
+/// Whether the DNS is the only service for other machines' names. It is if `hosts:` is not set.
 fn asks_dns_alone(nsswitch: &[u8], resolved: bool) -> bool {
     let mut orders = lines(nsswitch).filter_map(|line| {
         let rest = line.strip_prefix(b"hosts")?;
@@ -55,7 +54,7 @@ fn asks_dns_alone(nsswitch: &[u8], resolved: bool) -> bool {
     let Some(order) = orders.next() else {
         return true;
     };
-    // Actions stand in brackets, with blanks or without.
+    // Actions are in brackets, with or without blanks.
     let mut inside = false;
     let order: Vec<u8> = order
         .iter()
@@ -72,7 +71,7 @@ fn asks_dns_alone(nsswitch: &[u8], resolved: bool) -> bool {
     words(&order).any(|service| service == b"dns") && words(&order).all(is_local)
 }
 
-/// Whether a server stands in resolv.conf.
+/// Whether resolv.conf has a name server.
 fn names_server(resolv: &[u8]) -> bool {
     let is_address = |word: &[u8]| {
         let text = std::str::from_utf8(word).unwrap_or_default();
@@ -87,7 +86,7 @@ fn names_server(resolv: &[u8]) -> bool {
     })
 }
 
-/// Whether the kernel's table has a socket that 127.0.0.1 port 53 leads to.
+/// Whether the kernel's table has a socket for port 53 of 127.0.0.1.
 fn has_server(table: &[u8]) -> bool {
     let text = String::from_utf8_lossy(table);
     text.lines().any(|line| {
@@ -98,7 +97,7 @@ fn has_server(table: &[u8]) -> bool {
     })
 }
 
-/// Reads an address as the kernel shows it: words of four bytes as numbers of this machine, and the port.
+/// Reads an address in the kernel's form: words of four bytes in the machine's byte order, and the port.
 fn socket(text: &str) -> Option<(IpAddr, u16)> {
     let (address, port) = text.split_once(':')?;
     let mut bytes = Vec::new();

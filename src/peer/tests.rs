@@ -1,4 +1,4 @@
-//! Who is taken for whom.
+//! The client for each kind of socket and environment.
 
 use std::fs::File;
 use std::net::{TcpListener, TcpStream};
@@ -28,7 +28,7 @@ fn ask() -> Ask {
     }
 }
 
-/// Who is on `fd`, where the environment is `variables`: `NAME[ADDR]:PORT RFC_ADDR FAMILY`, or the error.
+/// The client on `fd` with the environment `variables`: `NAME[ADDR]:PORT RFC_ADDR FAMILY`, or the error.
 fn on(fd: impl AsFd, ask: &Ask, variables: &[(&str, &str)]) -> String {
     let environment = |wanted: &str| {
         let found = variables.iter().find(|(name, _)| *name == wanted);
@@ -96,7 +96,7 @@ fn a_connection_over_the_loopback_may_be_stunnels_own() {
         assert_eq!(on_socket(&[("REMOTE_HOST", address)]), itself);
         assert_eq!(on_socket(&[("REMOTE_HOST", "mail.example.com")]), itself);
         assert_eq!(on_socket(&[]), itself);
-        // tcpserver speaks of this connection, and REMOTE_HOST of an earlier one.
+        // tcpserver describes this connection, and REMOTE_HOST an earlier one.
         let inherited = [&[("TCPREMOTEIP", address)], STUNNEL].concat();
         let said = on_socket(&inherited);
         assert!(said.starts_with("cannot tell who the client is"), "{said}");
@@ -129,7 +129,7 @@ fn a_family_that_inet_protocols_does_not_have_is_an_error() {
     };
     let error = "cannot handle socket type AF_INET6 with \"inet_protocols = ipv4\"";
     assert_eq!(on(connected("::1", "::1").0, &only_ipv4, &[]), error);
-    // Measured: the socket's family counts, also where the client is an IPv4 one.
+    // The socket's family counts, also if the client has an IPv4 address.
     assert_eq!(on(connected("::", "127.0.0.1").0, &only_ipv4, &[]), error);
     let only_ipv6 = Ask {
         protocols: protocols(false, true),
@@ -160,7 +160,7 @@ fn a_listening_socket_is_an_error() {
 
 #[test]
 fn a_socket_that_does_not_say_whose_it_is_is_an_error() {
-    // What is open with O_PATH answers no question about its other end.
+    // A descriptor with O_PATH does not give its peer.
     let file = File::options()
         .read(true)
         .custom_flags(OFlag::O_PATH.bits())
@@ -390,7 +390,7 @@ fn the_environment_is_not_asked_where_it_is_not_the_clients() {
     }
 }
 
-/// A terminal or a file stands between a launcher and the program as a pipe does.
+/// A terminal or a file counts like a pipe.
 #[test]
 fn the_environment_is_asked_whatever_is_no_socket() {
     let terminal = File::open("/dev/ptmx").expect("terminal");

@@ -1,8 +1,8 @@
-//! The client that a proxy passes on, by the header of the PROXY protocol that it sends first.
+//! Reads the client that a proxy names, in the PROXY protocol's header at the beginning of a connection.
 //!
-//! Reads the header from the connection, and not a byte beyond it: those are the session's. A connection that is no proxy's
-//! is not read at all. The format is `wire::proxy_header`'s. Authority: postconf(5), `smtpd_upstream_proxy_protocol` and
-//! `smtpd_upstream_proxy_timeout`, whose meaning the parameters of this program have.
+//! Reads the header and no byte after it. The format is left to `wire::proxy_header`; whether the connection is a
+//! proxy's, to the caller. Follows postconf(5), `smtpd_upstream_proxy_protocol` and `smtpd_upstream_proxy_timeout`,
+//! whose meaning this program's parameters have.
 
 use std::fmt::{self, Display};
 use std::io;
@@ -19,10 +19,10 @@ use crate::wire::proxy_header::{self, BINARY_LIMIT, Header, Scan};
 
 use super::Error;
 
-/// Why the header says nothing about a client.
+/// Why the header names no client.
 #[derive(Debug)]
 pub enum Fault {
-    /// What came is none.
+    /// The bytes are no header.
     Header(proxy_header::Fault),
     /// The connection ended before the header did.
     Lost,
@@ -66,7 +66,7 @@ pub enum OtherEnd {
     Gone,
 }
 
-/// An error where there is no connection, but a socket that listens for some.
+/// The address of the socket's peer; `None` if the socket is no Internet socket.
 pub fn other_end(fd: BorrowedFd<'_>) -> Result<OtherEnd, Error> {
     let peer = match getpeername::<SockaddrStorage>(fd.as_raw_fd()) {
         Ok(peer) => peer,
@@ -83,7 +83,7 @@ pub fn other_end(fd: BorrowedFd<'_>) -> Result<OtherEnd, Error> {
     }))
 }
 
-/// Reads the header from a socket, within `limit` in all.
+/// Reads the header from a socket within `limit`.
 pub fn read_header(fd: BorrowedFd<'_>, limit: Duration) -> Result<Header, Fault> {
     let end = Instant::now() + limit;
     let mut buffer = vec![0; BINARY_LIMIT];
@@ -104,7 +104,7 @@ pub fn read_header(fd: BorrowedFd<'_>, limit: Duration) -> Result<Header, Fault>
             Scan::Partial => taken + arrived,
             Scan::Whole { length, .. } => length,
         };
-        // What has been seen without being taken is taken now, as far as it is the header's.
+        // Takes from the socket what belongs to the header, and was only peeked at before.
         let seen = buffer.get_mut(taken..length).unwrap_or_default();
         taken += socket::read_arrived(fd, seen)?;
         if let Scan::Whole { header, .. } = scan {
