@@ -1,7 +1,8 @@
-//! From the table to a program for the kernel's filter.
+//! Makes a seccomp filter from the table.
 //!
-//! The call numbers are cut into spans that share an answer, and the program searches them: seven comparisons where a
-//! chain of rules takes forty. That matters when the filter is installed, for the kernel then runs it once for every
+//! The call numbers are cut into spans with the same answer, and the filter searches the spans: seven comparisons,
+//! where a chain of rules needs forty. This matters at the installation, when the kernel runs the filter once for every
+//! system call. Follows seccomp(2) and bpf(4). Which calls are allowed is left to `jail::table` and `jail::limits`.
 //! system call there is. Authority: seccomp(2), bpf(4). What is allowed is in `table`.
 
 use std::os::fd::AsRawFd;
@@ -12,12 +13,12 @@ use super::table::{Check, TABLE, Who};
 use crate::sys::child::own_id;
 use crate::sys::seccomp::{Instruction, NO_SUCH_CALL, NOT_PERMITTED, TRAP};
 
-// Of struct seccomp_data: where the parts are that a program can look at.
+// Offsets in struct seccomp_data.
 const NUMBER: u32 = 0;
 const ARCHITECTURE: u32 = 4;
 const ARGUMENTS: u32 = 16;
 
-/// AUDIT_ARCH_X86_64, AUDIT_ARCH_AARCH64, AUDIT_ARCH_RISCV64: the architecture that the table's numbers are for.
+/// AUDIT_ARCH_X86_64, AUDIT_ARCH_AARCH64, AUDIT_ARCH_RISCV64: the architecture of the table's numbers.
 pub const OWN_ARCHITECTURE: u32 = if cfg!(target_arch = "x86_64") {
     0xc000_003e
 } else if cfg!(target_arch = "aarch64") {
@@ -37,10 +38,10 @@ pub const RETURN: u16 = 0x06;
 /// The bit that makes a 32-bit number negative.
 const SIGN: u32 = 1 << 31;
 
-/// How far a conditional jump may go: 255, less two for jumps that have to be put in between.
+/// The longest conditional jump: 255, less two for inserted jumps.
 const REACH: usize = 253;
 
-/// One row of the table for one need, with its values filled in.
+/// A row of the table for one need, with its values.
 #[derive(Debug, Clone, Copy)]
 pub struct Rule {
     pub call: u32,
@@ -50,10 +51,10 @@ pub struct Rule {
     pub pid: u32,
 }
 
-/// Whose rows count, the number that their calls are held to, and the length of an address.
+/// The rows that count, the number that their calls must have, and the length of an address.
 type Needed = (Who, u32, u32);
 
-/// The rules for what everybody needs and for `needs`, sorted by call.
+/// The rules that every process needs and those of `needs`, sorted by call.
 pub fn rules(needs: &[Need<'_>]) -> Vec<Rule> {
     let everybody = [(Who::Everybody, 0, 0)];
     rules_of(everybody.into_iter().chain(needs.iter().map(held)))
@@ -84,7 +85,7 @@ fn rules_of(parties: impl Iterator<Item = Needed>) -> Vec<Rule> {
     rules
 }
 
-/// The rows that a need stands for.
+/// The rows of a need.
 fn held(need: &Need<'_>) -> Needed {
     let (who, number, length) = match need {
         Need::File(fd) => (Who::File, fd.as_raw_fd(), 0),
@@ -95,25 +96,25 @@ fn held(need: &Need<'_>) -> Needed {
     (who, u32::from_ne_bytes(number.to_ne_bytes()), length)
 }
 
-/// Builds the program of a confined process. `rules` are sorted by call; several for one call are alternatives. What no
-/// rule allows is trapped.
+/// Makes the filter of a confined process. `rules` are sorted by call; several rules for one call are alternatives. A
+/// call that no rule allows is trapped.
 pub fn assemble(rules: &[Rule]) -> Vec<Instruction> {
     let mut program = Backwards(Vec::with_capacity(4 * rules.len() + 8));
     let refuse = program.answer(TRAP);
     let allow = program.answer(libc::SECCOMP_RET_ALLOW);
     let mut spans = Spans(vec![(0, refuse)]);
     for rule in rules {
-        // An earlier rule for the same call, or a refusal.
+        // Another rule for the same call, or the refusal.
         let otherwise = spans.at(rule.call).unwrap_or(refuse);
         let then = program.checks(rule, allow, otherwise);
         spans.begin(rule.call, then);
         spans.begin(rule.call.saturating_add(1), refuse);
     }
-    // A number with bit 30 set, an x32 call on x86_64, is beyond the table, and so in the last span: refused.
+    // A number with bit 30 set, an x32 call on x86_64, is in the last span, and refused.
     program.finish(&spans)
 }
 
-/// Builds the program of a process that may do all but what the limits for `party` say.
+/// Makes the filter of a process that may make all calls except those limited for `party`.
 pub fn assemble_limits(party: Party) -> Vec<Instruction> {
     let pid = own_id();
     let limits = LIMITS.iter().filter(|limit| limit.parties.contains(&party));
@@ -148,19 +149,19 @@ pub fn assemble_limits(party: Party) -> Vec<Instruction> {
         spans.begin(call, then);
         spans.begin(call.saturating_add(1), allow);
     }
-    // With it all x32 calls.
+    // This includes all x32 calls.
     spans.begin(FIRST_UNKNOWN, hide);
     program.finish(&spans)
 }
 
-/// An instruction, counted from the end of the program.
+/// The number of an instruction, counted from the end of the filter.
 type Place = usize;
 
-/// All call numbers, cut into spans: the first number of each, ascending, and where the program goes on for it.
+/// All call numbers, cut into spans: the first number of each, ascending, and the place to continue at.
 struct Spans(Vec<(u32, Place)>);
 
 impl Spans {
-    /// Begins a span, which goes to the end. Neighbours that go on at the same place become one.
+    /// Begins a span that reaches to the last number. Neighbours with the same place become one span.
     fn begin(&mut self, first: u32, then: Place) {
         let kept = self.0.partition_point(|&(other, _)| other < first);
         self.0.truncate(kept);
@@ -175,7 +176,7 @@ impl Spans {
     }
 }
 
-/// A program under construction, last instruction first: jumps only go forward, so what one aims at is there already.
+/// A filter under construction, last instruction first: jumps go forward only, so that their targets exist already.
 struct Backwards(Vec<Instruction>);
 
 impl Backwards {
@@ -188,17 +189,17 @@ impl Backwards {
         self.push(RETURN, answer, 0, 0)
     }
 
-    /// Loads a word for the instruction that was added last.
+    /// Loads a word for the instruction added last.
     fn load(&mut self, offset: u32) -> Place {
         self.push(LOAD, offset, 0, 0)
     }
 
-    /// How many instructions the next one skips to get to `place`.
+    /// The number of instructions to skip from the next one to `place`.
     fn distance(&self, place: Place) -> usize {
         self.0.len() - 1 - place
     }
 
-    /// Sees to it that whatever is added next goes on with `place`.
+    /// Makes the next added instruction continue at `place`.
     fn go_on_with(&mut self, place: Place) -> Place {
         match u32::try_from(self.distance(place)) {
             Ok(0) | Err(_) => place,
@@ -206,7 +207,7 @@ impl Backwards {
         }
     }
 
-    /// `place`, or a jump to it that is near enough for a conditional one.
+    /// `place`, or an inserted jump to it within reach of a conditional jump.
     fn within_reach(&mut self, place: Place) -> Place {
         if self.distance(place) <= REACH {
             return place;
@@ -214,7 +215,6 @@ impl Backwards {
         self.go_on_with(place)
     }
 
-    /// Compares the loaded word with `k`.
     fn jump(&mut self, code: u16, k: u32, then: Place, otherwise: Place) -> Place {
         let then = self.within_reach(then);
         let otherwise = self.within_reach(otherwise);
@@ -224,7 +224,7 @@ impl Backwards {
         self.push(code, k, jt, jf)
     }
 
-    /// Adds what comes first: the architecture, and the search for the call.
+    /// Adds the first instructions: the architecture and the search for the call.
     fn finish(mut self, spans: &Spans) -> Vec<Instruction> {
         let search = self.search(&spans.0);
         self.go_on_with(search);
@@ -236,7 +236,7 @@ impl Backwards {
         self.0
     }
 
-    /// Finds the span that the loaded number is in.
+    /// Finds the span of the loaded number.
     fn search(&mut self, spans: &[(u32, Place)]) -> Place {
         let (below, above) = spans.split_at(spans.len() / 2);
         let Some(&(first, then)) = above.first() else {
@@ -250,7 +250,7 @@ impl Backwards {
         self.jump(JUMP_GREATER_OR_EQUAL, first, then, otherwise)
     }
 
-    /// Goes on with `then` if the lower half of an argument is one of `numbers`, of which there is one at least.
+    /// Continues at `then` if the lower half of an argument is one of `numbers`, which are not empty.
     fn among(&mut self, argument: u32, numbers: &[u32], then: Place, otherwise: Place) -> Place {
         let mut next = otherwise;
         for &number in numbers.iter().rev() {
@@ -259,7 +259,7 @@ impl Backwards {
         self.load(lower_half(argument))
     }
 
-    /// Goes on with `then` if all checks of a rule hold.
+    /// Continues at `allow` if all checks of a rule hold.
     fn checks(&mut self, rule: &Rule, allow: Place, otherwise: Place) -> Place {
         let mut then = allow;
         for check in rule.checks.iter().rev() {
@@ -294,7 +294,7 @@ impl Backwards {
     }
 }
 
-/// Where the lower 32 bits of an argument are, on the little-endian machines that the table is for.
+/// The offset of an argument's lower 32 bits, on little-endian machines.
 fn lower_half(argument: u32) -> u32 {
     ARGUMENTS + 8 * argument
 }

@@ -1,7 +1,7 @@
-//! Confinement and the way out of root, as the kernel enforces them.
+//! Tests of confinement and of giving up root, as the kernel enforces them.
 //!
-//! Both stay for life, so each case is a process: this test program again, told by the environment what to do in the
-//! test `in_a_process_of_its_own`.
+//! Both are permanent, so each case is a process: this test program again, with the act in the environment for the test
+//! `in_a_process_of_its_own`.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -34,18 +34,18 @@ fn program(act: &str) -> Command {
         .args(["--nocapture", "--test-threads=1"])
         .env(ACT, act)
         .env_remove("RUST_BACKTRACE")
-        // The test's thread is to allocate as the main thread does, from the break.
+        // Makes the test's thread allocate like a main thread, from the break.
         .env("MALLOC_ARENA_MAX", "1")
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::piped());
-    // Signals are to find the test's thread, not the one that waits for it.
+    // Signals must reach the test's thread, not the thread that waits for it.
     start_blocked(&mut command, Signal::SIGALRM);
     start_blocked(&mut command, Signal::SIGXCPU);
     command
 }
 
-/// Runs an act to its end, with a directory of its own for what it makes; its status and its log.
+/// Runs an act to its end, with a directory of its own. Returns its status and its log.
 fn run(act: &str) -> (ExitStatus, String) {
     let directory = temporary(&act.replace(' ', "-"));
     fs::create_dir(&directory).unwrap();
@@ -152,7 +152,7 @@ fn serve() {
     sleep(Duration::from_millis(10));
     nix::sys::socket::shutdown(bounded.fd.as_raw_fd(), nix::sys::socket::Shutdown::Write).unwrap();
     assert!(time::Moment::now().secs > 0 && std::process::id() > 0);
-    // Made by the C library only where the vDSO does not help.
+    // The C library makes it only if the vDSO cannot.
     try_call(libc::SYS_clock_gettime, [0; 6]).unwrap_or(0);
     drop((bounded, theirs));
 }
@@ -191,7 +191,7 @@ fn a_sleep_survives_being_stopped_and_continued() {
     assert!(output.status.success(), "{output:?}");
 }
 
-/// Stopped in the sleep, or in the read that an alarm ends.
+/// Stops in the sleep, or in the read that an alarm ends.
 fn sleep_through_a_stop() {
     let (ours, _theirs) = UnixStream::pair().unwrap();
     ours.set_read_timeout(Some(Duration::from_secs(10)))
@@ -235,7 +235,7 @@ fn a_call_outside_the_table_is_logged_and_ends_the_process() {
     }
 }
 
-/// Bit 30 marks a call of the x32 architecture: this one would be read.
+/// Bit 30 marks a call of the x32 architecture; this one would be read.
 const X32: libc::c_long = 0x4000_0000;
 
 const ESCAPES: &[(&str, libc::c_long)] = &[
@@ -261,7 +261,7 @@ const ESCAPES: &[(&str, libc::c_long)] = &[
     ("x32", X32),
 ];
 
-/// Of the address that a socket may be connected to.
+/// The length of the address that a socket may be connected to.
 const LENGTH: u32 = 15;
 
 fn break_out(act: &str) {
@@ -373,7 +373,7 @@ fn serve_in_a_child() {
     }
 }
 
-/// Refused as if the user had no right to it, which libraries know how to do without.
+/// Fails as if the user had no right to it, which libraries can handle.
 #[test]
 fn a_process_with_limits_cannot_do_what_it_gave_up_and_lives() {
     for act in ["resident tries", "resolver tries"] {
@@ -400,7 +400,7 @@ fn try_what_is_limited() {
     }
 }
 
-/// Reads files, starts a thread and finds a name; changes nothing.
+/// Reads files, starts a thread and finds a name; changes no file.
 fn look_a_name_up() {
     let path = std::env::temp_dir().join("file");
     fs::write(&path, "x").unwrap();
@@ -430,7 +430,7 @@ fn look_a_name_up() {
     assert!(found.join().unwrap() > 0);
 }
 
-/// The test's own filter on top stands for a kernel that has no Landlock.
+/// Another filter of the test stands for a kernel without Landlock.
 #[test]
 fn without_landlock_a_resolver_has_all_its_other_limits() {
     let (status, stderr) = run("resolver without landlock");
@@ -574,20 +574,20 @@ fn read_own_limits() {
     assert_eq!(words[3..5], [soft.as_str(), &hard]);
 }
 
-/// Works for so long, where a launcher has left one second on the processor.
+/// Works for this time, with a limit of one second on the processor.
 fn work(limit: Duration) {
     setrlimit(Resource::RLIMIT_CPU, 1, 4).unwrap();
     jailed(&[]);
     work_for(limit);
 }
 
-/// On a busy machine the time on the processor is less than this.
+/// On a busy machine the time on the processor is shorter.
 fn work_for(limit: Duration) {
     let begin = std::time::Instant::now();
     while begin.elapsed() < limit {}
 }
 
-/// As a process would that has been taken over: it lets no signal through.
+/// Works as a process under an attacker's control: it blocks all signals.
 fn work_on() {
     setrlimit(Resource::RLIMIT_CPU, 1, 2).unwrap();
     jailed(&[]);

@@ -1,28 +1,28 @@
-//! Which system calls are forbidden where code runs that this program does not know: in the child that looks a name up, in
-//! the resident process of master(8) with its children, which may do the same, and in a program that reads a table.
+//! The system calls that are forbidden where unknown code runs: in the child that looks a name up, in the resident
+//! process of master(8) and its children, and in a program that reads a table.
 //!
-//! What is not here is allowed. nsswitch.conf has the C library load the libraries of name services: they start threads, map
-//! files and talk to daemons, and those of the next release make other calls. A list of what is allowed would have to know
-//! all of them, and a call that it lacks is a name that is never found, on some machine. Nine ways to a name of Debian 12
-//! were tried with their answers (files, dns, resolve, myhostname, mdns4_minimal, sss, wins, and dns through nscd and unscd):
-//! none of them makes a call of this list. The resident process reads no byte of a client, so for it such a list would be
-//! worth no more.
+//! A call that is not listed is allowed. The C library loads libraries of name services: they start threads, map files
+//! and talk to daemons, and each release makes other calls; with a list of allowed calls a missing call would be a name
+//! that is never found, on some machine. Nine ways to a name in Debian 12 were tried with their answers (files, dns,
+//! resolve, myhostname, mdns4_minimal, sss, wins, and dns through nscd and unscd): none makes a call of this list. The
+//! resident process reads no byte from clients, so that a stricter list would gain little for it.
 //!
-//! A forbidden call fails, with EPERM, and is not logged: a library goes on without it. One whose flags a filter cannot see
-//! does not exist (ENOSYS), and libraries take the older call. So do they for calls that are newer than this list.
+//! A forbidden call fails with EPERM and is not logged: a library continues without it. A call whose flags a filter
+//! cannot see fails with ENOSYS, and libraries use the older call; so do calls newer than this list. A confined session
+//! has `jail::table` instead.
 
 use libc::c_long;
 
 use super::table::Check::{self, Among, Except, OwnPid, Positive, With, Without};
 
-/// Who may not make a call.
+/// A process to which calls are forbidden.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Party {
     /// The child that looks a name up.
     Resolver,
-    /// The process that master(8) keeps, and what its children do before they are confined.
+    /// The process that master(8) keeps, and its children before they are confined.
     Resident,
-    /// A program that is asked for a client in a table.
+    /// A program that looks a client up in a table.
     Program,
 }
 
@@ -37,24 +37,24 @@ pub enum Failure {
     NoSuchCall,
 }
 
-/// Calls that are forbidden to some. No call has two limits for one party.
+/// Calls that are forbidden to these parties. No call has two limits for one party.
 #[derive(Debug, Clone, Copy)]
 pub struct Limit {
     pub parties: &'static [Party],
     pub failure: Failure,
-    /// The call is allowed where all of them hold, and there is one at least.
+    /// The call is allowed if all of them hold and the list is not empty.
     pub unless: &'static [Check],
     pub calls: &'static [c_long],
 }
 
-/// The first number that no call had when this list was written (setxattrat, Linux 6.13).
+/// The first call number that was free when this list was written (setxattrat, Linux 6.13).
 pub const FIRST_UNKNOWN: u32 = 463;
 
 macro_rules! calls {
     ($($call:ident)*) => { &[$(libc::$call),*] };
 }
 
-/// Calls that nothing allows.
+/// Calls that are always forbidden.
 const fn never(parties: &'static [Party], calls: &'static [c_long]) -> Limit {
     unless(&[], parties, calls)
 }
@@ -91,7 +91,7 @@ const KEXEC_FILE_LOAD: c_long = if cfg!(target_arch = "x86_64") {
 };
 const FCHMODAT2: c_long = 452;
 
-/// CLONE_NEW*: what makes a child the root of a world of its own.
+/// CLONE_NEW*: new namespaces.
 const NAMESPACES: u32 = 0x7e02_0000;
 const CLONE_THREAD: u32 = 0x1_0000;
 
@@ -105,27 +105,28 @@ const SIGXCPU: u32 = 24;
 /// Families of socket(2): UNIX-domain, Internet, and the kernel's list of interfaces.
 const FAMILIES: &[u32] = &[1, 2, 10, 16];
 
-/// Requests of fcntl(2) that have another process signalled: F_SETOWN, F_SETSIG, F_SETOWN_EX.
+/// Requests of fcntl(2) that make the kernel signal another process: F_SETOWN, F_SETSIG, F_SETOWN_EX.
 const OWNERS: &[u32] = &[8, 10, 15];
 
-/// Requests of ioctl(2): those of OWNERS (FIOSETOWN, SIOCSPGRP), and what types for the person at a terminal (TIOCSTI,
-/// TIOCLINUX) or changes it (TIOCCONS, TIOCSETD).
+/// Requests of ioctl(2): those of OWNERS (FIOSETOWN, SIOCSPGRP), those that type on another user's terminal (TIOCSTI,
+/// TIOCLINUX), and those that change it (TIOCCONS, TIOCSETD).
 const TERMINALS: &[u32] = &[0x8901, 0x8902, 0x5412, 0x541c, 0x541d, 0x5423];
 
-/// Options of prctl(2) that open the process to others (PR_SET_DUMPABLE, PR_SET_PTRACER), have it be another program's
-/// (PR_SET_MM), or have it take over the children of its children (PR_SET_CHILD_SUBREAPER).
+/// Options of prctl(2) that open the process to others (PR_SET_DUMPABLE, PR_SET_PTRACER), change its memory map
+/// (PR_SET_MM), or make it inherit orphans (PR_SET_CHILD_SUBREAPER).
 const OPENING: &[u32] = &[4, 0x5961_6d61, 35, 36];
 
-/// The same, and what ends it with its parent (PR_SET_PDEATHSIG).
+/// The same, and PR_SET_PDEATHSIG, which ends the process with its parent.
 const OPENING_OR_SURVIVING: &[u32] = &[4, 0x5961_6d61, 35, 36, 1];
 
-/// O_WRONLY, O_RDWR, O_CREAT and O_TRUNC: a file is changed, or made.
+/// O_WRONLY, O_RDWR, O_CREAT and O_TRUNC: a file is changed or made.
 const WRITING: u32 = 0o1 | 0o2 | 0o100 | 0o1000;
 
 pub const LIMITS: &[Limit] = &[
     // Other programs.
     never(BOTH, calls![SYS_execve SYS_execveat]),
-    // Other processes: their memory, descriptors, end and pace. The kernel would allow it for those of mail_owner.
+    // Other processes: their memory, descriptors, end and priority. The kernel would allow it for processes of
+    // mail_owner.
     never(
         ALL,
         calls![
@@ -137,14 +138,15 @@ pub const LIMITS: &[Limit] = &[
         ],
     ),
     never(&[Resolver, Program], calls![SYS_kill]),
-    // A resident process ends a child that does not end in time. Of processes the filter spares groups.
+    // A resident process ends a child that does not end in time. The filter allows signals to one process, and not to
+    // groups.
     unless(
         &[Positive(0), Among(1, &[SIGKILL, SIGTERM])],
         &[Resident],
         calls![SYS_kill],
     ),
     unless(&[OwnPid(0)], &[Resolver], calls![SYS_tgkill]),
-    // Its number is not known before it is started. abort(3) goes on without this call.
+    // Its number is not known before it is started. abort(3) works without this call.
     never(&[Program], calls![SYS_tgkill]),
     unless(
         &[
@@ -157,7 +159,7 @@ pub const LIMITS: &[Limit] = &[
     unless(&[Except(1, OWNERS)], ALL, calls![SYS_fcntl]),
     unless(&[Except(1, TERMINALS)], ALL, calls![SYS_ioctl]),
     unless(&[Among(0, &[0])], ALL, calls![SYS_prlimit64]),
-    // The process as others find it.
+    // The state of the process that others see.
     unless(
         &[Except(0, OPENING)],
         &[Resident, Program],
@@ -168,7 +170,7 @@ pub const LIMITS: &[Limit] = &[
         &[Resolver],
         calls![SYS_prctl],
     ),
-    // A library of the resolver's may start a thread. A process would outlive the lookup.
+    // A library of the resolver may start a thread. A process would outlive the lookup.
     unless(
         &[Without(0, NAMESPACES), With(0, CLONE_THREAD)],
         &[Resolver],
@@ -182,7 +184,7 @@ pub const LIMITS: &[Limit] = &[
         calls![SYS_clone],
     ),
     hidden(ALL, calls![SYS_clone3]),
-    // Users, and worlds of one's own.
+    // Users and namespaces.
     never(
         ALL,
         calls![
@@ -192,7 +194,7 @@ pub const LIMITS: &[Limit] = &[
             SYS_fspick SYS_mount_setattr
         ],
     ),
-    // The kernel: its code, its clocks and names, and the parts of it that few programs use.
+    // The kernel: its code, clocks and names, and parts that few programs use.
     never(
         ALL,
         calls![
@@ -204,18 +206,18 @@ pub const LIMITS: &[Limit] = &[
             SYS_vhangup SYS_nfsservctl SYS_lookup_dcookie SYS_open_by_handle_at SYS_fanotify_init SYS_fanotify_mark
         ],
     ),
-    // kexec_file_load and fchmodat2, which the libc package does not have everywhere.
+    // kexec_file_load and fchmodat2, which the libc package does not have for every architecture.
     never(ALL, &[KEXEC_FILE_LOAD]),
     never(&[Resolver], &[FCHMODAT2]),
-    // Kerberos keeps tickets there, for a table on an LDAP server.
+    // Kerberos keeps tickets in keyrings, for a table on an LDAP server.
     never(BOTH, calls![SYS_add_key SYS_request_key SYS_keyctl]),
     #[cfg(target_arch = "x86_64")]
     never(ALL, calls![SYS_iopl SYS_ioperm SYS_modify_ldt SYS_uselib]),
     unless(&[Among(0, FAMILIES)], ALL, calls![SYS_socket]),
-    // A port that others could take for a service of this machine.
+    // A listening port could pass for a service of this machine.
     never(ALL, calls![SYS_listen]),
     never(&[Resolver], calls![SYS_accept4 SYS_accept]),
-    // Files of other kinds and with other names, and files for others.
+    // Files of special kinds and with other names, and files passed to other processes.
     never(
         BOTH,
         calls![SYS_mknodat SYS_linkat SYS_symlinkat SYS_fchownat SYS_fchown],
@@ -225,7 +227,8 @@ pub const LIMITS: &[Limit] = &[
         BOTH,
         calls![SYS_mknod SYS_link SYS_symlink SYS_chown SYS_lchown],
     ),
-    // A lookup changes no file. Landlock says so too, where the kernel has it, but for modes, attributes and times.
+    // A lookup changes no file. Landlock forbids it as well, if the kernel has it, except for modes, attributes and
+    // times.
     unless(&[Without(2, WRITING)], &[Resolver], calls![SYS_openat]),
     hidden(&[Resolver], calls![SYS_openat2]),
     never(

@@ -1,8 +1,8 @@
-//! How to give rights up: groups, root directory, user; then the system calls themselves.
+//! Gives rights up: groups, root directory, user, and then the system calls.
 //!
-//! Every step is one call that fails under its own name. Does not know who gives up what: `service` names the owner,
-//! and whoever still acts after confinement says with a [`Need`] what for. Authority: credentials(7), chroot(2),
-//! seccomp(2); the order and the words of errors are Postfix's.
+//! Each step is one call, whose error has its name. Follows credentials(7), chroot(2) and seccomp(2); the order and the
+//! error texts are Postfix's. `service` decides when and to which user; a room that acts after confinement names its
+//! rights with a [`Need`].
 #![forbid(unsafe_code)]
 
 #[cfg(any(
@@ -59,34 +59,34 @@ pub const SUPPORTED: bool = cfg!(any(
     target_arch = "riscv64"
 ));
 
-/// How much time on the processor a confined process may take, so that one that has been taken over ends some day. 100 MiB
-/// take a quarter of a second, and 200 seconds where each byte comes alone. Without a limit of messages 400 GiB would fit
-/// in, and they would have to fit into memory.
+/// The processor time of a confined process, so that a process under an attacker's control ends. 100 MiB take a quarter
+/// of a second, and 200 seconds if each byte comes alone. Without message_size_limit 400 GiB would fit, which must fit
+/// into memory.
 pub const PROCESSOR_LIMIT: Duration = Duration::from_secs(1000);
 
-/// What is amiss where a launcher has set the user and not the groups.
+/// The warning for a launcher that sets the user and not the groups.
 pub const GROUP_OF_ROOT: &str = "the process was started as an ordinary user in group 0: \
     start it as root, or with the groups of that user alone";
 
-/// What a room still does after confinement that not every serving process does.
+/// A right after confinement that not every serving process needs.
 #[derive(Debug, Clone, Copy)]
 pub enum Need<'fd> {
-    /// Write this file to its end, write over its beginning, change its mode, fsync it.
+    /// To write this file to its end, to write over its beginning, to set its mode, and to sync it.
     File(BorrowedFd<'fd>),
-    /// Remove a file of this directory, and fsync the directory.
+    /// To remove a file of this directory, and to sync the directory.
     Unlink(BorrowedFd<'fd>),
-    /// Connect this socket, which is made already, to an address of this length.
+    /// To connect this socket to an address of this length.
     Connect(BorrowedFd<'fd>, u32),
-    /// Wait for this child.
+    /// To wait for this child.
     Wait(Pid),
 }
 
-/// A right that could not be given up. The process must not serve: the machine or its administrator is at fault.
+/// A right that could not be given up. The process must not serve; the machine or its administrator is at fault.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Error {
-    /// This call failed. For filters: the kernel has none, or the launcher keeps the process from having one.
+    /// This call failed. For a filter: the kernel has none, or the launcher forbids it.
     Call(String, Errno),
-    /// All calls succeeded, and root can still be had back: the owner is root, or secure bits keep capabilities.
+    /// All calls succeeded, and the process can become root again: the owner is root, or secure bits keep capabilities.
     StillRoot(Uid),
 }
 
@@ -105,16 +105,16 @@ fn at(call: &'static str) -> impl FnOnce(Errno) -> Error {
 
 impl std::error::Error for Error {}
 
-/// What the kernel has to keep a process from what it does not need.
+/// The means of the kernel to confine a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Walls {
     pub no_new_privs: bool,
     pub seccomp: bool,
-    /// Its version. Nothing but one wall of two is missing where there is none.
+    /// The version of Landlock. Without it only the second of two walls is missing.
     pub landlock: Option<u32>,
 }
 
-/// The walls that a process on this machine can have.
+/// The walls of this machine.
 pub fn walls() -> Walls {
     Walls {
         no_new_privs: prctl::get_no_new_privs().is_ok(),
@@ -135,8 +135,8 @@ impl Display for Walls {
     }
 }
 
-/// Becomes `owner` for good, in the root directory `root` if one is given. For a process whose effective user is root.
-/// What needs the outside of a chroot (zone file, log socket) has been opened.
+/// Becomes `owner` permanently, in the root directory `root` if one is given. The effective user must be root, and the
+/// files outside of a chroot (time zone, log socket) must be open.
 pub fn drop_privileges(owner: &Owner, root: Option<&Path>) -> Result<(), Error> {
     setgid(owner.gid).map_err(|errno| Error::Call(format!("setgid({})", owner.gid), errno))?;
     setgroups(&owner.groups).map_err(at("initgroups"))?;
@@ -145,39 +145,39 @@ pub fn drop_privileges(owner: &Owner, root: Option<&Path>) -> Result<(), Error> 
         chdir("/").map_err(at("chdir(/)"))?;
     }
     setuid(owner.uid).map_err(|errno| Error::Call(format!("setuid({})", owner.uid), errno))?;
-    // With a real or saved id of root, or the capability, one of these succeeds.
+    // With a real or saved id of root, or with the capability, one of these succeeds.
     if setuid(Uid::from_raw(0)).is_ok() || setgid(Gid::from_raw(0)).is_ok() {
         return Err(Error::StillRoot(owner.uid));
     }
     drop_capabilities()?;
-    // A change of user has put it back to what fs.suid_dumpable says.
+    // The change of user has reset it to fs.suid_dumpable.
     prctl::set_dumpable(false).map_err(at("prctl(PR_SET_DUMPABLE)"))
 }
 
-/// Gives up what the launcher may have left to a user who is not root: ambient capabilities outlive a change of user
-/// made by the launcher, and inheritable ones any.
+/// Gives up the capabilities that a launcher may have left to an ordinary user: ambient ones survive a change of user
+/// by the launcher, and inheritable ones any.
 pub fn drop_capabilities() -> Result<(), Error> {
     capability::drop_all().map_err(at("capset"))
 }
 
-/// Gives up, for a process and all its children, the system calls that none of them needs: those that start programs,
-/// change users, trace or kill others, mount, load. A child still does [`confine`] after this, or [`confine_resolver`]; both
-/// filters are then in force.
+/// Gives up, for a process and its children, the system calls that none of them needs: those that start programs,
+/// change users, trace or kill others, mount, load. A child calls [`confine`] or [`confine_resolver`] after this; both
+/// filters then apply.
 pub fn confine_resident() -> Result<(), Error> {
     prctl::set_no_new_privs().map_err(at("prctl(PR_SET_NO_NEW_PRIVS)"))?;
     filter_resident().map_err(at("prctl(PR_SET_SECCOMP)"))
 }
 
-/// Gives up, for a process that does nothing but look a name up, what no resolver needs: the same, and all changes of files.
-/// Where the kernel has Landlock, that is a second wall against them.
+/// Gives up, for a process that only looks a name up, the calls that no resolver needs: the same, and all changes of
+/// files. With Landlock there is a second wall against changes.
 pub fn confine_resolver() -> Result<(), Error> {
     prctl::set_no_new_privs().map_err(at("prctl(PR_SET_NO_NEW_PRIVS)"))?;
     landlock::forbid_changes().map_err(at("landlock_restrict_self"))?;
     filter_resolver().map_err(at("prctl(PR_SET_SECCOMP)"))
 }
 
-/// The filter for a program that is asked about a client: it runs with the rights of its user, and acts on no other process of
-/// that user's. Nothing where there is none for this architecture.
+/// The filter for a program that looks a client up: it has the rights of its user, and cannot act on other processes of
+/// that user. Empty if this architecture has no filter.
 pub fn program_filter() -> Vec<Instruction> {
     #[cfg(any(
         target_arch = "x86_64",
@@ -193,11 +193,11 @@ pub fn program_filter() -> Vec<Instruction> {
     return Vec::new();
 }
 
-/// Gives up all system calls but those that serve one client and those of `needs`. One that is made nevertheless is
-/// logged as fatal, and ends the process with status 1. The log has been opened, and is never connected again. From here on
-/// the process also has a limit of its time on the processor, [`PROCESSOR_LIMIT`].
+/// Gives up all system calls except those that serve one client and those of `needs`. A forbidden call is logged as
+/// fatal, and ends the process with status 1. The log must be open, because it is never connected again. The processor
+/// time is limited to [`PROCESSOR_LIMIT`].
 ///
-/// A second time does not work: what puts a filter in force is not among the calls.
+/// Can be called once: installing a filter is not allowed afterwards.
 pub fn confine(needs: &[Need<'_>]) -> Result<(), Error> {
     prctl::set_no_new_privs().map_err(at("prctl(PR_SET_NO_NEW_PRIVS)"))?;
     processor::limit(PROCESSOR_LIMIT).map_err(at("setrlimit(RLIMIT_CPU)"))?;
@@ -209,9 +209,9 @@ pub fn confine(needs: &[Need<'_>]) -> Result<(), Error> {
     filter_system_calls(needs).map_err(at("prctl(PR_SET_SECCOMP)"))
 }
 
-/// Has the kernel keep the process to this directory, where the filter sees no more than a pointer to a path. A second
-/// wall: the session goes on where it does not stand, because the kernel has no Landlock, or a launcher hides it or has used
-/// up the number of walls.
+/// Makes the kernel keep the process in this directory, because the filter sees only a pointer to a path. A second
+/// wall: the session continues without it if the kernel has no Landlock, or if a launcher forbids it or has used up the
+/// number of walls.
 fn wall_in(directory: BorrowedFd<'_>) {
     match landlock::forbid_changes_but_removal(directory) {
         Ok(true) => {}
@@ -259,7 +259,7 @@ fn filter_resident() -> nix::Result<()> {
     Ok(())
 }
 
-/// As for a resident process.
+/// The same as for a resident process.
 #[cfg(not(any(
     target_arch = "x86_64",
     target_arch = "aarch64",

@@ -1,12 +1,12 @@
-//! Which system calls a confined process may make, and who needs them.
+//! The system calls that a confined process may make, and the need for each.
 //!
-//! `tests/sandbox.rs` reads this table as well: it watches the release build in each queue method, under inetd and under
-//! master(8), and holds that a session makes each call whose row says so ([`Why::Seen`]). Nobody was seen to need futex
-//! (one thread: no lock is ever contended), mprotect or getrandom.
+//! `tests/sandbox.rs` reads this table too: it traces the release build in each queue method, under inetd and under
+//! master(8), and checks that a session makes each call whose row says so ([`Why::Seen`]). No session was seen to need
+//! futex (one thread: no lock is contended), mprotect or getrandom. The filter is made in `jail::filter`.
 
 use libc::c_long;
 
-/// Whose call it is.
+/// The need that a call is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Who {
     /// Any process that serves a client.
@@ -21,18 +21,18 @@ pub enum Who {
     Wait,
 }
 
-/// Why a row is in the table.
+/// The reason for a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Why {
     /// The release build makes each of the calls, on x86_64 with the GNU C library.
     Seen,
-    /// Another C library (musl) or another architecture makes this call for the purpose of the rows around.
+    /// Another C library (musl) or another architecture makes this call instead of one of the rows around it.
     OtherLibrary,
-    /// The C library asks the kernel where the vDSO cannot read the clock (Xen, HPET).
+    /// The C library asks the kernel if the vDSO cannot read the clock (Xen, HPET).
     NoVdso,
-    /// malloc asks for huge pages under GLIBC_TUNABLES=glibc.malloc.hugetlb=1, where the kernel gives them out on request.
+    /// malloc asks for huge pages with GLIBC_TUNABLES=glibc.malloc.hugetlb=1, if the kernel has them on request.
     HugePages,
-    /// The standard library's debug assertions. The filter of a release build has no such row.
+    /// The standard library's debug assertions. A release build has no such row.
     DebugAssertions,
 }
 
@@ -43,7 +43,7 @@ impl Why {
     }
 }
 
-/// What an argument, counted from 0, has to be. Of a number the kernel looks at the lower 32 bits, and so do we.
+/// The condition on an argument, counted from 0. Of a number the kernel and the filter look at the lower 32 bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Check {
     /// The number of the process itself.
@@ -54,24 +54,24 @@ pub enum Check {
     Among(u32, &'static [u32]),
     /// None of these numbers.
     Except(u32, &'static [u32]),
-    /// A pointer that points nowhere.
+    /// A null pointer.
     Null(u32),
     /// Flags without any of these.
     Without(u32, u32),
-    /// Flags with one of these at least.
+    /// Flags with at least one of these.
     With(u32, u32),
-    /// A number above zero: of process ids, one process and no group.
+    /// A number above zero: as a process id, one process and no group.
     Positive(u32),
-    /// The length of the address that the need has.
+    /// The length of the need's address.
     Length(u32),
 }
 
-/// Calls for one party. A call that stands in two rows is allowed when either row allows it.
+/// Calls for one need. A call in two rows is allowed if either row allows it.
 #[derive(Debug, Clone, Copy)]
 pub struct Row {
     pub who: Who,
     pub why: Why,
-    /// All of them have to hold.
+    /// All checks must hold.
     pub checks: &'static [Check],
     pub calls: &'static [c_long],
 }
@@ -108,36 +108,36 @@ const SIGTERM: u32 = 15;
 const SIGXCPU: u32 = 24;
 const F_GETFD: u32 = 1;
 
-/// The descriptor that memory without a file is mapped with: -1.
+/// The descriptor for memory without a file: -1.
 const NO_FILE: u32 = u32::MAX;
 
-/// The mode that makes mail of a queue file, and of unlinkat(2) the flags that remove no directory.
+/// The mode of a complete queue file, and the flags of unlinkat(2) that do not remove a directory.
 const COMPLETE: u32 = 0o700;
 const NO_DIRECTORY: u32 = 0;
 
-/// In the order of a session. Numbers differ between architectures, so [`super::filter`] sorts.
+/// In the order of a session. The numbers differ between architectures, so [`super::filter`] sorts them.
 pub const TABLE: &[Row] = &[
-    // The client and cleanup, on descriptors that are open already, and the log. recvfrom is for the first byte (MSG_PEEK)
-    // and, as shutdown, for the drain.
+    // The client, cleanup and the log, on open descriptors. recvfrom is for the first byte (MSG_PEEK) and, as shutdown,
+    // for the drain.
     seen(
         Everybody,
         &[],
         calls![SYS_read SYS_recvfrom SYS_write SYS_shutdown SYS_close],
     ),
-    // send(2); with an address it could reach anybody.
+    // send(2). With an address it could reach any socket.
     seen(Everybody, &[Null(4)], calls![SYS_sendto]),
-    // A log that takes no line: whether it does again.
+    // Waits for a log that takes no lines.
     #[cfg(target_arch = "x86_64")]
     seen(Everybody, &[], calls![SYS_poll]),
     kept(OtherLibrary, Everybody, &[], calls![SYS_ppoll]),
-    // OwnedFd asks before it closes.
+    // OwnedFd checks the descriptor before it closes it.
     kept(
         DebugAssertions,
         Everybody,
         &[Among(1, &[F_GETFD])],
         calls![SYS_fcntl],
     ),
-    // Deadlines, and the error delay. A stopped and continued process comes back from its sleep through restart_syscall.
+    // Deadlines and the error delay. A process that was stopped in its sleep continues through restart_syscall.
     #[cfg(target_arch = "x86_64")]
     seen(Everybody, &[], calls![SYS_alarm]),
     kept(
@@ -151,7 +151,7 @@ pub const TABLE: &[Row] = &[
         &[],
         calls![SYS_rt_sigreturn SYS_restart_syscall SYS_clock_nanosleep],
     ),
-    // A message of 100 MiB in memory, and a line of several. No file can be read this way.
+    // Memory for a message of 100 MiB, and for several pieces of a line. No file can be mapped.
     seen(
         Everybody,
         &[Without(2, PROT_EXEC), Among(4, &[NO_FILE])],
@@ -162,7 +162,7 @@ pub const TABLE: &[Row] = &[
     // The time of a log line.
     kept(NoVdso, Everybody, &[], calls![SYS_clock_gettime]),
     seen(Everybody, &[], calls![SYS_exit_group]),
-    // abort(3) after a panic, and the end of a process that has used up its time on the processor.
+    // abort(3) after a panic, and the end of a process that has used up its processor time.
     seen(
         Everybody,
         &[],
@@ -180,18 +180,18 @@ pub const TABLE: &[Row] = &[
         &[OwnPid(0), Among(1, &[SIGABRT])],
         calls![SYS_tkill],
     ),
-    // A queue file, from its first record to the commit: the size record, when all is known, and the mode.
+    // A queue file, from its first record to the commit: the size record, which is written last, and the mode.
     seen(File, &[Held(0)], calls![SYS_pwrite64 SYS_fsync]),
     seen(File, &[Held(0), Among(1, &[COMPLETE])], calls![SYS_fchmod]),
-    // The name of a queue file is in its directory. An absolute path passes as well, since the filter sees a pointer: where
-    // the kernel has no Landlock it reaches what mail_owner may remove.
+    // The name of a queue file is relative to its directory. An absolute path passes as well, because the filter sees a
+    // pointer: without Landlock it reaches all files that mail_owner may remove.
     seen(
         Unlink,
         &[Held(0), Among(2, &[NO_DIRECTORY])],
         calls![SYS_unlinkat],
     ),
     seen(Unlink, &[Held(0)], calls![SYS_fsync]),
-    // The handler of a signal removes the file, and then has the process die of that signal.
+    // The signal handler removes the file, and then ends the process by the same signal.
     seen(
         Unlink,
         &[OwnPid(0), Among(2, &[SIGTERM, SIGHUP, SIGINT])],
@@ -204,8 +204,8 @@ pub const TABLE: &[Row] = &[
         &[OwnPid(0), Among(1, &[SIGTERM, SIGHUP, SIGINT, SIGXCPU])],
         calls![SYS_tkill],
     ),
-    // The path is out of the filter's sight too, but not its length: most of the other sockets that mail_owner can reach
-    // have longer ones than public/qmgr.
+    // The filter cannot see the path, but its length: most other sockets that mail_owner can reach have longer paths
+    // than public/qmgr.
     seen(Connect, &[Held(0), Length(2)], calls![SYS_connect]),
     seen(Wait, &[Held(0)], calls![SYS_wait4]),
 ];

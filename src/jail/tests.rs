@@ -1,4 +1,4 @@
-//! The filter program, run here as the kernel runs it, against the table read row by row.
+//! Runs the filter here as the kernel does, and compares it with the table, row by row.
 
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd};
@@ -21,10 +21,10 @@ const KILL: u32 = libc::SECCOMP_RET_KILL_PROCESS;
 const X32: u32 = 0x4000_0000;
 const I386: u32 = 0x4000_0003;
 
-/// Of the address that a socket may be connected to.
+/// The length of the address that a socket may be connected to.
 const LENGTH: u32 = 15;
 
-/// Runs a program as the kernel does; the answer, and how many instructions it took.
+/// Runs a filter as the kernel does. Returns the answer and the number of instructions.
 fn interpret(program: &[Instruction], architecture: u32, call: u32, args: [u64; 6]) -> (u32, u32) {
     let mut data = [0; 64];
     data[0..4].copy_from_slice(&call.to_le_bytes());
@@ -69,7 +69,7 @@ fn holds(check: Check, args: [u64; 6], held: u32, pid: u32) -> bool {
     }
 }
 
-/// The same question put to the table, row by row.
+/// The same answer from the table, row by row.
 fn scan(needs: &[(Who, u32)], call: u32, args: [u64; 6]) -> u32 {
     let allowed = TABLE.iter().any(|row| {
         row.why.holds_here()
@@ -82,7 +82,7 @@ fn scan(needs: &[(Who, u32)], call: u32, args: [u64; 6]) -> u32 {
     if allowed { ALLOW } else { TRAP }
 }
 
-/// Argument lists that meet each check, and miss it by one bit in the lower and in the upper half.
+/// Argument lists that meet each check, and lists that miss it by one bit in the lower or the upper half.
 fn arguments(held: u32) -> Vec<[u64; 6]> {
     let (held, pid) = (u64::from(held), u64::from(std::process::id()));
     let mut lists = Vec::new();
@@ -104,7 +104,7 @@ fn arguments(held: u32) -> Vec<[u64; 6]> {
     lists
 }
 
-/// Holds the program for `needs` against the table's rows for `parties`.
+/// Compares the filter for `needs` with the table's rows for `parties`.
 fn compare(needs: &[Need<'_>], parties: &[(Who, u32)]) {
     let program = assemble(&rules(needs));
     assert!(program.len() < 256, "{}", program.len());
@@ -120,8 +120,8 @@ fn compare(needs: &[Need<'_>], parties: &[(Who, u32)]) {
     });
 }
 
-/// Holds a program against what is expected of it, for every number that is a call or near one: those that are listed with
-/// all `known` arguments.
+/// Compares a filter with the expected answers, for every number that is a call or near one; `known` calls with all
+/// their arguments.
 fn compare_program(
     program: &[Instruction],
     known: &[[u64; 6]],
@@ -164,7 +164,7 @@ fn the_program_answers_every_call_as_the_table_does() {
             (Who::Connect, number(&other)),
         ],
     );
-    // Either of two files: rows for one call are alternatives.
+    // One of two files: rows for one call are alternatives.
     compare(
         &[Need::File(file.as_fd()), Need::File(other.as_fd())],
         &[(Who::File, number(&file)), (Who::File, number(&other))],
@@ -254,7 +254,7 @@ fn a_call_is_answered_as_its_limit_says() {
     }
 }
 
-/// A child's filter is put in force on top of the resident process's, and would be of no use if that had less.
+/// A child's filter applies in addition to the resident process's, which must not allow less.
 #[test]
 fn the_resident_process_may_do_what_its_children_need() {
     let resident = assemble_limits(Party::Resident);
@@ -274,7 +274,7 @@ fn the_resident_process_may_do_what_its_children_need() {
             assert!(trapped || answer == ALLOW, "call {call} {args:x?} {own}");
         }
     }
-    // What a child does to become one, and to look a name up.
+    // The calls of a child that is started and looks a name up.
     let filter = [22, 2, 0, 0, 0, 0];
     for (call, args) in [
         (libc::SYS_clone, [0x0120_0011, 0, 0, 0, 0, 0]),
@@ -294,7 +294,7 @@ fn the_resident_process_may_do_what_its_children_need() {
     }
 }
 
-/// What the C library's resolver and the libraries of name services were seen to do.
+/// The calls that the C library's resolver and the libraries of name services were seen to make.
 #[test]
 fn a_resolver_may_start_threads_map_libraries_and_talk_to_daemons() {
     let program = assemble_limits(Party::Resolver);
@@ -328,7 +328,7 @@ fn a_resolver_may_start_threads_map_libraries_and_talk_to_daemons() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 32, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Far more rules than the table has: jumps that do not reach get stepping stones.
+    /// More rules than the table has: jumps out of reach get inserted jumps.
     #[test]
     fn any_set_of_rules_becomes_a_program_that_agrees(
         mut calls in proptest::collection::vec((0..1200u32, 0..6usize), 0..600),
