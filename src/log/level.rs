@@ -1,18 +1,20 @@
-//! How serious a line is.
+//! The severities of log lines.
+//!
+//! Follows `tests/spec/logging.md`, section 1.
 
-/// The severities of syslog(3) that are used here.
+/// The severities of syslog(3) that this program uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Level {
     Info,
     Warning,
     Error,
     Fatal,
-    /// Logged by syslog(3) as `Fatal` is.
+    /// syslog(3) logs it like `Fatal`.
     Panic,
 }
 
 impl Level {
-    /// What stands before the text.
+    /// The word before the text.
     pub fn word(self) -> &'static str {
         match self {
             Level::Info => "",

@@ -1,8 +1,8 @@
 //! Log lines with the arguments of `format!`: `log::warning!("{path}: {reason}")`.
 //!
-//! Each macro has the name of the function behind it, which says what the level means.
+//! Each macro has the name of its function in `log`, which tells the meaning of the level.
 
-/// As [`info`](super::info()).
+/// Calls [`info`](super::info()).
 macro_rules! log_info {
     ($($text:tt)+) => { $crate::log::info(format_args!($($text)+)) };
 }
@@ -16,17 +16,17 @@ macro_rules! log_debug {
     };
 }
 
-/// As [`warning`](super::warning()).
+/// Calls [`warning`](super::warning()).
 macro_rules! log_warning {
     ($($text:tt)+) => { $crate::log::warning(format_args!($($text)+)) };
 }
 
-/// As [`error`](super::error()), with its result.
+/// Calls [`error`](super::error()), and returns its result.
 macro_rules! log_error {
     ($($text:tt)+) => { $crate::log::error(format_args!($($text)+)) };
 }
 
-/// As [`fatal`](super::fatal()).
+/// Calls [`fatal`](super::fatal()).
 macro_rules! log_fatal {
     ($($text:tt)+) => { $crate::log::fatal(format_args!($($text)+)) };
 }

@@ -1,8 +1,8 @@
-//! Where a log line goes, and what it may contain.
+//! Writes log lines to syslog (RFC 3164 datagrams to /dev/log), to Postfix's postlogd, or to standard error.
 //!
-//! Syslog (RFC 3164 datagrams to /dev/log), Postfix's postlogd, or standard error; one of them, chosen by `service`
-//! from main.cf. Each message is made printable and cut here, whoever wrote it, so that nothing a client sends can
-//! forge a line. Does not know what a message means. Authority: `tests/spec/logging.md`, sections 1 to 5.
+//! Each message is made printable and cut here, so that no text of a client can forge a line. Follows
+//! `tests/spec/logging.md`, sections 1 to 5. `service` chooses the destination from main.cf; `log::way` waits for a log
+//! that does not read.
 #![forbid(unsafe_code)]
 
 mod level;
@@ -32,33 +32,32 @@ use crate::sys::time::{self, Moment};
 
 use way::{Socket, Way, write_line};
 
-/// The longest message text in bytes, the level word and what stands before it not counted.
+/// The longest message text in bytes, without level and prefix.
 pub const TEXT_LIMIT: usize = 2000;
 
-/// How many `error` messages a process may log before it has to end.
+/// The number of `error` messages after which a process has to end.
 pub const ERROR_LIMIT: u32 = 13;
 
-/// Where syslog daemons listen, in the order in which they are looked for.
+/// The sockets of syslog daemons, in the order of the attempts.
 const SYSLOG_SOCKETS: [&str; 3] = ["/dev/log", "/var/run/syslog", "/var/run/log"];
 
 /// LOG_MAIL of syslog(3), the facility until main.cf has been read.
 pub const FACILITY_MAIL: u32 = 2;
 
-/// Where lines go.
+/// The destination of log lines.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Destination {
-    /// The local syslog daemon, with a facility as syslog(3) numbers them (`mail` is 2).
+    /// The local syslog daemon, with syslog(3)'s number of the facility (`mail` is 2).
     Syslog { facility: u32 },
     /// postlogd(8)'s datagram socket; `host` is the first label of the machine's name.
     Postlog { socket: PathBuf, host: String },
-    /// Standard error, one line a message, for programs that are supervised by their output. Where that is the journal, it
-    /// is told how serious each is.
+    /// Standard error, one line for each message, for supervised programs. The journal also gets the severity.
     Stderr { journal: bool },
-    /// Memory, for a command that shows the lines to whoever has called it: [`take_kept`].
+    /// Memory, for a command that prints the lines: [`take_kept`].
     Kept,
 }
 
-/// An open way out. None of them is ever given up for another: a line that cannot be sent is dropped.
+/// An open destination. It is never replaced by another: a line that cannot be sent is dropped.
 enum Sink {
     Syslog(Logger<Socket, Rfc3164>),
     Postlog(Socket),
@@ -72,13 +71,13 @@ struct Log {
     destination: Destination,
     sink: Option<Sink>,
     way: Way,
-    /// `-V`: everything goes to standard error as well.
+    /// `-V`: lines go to standard error as well.
     copy_to_stderr: bool,
     copy_way: Way,
-    /// smtputf8_enable: UTF-8 stays as it is.
+    /// smtputf8_enable: UTF-8 is not changed.
     utf8: bool,
     errors: u32,
-    /// After confinement a lost connection to the log cannot be made again.
+    /// Whether a lost connection to the log may be made again; not after confinement.
     may_connect: bool,
 }
 
@@ -98,7 +97,7 @@ static LOG: Mutex<Log> = Mutex::new(Log {
 
 static VERBOSE: AtomicU32 = AtomicU32::new(0);
 
-/// The process has logged [`ERROR_LIMIT`] errors; that it must end has been logged as well.
+/// The process has logged [`ERROR_LIMIT`] errors and the line that it has to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TooManyErrors;
 
@@ -112,7 +111,7 @@ fn log() -> MutexGuard<'static, Log> {
     LOG.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Names the destination of what follows. Nothing is opened before [`connect`] or the first message.
+/// Sets the destination of the following lines. It is opened by [`connect`] or the first message.
 pub fn configure(tag: &str, destination: Destination, utf8: bool) {
     let mut log = log();
     tag.clone_into(&mut log.tag);
@@ -124,29 +123,29 @@ pub fn configure(tag: &str, destination: Destination, utf8: bool) {
     }
 }
 
-/// Opens the log now: a chroot or a filter of system calls may put it out of reach later.
+/// Opens the log now: later a chroot or a filter of system calls may forbid it.
 pub fn connect() {
     log().connect();
 }
 
-/// From here on a log that is gone stays gone; to connect again is no longer allowed.
+/// Forbids to connect to the log again.
 pub fn stay_with_connection() {
     log().may_connect = false;
 }
 
-/// In a new process, which has its parent's memory: lines that the parent has dropped are not its own.
+/// In a new process with its parent's memory: lines that the parent has dropped are not counted again.
 pub fn begin_process() {
     let mut log = log();
     log.way.forget_dropped();
     log.copy_way.forget_dropped();
 }
 
-/// Everything goes to standard error as well (`-V`).
+/// `-V`: sends lines to standard error as well.
 pub fn copy_to_stderr() {
     log().copy_to_stderr = true;
 }
 
-/// What has been logged to [`Destination::Kept`] since the last call, without the word for its level.
+/// The lines for [`Destination::Kept`] since the last call, without their levels.
 pub fn take_kept() -> Vec<(Level, String)> {
     match &mut log().sink {
         Some(Sink::Kept(lines)) => std::mem::take(lines),
@@ -154,27 +153,27 @@ pub fn take_kept() -> Vec<(Level, String)> {
     }
 }
 
-/// How many times `-v` was given, plus debug_peer_level while it applies.
+/// The number of `-v`, and debug_peer_level if it applies.
 pub fn verbosity() -> u32 {
     VERBOSE.load(Relaxed)
 }
 
-/// Sets what [`verbosity`] answers.
 pub fn set_verbosity(level: u32) {
     VERBOSE.store(level, Relaxed);
 }
 
-/// Logs what an administrator reads to follow normal operation.
+/// Logs a line about normal operation.
 pub fn info(text: fmt::Arguments<'_>) {
     log().send(Level::Info, text);
 }
 
-/// Logs what went wrong and leaves the process going.
+/// Logs an error after which the process continues.
 pub fn warning(text: fmt::Arguments<'_>) {
     log().send(Level::Warning, text);
 }
 
-/// Logs what needs an administrator. The [`ERROR_LIMIT`]th of a process logs, too, that the process has to end.
+/// Logs an error that an administrator has to mend. The [`ERROR_LIMIT`]th one of a process also logs that the process
+/// has to end.
 pub fn error(text: fmt::Arguments<'_>) -> Result<(), TooManyErrors> {
     let mut log = log();
     log.send(Level::Error, text);
@@ -186,20 +185,19 @@ pub fn error(text: fmt::Arguments<'_>) -> Result<(), TooManyErrors> {
     Err(TooManyErrors)
 }
 
-/// Logs why the process ends. Ending it is the caller's part.
+/// Logs why the process ends. The caller ends it.
 pub fn fatal(text: fmt::Arguments<'_>) {
     log().send(Level::Fatal, text);
 }
 
-/// Logs an error of this program itself. Where that happened while a line was being logged, it is lost.
+/// Logs an error of this program itself. During the logging of another line it is lost.
 pub fn panic(text: fmt::Arguments<'_>) {
     if let Ok(mut log) = LOG.try_lock() {
         log.send(Level::Panic, text);
     }
 }
 
-/// The open log, and the bytes that have to stand around a fatal message's text, for a handler that can do no more than
-/// write.
+/// The open log, and the bytes around the text of a fatal message, for a signal handler, which can only write.
 pub fn raw_fatal() -> Option<OpenLog> {
     let log = log();
     let (fd, prefix, ending) = match log.sink.as_ref()? {
@@ -221,7 +219,7 @@ pub fn raw_fatal() -> Option<OpenLog> {
     Some(OpenLog { fd, prefix, ending })
 }
 
-/// The words of strerror(3) alone, which is how Postfix shows a failed system call.
+/// The text of strerror(3) alone, as in Postfix's log lines.
 pub fn error_text(error: &io::Error) -> String {
     let text = error.to_string();
     match text.rsplit_once(" (os error ") {
@@ -230,12 +228,12 @@ pub fn error_text(error: &io::Error) -> String {
     }
 }
 
-/// The words of strerror(3) for an error number.
+/// The text of strerror(3) for an error number.
 pub fn errno_text(errno: Errno) -> String {
     error_text(&errno.into())
 }
 
-/// Bytes from outside, shown in a message: ASCII and UTF-8 as they are, any other byte as `?`, up to a NUL.
+/// Bytes from outside for a message: ASCII and UTF-8 unchanged, `?` for any other byte, up to a NUL.
 pub struct Shown<'a>(pub &'a [u8]);
 
 impl Display for Shown<'_> {
@@ -264,7 +262,7 @@ impl Log {
                 let socket = self.way.patiently(connect_syslog);
                 socket.map(|socket| Sink::Syslog(Logger::new(socket, formatter)))
             }
-            // Unlike Postfix, whose daemons drop the line: Postfix may be stopped, and the line may say so
+            // Unlike Postfix, whose daemons drop the line: Postfix may be stopped, and the line may tell so
             // (`tests/spec/differences.md`, 51).
             Destination::Postlog { socket, .. } => match Socket::datagram(socket) {
                 Ok(socket) => Some(Sink::Postlog(socket)),
@@ -285,7 +283,7 @@ impl Log {
         let mut message = String::from(level.word());
         message.push_str(&printable(&text.to_string(), self.utf8));
         self.connect();
-        // One that has been kept back to be shown is not, after a panic.
+        // A line that is kept for printing is lost after a panic.
         let not_shown = level == Level::Panic && matches!(self.sink, Some(Sink::Kept(_)));
         if self.copy_to_stderr && !matches!(self.sink, Some(Sink::Stderr)) || not_shown {
             let tag = &self.tag;
@@ -296,14 +294,14 @@ impl Log {
         let write =
             |level, message: &str, limit| write(sink, destination, tag, (level, message), limit);
         let sent = self.way.send(level, &message, write);
-        // A restarted daemon has a new socket. The next message looks for it, while that is allowed.
+        // A restarted daemon has a new socket. The next message connects to it, if that is allowed.
         if sent.is_err_and(|error| error.kind() != io::ErrorKind::TimedOut) && self.may_connect {
             self.sink = None;
         }
     }
 }
 
-/// Writes one line to where lines go.
+/// Writes one line to the destination.
 fn write(
     sink: &mut Option<Sink>,
     destination: &Destination,
@@ -331,7 +329,7 @@ fn write(
     }
 }
 
-/// Replaces what is not printable by `?` and cuts at [`TEXT_LIMIT`]. A NUL ends the text.
+/// Replaces bytes that are not printable by `?`, and cuts at [`TEXT_LIMIT`]. A NUL ends the text.
 fn printable(text: &str, utf8: bool) -> String {
     let mut shown = String::with_capacity(text.len().min(TEXT_LIMIT));
     for c in text.chars() {
@@ -351,7 +349,7 @@ fn printable(text: &str, utf8: bool) -> String {
     shown
 }
 
-/// The form in which syslog(3) of the C library writes a datagram.
+/// The datagram of the C library's syslog(3).
 #[derive(Clone)]
 struct Rfc3164 {
     facility: u32,
@@ -381,7 +379,7 @@ impl LogFormat<(&str, &str)> for Rfc3164 {
         (tag, message): (&str, &str),
     ) -> syslog::Result<()> {
         let line = self.line(severity, tag, message);
-        // One write is one line. Not write_all: that would repeat an interrupted send without end.
+        // One write is one line. write_all would repeat an interrupted send without end.
         if w.write(line.as_bytes())? < line.len() {
             return Err(io::Error::from(io::ErrorKind::WriteZero).into());
         }
@@ -407,7 +405,7 @@ fn send_syslog(
     })
 }
 
-/// What syslog(3) calls the level.
+/// The name of the level for syslog(3).
 fn severity(level: Level) -> Severity {
     match level {
         Level::Info => Severity::LOG_INFO,
@@ -417,7 +415,7 @@ fn severity(level: Level) -> Severity {
     }
 }
 
-/// `Nov 02 13:57:42 mail postfix/qmqpd[17266]: message`, as postlogd(8) writes it to its file.
+/// `Nov 02 13:57:42 mail postfix/qmqpd[17266]: message`, the form of postlogd(8)'s file.
 fn postlog_line(destination: &Destination, tag: &str, message: &str) -> String {
     let host = match destination {
         Destination::Postlog { host, .. } => host,
@@ -435,7 +433,7 @@ fn postlog_line(destination: &Destination, tag: &str, message: &str) -> String {
     )
 }
 
-/// Connects to the first daemon that is there, within `limit`.
+/// Connects to the first syslog daemon, within `limit`.
 fn connect_syslog(limit: Duration) -> Option<Socket> {
     for path in SYSLOG_SOCKETS.map(Path::new) {
         match Socket::datagram(path) {
@@ -450,7 +448,7 @@ fn connect_syslog(limit: Duration) -> Option<Socket> {
     None
 }
 
-/// `postfix/qmqpd[17266]: message`; for the journal behind the severity, as sd-daemon(3) has it.
+/// `postfix/qmqpd[17266]: message`; for the journal after the severity, as in sd-daemon(3).
 fn stderr_line(destination: &Destination, tag: &str, level: Level, message: &str) -> String {
     let id = own_id();
     match destination {

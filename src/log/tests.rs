@@ -1,4 +1,4 @@
-//! What becomes of a message before it is sent.
+//! Tests of the text of a message: printable, cut, in the form of its destination.
 
 use super::*;
 

@@ -1,9 +1,8 @@
-//! Lines on their way to a log that may not take them.
+//! Sends lines to a log that may not read them.
 //!
-//! A log that has stopped reading must not keep a session: its client waits, and its place is needed. Unlike Postfix, a
-//! process waits for a log [`PATIENCE`] in all, and from then on not at all (`tests/spec/differences.md`, 44). Lines that
-//! the log does not take are counted, and the count is the first line that it takes again. Does not know what a line
-//! looks like.
+//! A log that has stopped must not hold a session: its client waits, and its place is needed. Unlike Postfix, a process
+//! waits for a log for [`PATIENCE`] in all, and then not at all (`tests/spec/differences.md`, 44). Lines that the log
+//! does not take are counted, and the count is the first line that it takes again. The form of a line is left to `log`.
 
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -19,26 +18,26 @@ use nix::sys::socket::{
 use super::level::Level;
 use crate::sys::alarm;
 
-/// How long a process waits for one log, all its lines together.
+/// The longest wait of a process for one log, all lines together.
 pub const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What a process has borne of a log.
+/// The waits of a process for a log, and its dropped lines.
 #[derive(Debug)]
 pub struct Way {
-    /// What is left of [`PATIENCE`].
+    /// The rest of [`PATIENCE`].
     patience: Duration,
-    /// The lines that the log has not taken, since it last took one.
+    /// The lines that the log has not taken since the last one that it took.
     dropped: u64,
 }
 
 impl Way {
-    /// To a log that has not been tried yet.
+    /// For a log that has not been tried yet.
     pub const NEW: Way = Way {
         patience: PATIENCE,
         dropped: 0,
     };
 
-    /// Does something that waits for the log no longer than `work` is told.
+    /// Calls `work` with the longest time that it may wait, and subtracts the time that it took.
     pub fn patiently<T>(&mut self, work: impl FnOnce(Duration) -> T) -> T {
         let begin = Instant::now();
         let result = work(self.patience);
@@ -46,7 +45,7 @@ impl Way {
         result
     }
 
-    /// Has `write` write a line, and before it how many lines are missing there, if any are.
+    /// Sends a line by `write`, and before it the number of dropped lines, if any.
     pub fn send(
         &mut self,
         level: Level,
@@ -70,7 +69,7 @@ impl Way {
         result
     }
 
-    /// In a new process: the lines that its parent has dropped are the parent's to count.
+    /// In a new process: the dropped lines are its parent's.
     pub fn forget_dropped(&mut self) {
         self.dropped = 0;
     }
@@ -80,22 +79,22 @@ impl Way {
 #[derive(Debug)]
 pub struct Socket {
     fd: OwnedFd,
-    /// What stands behind each line: nothing where a datagram ends it.
+    /// The end of each line; empty for a datagram.
     ending: &'static [u8],
-    /// How long [`Write`] may wait.
+    /// The longest wait of [`Write`].
     limit: Duration,
 }
 
 impl Socket {
-    /// A datagram socket, whose connecting waits for nobody.
+    /// A datagram socket. Its connect does not wait.
     pub fn datagram(path: &Path) -> io::Result<Socket> {
         let fd = make(SockType::Datagram, SockFlag::empty())?;
         connect(fd.as_raw_fd(), &UnixAddr::new(path)?)?;
         Ok(Socket::new(fd, b""))
     }
 
-    /// A stream, as syslog(3) of the C library uses one: each line ends in a NUL. A daemon that does not accept holds the
-    /// process up, for `limit` at most.
+    /// A stream, as in the C library's syslog(3): each line ends in a NUL. The connect waits for a daemon that does not
+    /// accept, for `limit` at most.
     pub fn stream(path: &Path, limit: Duration) -> io::Result<Socket> {
         let address = UnixAddr::new(path)?;
         let fd = if limit.is_zero() {
@@ -115,12 +114,10 @@ impl Socket {
         Socket { fd, ending, limit }
     }
 
-    /// What stands behind each line.
     pub fn ending(&self) -> &'static [u8] {
         self.ending
     }
 
-    /// What [`Write`] may wait from here on.
     pub fn set_limit(&mut self, limit: Duration) {
         self.limit = limit;
     }
@@ -141,7 +138,7 @@ fn make(kind: SockType, flags: SockFlag) -> nix::Result<OwnedFd> {
     )
 }
 
-/// One write is one line, whole or not at all.
+/// One write is one line, which is written completely or not at all.
 impl Write for Socket {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
@@ -164,11 +161,11 @@ impl Write for Socket {
     }
 }
 
-/// Writes a line to a descriptor on which a write may wait, and which is not ours alone: it cannot be told not to. One write,
-/// so that lines of several processes do not mix.
+/// Writes a line to a descriptor that may block and that other processes share, so that O_NONBLOCK must not be set. One
+/// write, so that lines of several processes do not mix.
 pub fn write_line(fd: BorrowedFd<'_>, line: &str, limit: Duration) -> io::Result<()> {
     if limit.is_zero() {
-        // Another process may fill a pipe before the write, which then waits for the shortest alarm.
+        // Another process may fill the pipe before the write, which then waits for the shortest alarm.
         wait_for_room(fd, limit)?;
     }
     let begin = Instant::now();
@@ -179,7 +176,7 @@ pub fn write_line(fd: BorrowedFd<'_>, line: &str, limit: Duration) -> io::Result
     is_whole(written, line.as_bytes())
 }
 
-/// Repeats a write while the other end takes nothing, until `limit` is over (`TimedOut`).
+/// Repeats a write until the other end takes it, or until `limit` is over (`TimedOut`).
 fn until_taken(
     fd: BorrowedFd<'_>,
     limit: Duration,
@@ -203,7 +200,7 @@ fn is_passing(kind: io::ErrorKind) -> bool {
     matches!(kind, io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }
 
-/// Waits until a write might be taken, or a signal comes, or `limit` is over (`TimedOut`).
+/// Waits until a write might succeed, until a signal, or until `limit` is over (`TimedOut`).
 fn wait_for_room(fd: BorrowedFd<'_>, limit: Duration) -> io::Result<()> {
     let wait = PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX);
     match poll(&mut [PollFd::new(fd, PollFlags::POLLOUT)], wait) {
@@ -227,7 +224,7 @@ mod tests {
 
     use super::*;
 
-    /// What a log takes, which refuses while `stopped`; and how long it was waited for.
+    /// The lines that a log takes, which refuses while `stopped`; and the time of the wait.
     fn send(way: &mut Way, stopped: bool, text: &str) -> (Vec<String>, Duration) {
         let (mut lines, mut waited) = (Vec::new(), Duration::ZERO);
         let write = |level: Level, message: &str, limit: Duration| {
