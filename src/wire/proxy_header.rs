@@ -1,8 +1,8 @@
-//! The header of the PROXY protocol: whose connection a proxy passes on.
+//! Reads the header of the PROXY protocol, by which a proxy names the client of a connection.
 //!
-//! Reads versions 1 (a line) and 2 (binary) of a header that is, or will be, at the beginning of some bytes. Does not
-//! know where the bytes come from, nor whether their sender may be a proxy: that is `peer::upstream`. Authority: "The
-//! PROXY protocol", section 2, <https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt>.
+//! Reads versions 1 (a line) and 2 (binary) from bytes that begin with a header, or with a part of it. Follows "The
+//! PROXY protocol", section 2, <https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt>. Where the bytes come
+//! from, and whether the sender may be a proxy, is left to `peer::upstream`.
 
 use std::fmt::{self, Display};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -14,42 +14,41 @@ pub const LINE_LIMIT: usize = 107;
 /// TLS versions, checksums) is a few hundred.
 pub const BINARY_LIMIT: usize = 4096;
 
-/// How a header of version 1 begins.
+/// The beginning of a header of version 1.
 const WORD: &[u8] = b"PROXY ";
 
-/// How a header of version 2 begins.
+/// The beginning of a header of version 2.
 const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 
-/// Signature, version and command, family and protocol, and the length of what follows.
+/// Signature, version and command, family and protocol, and the length of the rest.
 const BINARY_START: usize = 16;
 
-/// What a header says.
+/// The content of a header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Header {
-    /// The proxy passes the connection of this client on.
+    /// The connection is this client's.
     Client { address: IpAddr, port: u16 },
-    /// The proxy passes no client's connection on. It tries whether the service is there: LOCAL of version 2, and UNKNOWN of
-    /// version 1, which old proxies send for that.
+    /// A health check: there is no client. LOCAL of version 2, and UNKNOWN of version 1, which old proxies send for it.
     Check,
-    /// The client is not on the Internet, or the proxy does not say where.
+    /// The client is not on the Internet, or its address is not given.
     Unknown,
 }
 
-/// How far the bytes go.
+/// The extent of the bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scan {
-    /// They are all of the header, and it goes on.
+    /// All bytes belong to the header, which is not complete.
     Partial,
-    /// The header is complete. It has `length` bytes; others may follow.
+    /// The header is complete, and has `length` bytes; others may follow.
     Whole { header: Header, length: usize },
 }
 
-/// Why the bytes are no header. The proxy's fault.
+/// Why the bytes are no header. The proxy is at fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// They begin as neither version does.
+    /// The bytes begin like neither version.
     Missing,
-    /// They begin as one, and go on otherwise.
+    /// The bytes begin like a version, and then break its rules.
     Malformed,
     /// The header is longer than its limit.
     TooLong,
@@ -76,7 +75,7 @@ pub fn scan(bytes: &[u8]) -> Result<Scan, Fault> {
     }
 }
 
-/// Whether `bytes` begin with `start`, or may once there are more of them.
+/// Whether `bytes` begin with `start`, or may do so when more bytes arrive.
 fn begins(bytes: &[u8], start: &[u8]) -> bool {
     bytes.iter().zip(start).all(|(byte, wanted)| byte == wanted)
 }
@@ -96,7 +95,7 @@ fn scan_line(bytes: &[u8]) -> Result<Scan, Fault> {
     Ok(Scan::Whole { header, length })
 }
 
-/// From what follows [`WORD`].
+/// The header of the text after [`WORD`].
 fn header_of_line(line: &[u8]) -> Option<Header> {
     if line == b"UNKNOWN" || line.starts_with(b"UNKNOWN ") {
         return Some(Header::Check);
@@ -149,7 +148,7 @@ fn scan_binary(bytes: &[u8]) -> Result<Scan, Fault> {
     Ok(Scan::Whole { header, length })
 }
 
-/// From the byte of family and protocol, and what follows the length.
+/// The header of the byte of family and protocol, and of the bytes after the length.
 fn header_of_addresses(family: u8, addresses: &[u8]) -> Option<Header> {
     let (address, port): (IpAddr, _) = match family {
         0x11 => {
@@ -163,7 +162,8 @@ fn header_of_addresses(family: u8, addresses: &[u8]) -> Option<Header> {
             let ports = rest.get(16..)?;
             (Ipv6Addr::from(*source).into(), *ports.first_chunk()?)
         }
-        // Families and protocols that the specification knows: none, UNIX-domain sockets, datagrams.
+        // Families and protocols of the specification without an Internet address: none, UNIX-domain sockets,
+        // datagrams.
         _ if family >> 4 <= 3 && family & 0xf <= 2 => return Some(Header::Unknown),
         _ => return None,
     };
@@ -187,7 +187,7 @@ mod tests {
         [&SIGNATURE[..], &[command, family], &length, rest].concat()
     }
 
-    /// Each beginning is partial, and what follows is left alone.
+    /// Each beginning is partial, and the bytes after the header are not used.
     fn assert_whole(bytes: &[u8], header: Header) {
         for end in 0..bytes.len() {
             assert_eq!(scan(&bytes[..end]), Ok(Scan::Partial), "{end}: {bytes:?}");
