@@ -1,10 +1,10 @@
-//! Addresses in the form of message headers.
+//! Writes addresses in the form of message headers.
 //!
-//! Authority: `tests/spec/qmqp.md`, section 11; RFC 822, section 6.
+//! Follows `tests/spec/qmqp.md`, section 11, and RFC 822, section 6.
 
-/// Writes an envelope address as a header shows it: the local part in quotes where it is not a dot-string.
+/// An envelope address in a header: with the local part in quotes if it is no dot-string.
 ///
-/// A source route (`@a,@b:`) stays as it is, and so does the domain. The local part ends at the last `@`.
+/// A source route (`@a,@b:`) and the domain are not changed. The local part ends at the last `@`.
 pub fn quote(address: &[u8]) -> Vec<u8> {
     let route = if address.first() == Some(&b'@') {
         address

@@ -1,39 +1,38 @@
-//! Attribute lists as Postfix's programs exchange them: name NUL value NUL ..., ended by an empty name.
+//! Reads and writes the attribute lists of Postfix's programs: name NUL value NUL ..., ended by an empty name.
 //!
-//! Authority: `tests/spec/cleanup.md`, section 2.1.
+//! Follows `tests/spec/cleanup.md`, section 2.1. Names and values are left to the caller.
 
 use std::io::{self, Read};
 
-/// The longest list that is read, in bytes. Those of cleanup have a few hundred, more only where a milter has a long
+/// The longest list that is read, in bytes. cleanup's lists have a few hundred bytes, and more only for a milter's long
 /// reason.
 pub const LIST_LIMIT: usize = 256 * 1024;
 
-/// How much is read at a time, in bytes: most lists have less than a hundred.
+/// The bytes that are read at a time: most lists have less than a hundred.
 const PIECE: usize = 512;
 
-/// Names and values in the order in which they came.
+/// Names and values in their order.
 pub type List = Vec<(Vec<u8>, Vec<u8>)>;
 
-/// Why there is no list.
+/// Why no list was read.
 #[derive(Debug)]
 pub enum Error {
     /// The peer closed the connection before it sent a byte.
     Closed,
-    /// It closed the connection inside a list, where a name or a value was due.
+    /// The peer closed the connection inside a list, before this part.
     Truncated(Part),
-    /// Longer than [`LIST_LIMIT`].
+    /// The list is longer than [`LIST_LIMIT`].
     TooLong,
     Io(io::Error),
 }
 
-/// What a list consists of.
+/// The parts of a list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Part {
     Name,
     Value,
 }
 
-/// Appends one attribute.
 pub fn put(out: &mut Vec<u8>, name: &str, value: &str) {
     out.extend_from_slice(name.as_bytes());
     out.push(0);
@@ -41,12 +40,11 @@ pub fn put(out: &mut Vec<u8>, name: &str, value: &str) {
     out.push(0);
 }
 
-/// Appends the end of the list.
 pub fn put_end(out: &mut Vec<u8>) {
     out.push(0);
 }
 
-/// Reads one list. What the peer sends right behind it is lost: the peers that this serves wait for an answer first.
+/// Reads one list. Bytes that arrive with its end are lost: the peers wait for an answer first.
 pub fn read<R: Read>(source: &mut R) -> Result<List, Error> {
     let mut bytes = Vec::new();
     let mut piece = [0; PIECE];
@@ -73,11 +71,11 @@ pub fn read<R: Read>(source: &mut R) -> Result<List, Error> {
     }
 }
 
-/// The list that `bytes` begin with, if all of it is there.
+/// The list at the beginning of `bytes`, if it is complete.
 fn parse(bytes: &[u8]) -> Option<List> {
     let mut list = List::new();
     let mut strings = bytes.split(|&b| b == 0);
-    // What follows the last NUL is not a string yet: `split` gives it out last, so each string needs a successor.
+    // The text after the last NUL is no string yet. `split` returns it last, so each string needs a successor.
     let mut current = strings.next()?;
     let mut next = || {
         let string = current;

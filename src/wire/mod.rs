@@ -1,6 +1,8 @@
-//! Bytes to values and back, over `Read` and `Write`: QMQP on the client's side, attributes and records on cleanup's.
+//! Turns bytes into values and back, over `Read` and `Write`: QMQP on the client's side, attributes and records on
+//! cleanup's.
 //!
-//! Knows formats and their limits. Does not know descriptors, clocks or logs, nor what a value means to the queue.
+//! Knows formats and their limits. Descriptors, clocks, logs, and the meaning of a value for the queue are left to the
+//! rooms above.
 #![forbid(unsafe_code)]
 #![warn(clippy::indexing_slicing, clippy::string_slice)]
 

@@ -1,10 +1,10 @@
-//! Netstrings: decimal length, colon, exactly that many bytes, comma.
+//! Reads and writes netstrings: a decimal length, a colon, that many bytes, a comma.
 //!
-//! Authority: <https://cr.yp.to/proto/netstrings.txt> and `tests/spec/qmqp.md`, section 3 (leading zeros are fine, and
-//! so is a length without a digit, which is zero). Nothing is reserved for an announced length: data is handed out in
-//! pieces, as it arrives.
+//! Follows <https://cr.yp.to/proto/netstrings.txt> and `tests/spec/qmqp.md`, section 3: leading zeros are allowed, and
+//! a length without digits is zero. No memory is reserved for an announced length: data is returned in pieces as it
+//! arrives.
 //!
-//! Unlike Postfix, a length has no more than [`DIGIT_LIMIT`] digits: zeros without end are a length that never comes
+//! Unlike Postfix, a length has at most [`DIGIT_LIMIT`] digits, because zeros could come without end
 //! (`tests/spec/differences.md`, 43).
 
 use std::fmt::{self, Display};
@@ -12,33 +12,33 @@ use std::io::{self, Read};
 
 use crate::sys::memory;
 
-/// The most that a [`Reader::block`] holds, in bytes, and is read at a time. Of half as much and less the C library's
-/// allocator keeps a stock, and has to clear what comes from there. The rest of 256 KiB is room for what it puts in front:
-/// one byte more than fits a page would be a page for each block.
+/// The longest [`Reader::block`], which is also the largest read, in bytes. For blocks of half the size or less the C
+/// library's allocator keeps a stock of memory, which it has to clear. The missing 32 bytes are for the header of the
+/// allocator, so that no block needs one page more.
 pub const BLOCK_SIZE: usize = 256 * 1024 - 32;
 
-/// Bytes asked for otherwise. Most requests are no longer, and each page of a buffer costs the process a page fault.
+/// The bytes of all other reads. Most requests are shorter, and each page of a buffer costs a page fault.
 const BUFFER_SIZE: usize = 8 * 1024;
 
-/// The largest length that can be written, a signed machine word as in Postfix.
+/// The largest length that can be written: a signed machine word, as in Postfix.
 pub const LENGTH_LIMIT: u64 = i64::MAX as u64;
 
-/// The most digits of a length, zeros in front included: those of the largest number of 64 bits. A client that pads its
-/// lengths to a fixed width needs no more.
+/// The most digits of a length with leading zeros: those of the largest 64-bit number, enough for clients that pad
+/// lengths to a fixed width.
 pub const DIGIT_LIMIT: usize = 20;
 
-/// What is wrong with the client's side of the conversation.
+/// Why the client's bytes could not be read.
 #[derive(Debug)]
 pub enum Error {
-    /// The client's fault: the bytes are not what the protocol has at this place.
+    /// The client's fault: the bytes do not follow the protocol.
     Format,
-    /// The client's fault: a length above the limit of its place.
+    /// The client's fault: a length above its limit.
     Size,
     /// The client is gone.
     Disconnect,
-    /// The client was silent for longer than it may be.
+    /// The client was silent for too long.
     Timeout,
-    /// This machine's fault: there is no memory for what the client sends.
+    /// This machine's fault: there is no memory for the client's data.
     Memory,
 }
 
@@ -64,32 +64,32 @@ impl From<io::Error> for Error {
     }
 }
 
-/// What has been read, for those who want to follow.
+/// A part that was read, for a trace.
 #[derive(Debug, Clone, Copy)]
 pub enum Seen<'a> {
     Length(u64),
-    /// Data, or as much of it as had arrived.
+    /// Data, or the part of it that had arrived.
     Data(&'a [u8]),
 }
 
-/// Told of everything that is read.
+/// Called with each part that is read.
 pub type Trace = fn(Seen<'_>);
 
-/// A buffered source that counts down the bytes left of an enclosing netstring.
+/// A buffered source that counts the bytes left of an enclosing netstring.
 ///
-/// What would be read beyond them is a format error, raised before the byte in question is waited for.
+/// Reading beyond them is a format error, which is returned before the byte is waited for.
 pub struct Reader<R> {
     source: R,
     trace: Trace,
     buffer: Vec<u8>,
-    /// `buffer[start..end]` has arrived and is not used yet.
+    /// `buffer[start..end]` has arrived and has not been used.
     start: usize,
     end: usize,
     left: u64,
 }
 
 impl<R: Read> Reader<R> {
-    /// A reader that is not inside any netstring yet.
+    /// A reader outside of any netstring.
     pub fn new(source: R, trace: Trace) -> Self {
         Reader {
             source,
@@ -101,7 +101,7 @@ impl<R: Read> Reader<R> {
         }
     }
 
-    /// From here on `length` bytes may be used.
+    /// Limits the following reads to `length` bytes.
     pub fn enter(&mut self, length: u64) {
         self.left = length;
     }
@@ -111,7 +111,7 @@ impl<R: Read> Reader<R> {
         self.left == 0
     }
 
-    /// Reads digits and the colon. A length above `limit` is [`Error::Size`], where there is a limit.
+    /// Reads digits and the colon. A length above `limit`, if there is a limit, is [`Error::Size`].
     pub fn length(&mut self, limit: Option<u64>) -> Result<u64, Error> {
         let mut length: u64 = 0;
         let mut digits = 0;
@@ -135,13 +135,13 @@ impl<R: Read> Reader<R> {
         Ok(length)
     }
 
-    /// How many bytes the enclosing netstring has behind data of `length` and its comma, which have to fit into it.
+    /// The bytes of the enclosing netstring after data of `length` and its comma, for which there must be room.
     pub fn room_behind(&self, length: u64) -> Result<u64, Error> {
         let behind = self.left.checked_sub(length);
         behind.and_then(|n| n.checked_sub(1)).ok_or(Error::Format)
     }
 
-    /// Gives out between 1 and `most` bytes, as many as have arrived; waits for some if there are none.
+    /// Returns between 1 and `most` bytes, as many as have arrived, and waits if there are none.
     ///
     /// `most` must not be zero, and [`Reader::room_behind`] must have allowed it.
     pub fn some(&mut self, most: u64) -> Result<&[u8], Error> {
@@ -156,12 +156,12 @@ impl<R: Read> Reader<R> {
         self.buffer.get(from..self.start).ok_or(Error::Format)
     }
 
-    /// Gives out `most` bytes in memory of their own, or [`BLOCK_SIZE`] where that is less, once all of them have arrived.
+    /// Returns `most` bytes, or [`BLOCK_SIZE`] if that is less, in memory of their own, when all have arrived.
     ///
-    /// `most` must not be zero, and [`Reader::room_behind`] must have allowed it. What has not been read yet is read to where
-    /// it stays: there is no second copy of long data.
+    /// `most` must not be zero, and [`Reader::room_behind`] must have allowed it. Data that has not been buffered is
+    /// read directly into that memory, without a second copy.
     ///
-    /// Unlike Postfix, which reserves the length that is announced: what is held grows by blocks, as they fill
+    /// Unlike Postfix, which reserves the announced length: memory grows by blocks as they fill
     /// (`tests/spec/differences.md`, 11).
     pub fn block(&mut self, most: u64) -> Result<Vec<u8>, Error> {
         let most = usize::try_from(most.min(self.left)).unwrap_or(usize::MAX);
@@ -179,12 +179,12 @@ impl<R: Read> Reader<R> {
         Ok(block)
     }
 
-    /// Whom to tell of data. Lengths are told of here.
+    /// The trace for data. Lengths are traced here.
     pub fn trace(&self) -> Trace {
         self.trace
     }
 
-    /// Reads the comma that ends data inside the enclosing netstring.
+    /// Reads the comma after data inside the enclosing netstring.
     pub fn comma(&mut self) -> Result<(), Error> {
         match self.byte()? {
             b',' => Ok(()),
@@ -212,7 +212,6 @@ impl<R: Read> Reader<R> {
     }
 }
 
-/// Reads at least one byte.
 fn read_some<R: Read>(source: &mut R, buffer: &mut [u8]) -> Result<usize, Error> {
     loop {
         match source.read(buffer) {
@@ -224,7 +223,6 @@ fn read_some<R: Read>(source: &mut R, buffer: &mut [u8]) -> Result<usize, Error>
     }
 }
 
-/// Encodes `data` as a netstring.
 pub fn encode(data: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(data.len() + 8);
     out.extend_from_slice(data.len().to_string().as_bytes());
@@ -265,7 +263,7 @@ mod tests {
         }
     }
 
-    /// A source that is never empty, and counts how often it is asked.
+    /// A source that is never empty, and counts its reads.
     struct Counted<'a>(&'a [u8], &'a mut usize);
 
     impl Read for Counted<'_> {
@@ -321,7 +319,7 @@ mod tests {
         ] {
             assert!(decode((digits + bytes).as_bytes(), None).is_ok());
         }
-        // Nothing is waited for behind a digit too many.
+        // The byte after one digit too many is not waited for.
         for digits in ["0".repeat(DIGIT_LIMIT + 1), "0".repeat(DIGIT_LIMIT) + "1"] {
             for bytes in ["", ":x,"] {
                 let bytes = digits.clone() + bytes;

@@ -1,17 +1,16 @@
-//! A QMQP request: one netstring that holds the message, the sender and the recipients as netstrings.
+//! Reads a QMQP request: one netstring with the message, the sender and the recipients as netstrings.
 //!
-//! Each part is given out only after the one before it, by value: content, sender, recipients, end. Authority:
-//! `tests/spec/qmqp.md`, sections 1 to 4, and <https://cr.yp.to/proto/qmqp.html>.
+//! The types enforce the order: content, sender, recipients, end. Follows `tests/spec/qmqp.md`, sections 1 to 4, and
+//! <https://cr.yp.to/proto/qmqp.html>.
 //!
-//! Unlike Postfix, the length of the outer netstring is enforced, as qmail-qmqpd does: its parts must fill it exactly
-//! (`tests/spec/differences.md`, 1). A request whose parts and whole disagree was cut or joined on its way, and nobody
-//! can say where.
+//! Unlike Postfix, the length of the outer netstring is enforced, as in qmail-qmqpd: the parts must fill it exactly
+//! (`tests/spec/differences.md`, 1). A request whose parts and whole disagree was cut or joined on its way.
 //!
-//! Unlike Postfix, an address may not hold CR, LF or NUL: cleanup cuts an address at a NUL, and so delivers to another
-//! one; a line end breaks the header line that names the recipient (`tests/spec/differences.md`, 2).
+//! Unlike Postfix, an address with CR, LF or NUL is refused: cleanup cuts an address at a NUL, which makes it another
+//! address; a line end breaks the header line with the recipient (`tests/spec/differences.md`, 2).
 //!
-//! Unlike Postfix, the envelope has a limit of its own, and one that is announced to be larger is refused before the
-//! message is received (`tests/spec/differences.md`, 42): else its recipients could come for as long as the process lives.
+//! Unlike Postfix, the envelope has a limit, and a request that announces more is refused before the message is
+//! received (`tests/spec/differences.md`, 42): otherwise recipients could come for as long as the process lives.
 
 use std::fmt::{self, Display};
 use std::io::Read;
@@ -19,18 +18,18 @@ use std::io::Read;
 use crate::wire::netstring::{Error, Reader, Seen, Trace};
 use crate::wire::record::DATA_LIMIT;
 
-/// The most that each part may hold, in bytes.
+/// The longest parts of a request, in bytes.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// message_size_limit; none where it is zero or less.
+    /// message_size_limit; `None` if it is zero or less.
     pub message: Option<u64>,
-    /// The same, for the netstrings of all addresses together.
+    /// The same limit, for the netstrings of all addresses together.
     pub envelope: Option<u64>,
     /// line_length_limit.
     pub address: u64,
 }
 
-/// Which part of the request is being waited for. Completes "lost connection while ...".
+/// The part of the request that is read. Completes "lost connection while ...".
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
     Connect,
@@ -54,24 +53,24 @@ impl Display for Phase {
     }
 }
 
-/// Why a request ends early: the client's offence, its silence, or no memory for what it sends.
+/// Why a request ends early: the client's error or silence, or a lack of memory.
 #[derive(Debug)]
 pub enum Fault {
-    /// Bytes that are no netstring, or one too long, or none at all.
+    /// No netstring, a netstring that is too long, or no bytes.
     Netstring(Error, Phase),
-    /// More addresses than the envelope may hold.
+    /// The addresses are longer than the envelope's limit.
     Envelope,
     /// CR, LF or NUL in an address.
     Address(Phase),
 }
 
-/// A request of which nothing but the outer length has been read.
+/// A request whose outer length has been read.
 pub struct Request<R> {
     reader: Reader<R>,
     limits: Limits,
 }
 
-/// The message, given out in pieces.
+/// The message, read in pieces.
 pub struct Content<R> {
     reader: Reader<R>,
     limits: Limits,
@@ -79,14 +78,13 @@ pub struct Content<R> {
     left: u64,
 }
 
-/// The recipients, given out one by one.
+/// The recipients, read one by one.
 pub struct Recipients<R> {
     reader: Reader<R>,
     limits: Limits,
 }
 
 impl<R: Read> Request<R> {
-    /// Reads the length of the outer netstring.
     pub fn begin(source: R, limits: Limits, trace: Trace) -> Result<Self, Fault> {
         let mut reader = Reader::new(source, trace);
         let whole = reader.length(None).map_err(during(Phase::Header))?;
@@ -98,7 +96,7 @@ impl<R: Read> Request<R> {
         Ok(Request { reader, limits })
     }
 
-    /// Reads the length of the message, which leaves the rest of the outer netstring to the envelope.
+    /// Reads the length of the message. The rest of the outer netstring is the envelope's.
     pub fn content(self) -> Result<Content<R>, Fault> {
         let Request { mut reader, limits } = self;
         let left = announced(&mut reader, limits.message).map_err(during(Phase::Content))?;
@@ -116,7 +114,7 @@ impl<R: Read> Request<R> {
 }
 
 impl<R: Read> Content<R> {
-    /// The next piece of the message, none after the last.
+    /// The next piece of the message; `None` after the last one.
     pub fn next(&mut self) -> Result<Option<Vec<u8>>, Fault> {
         if self.left == 0 {
             return Ok(None);
@@ -132,7 +130,7 @@ impl<R: Read> Content<R> {
         Ok(Some(piece))
     }
 
-    /// Reads the end of the message and the sender after it.
+    /// Reads the end of the message, and the sender.
     pub fn sender(mut self) -> Result<(Vec<u8>, Recipients<R>), Fault> {
         self.reader.comma().map_err(during(Phase::Content))?;
         let mut sender = Vec::new();
@@ -146,7 +144,7 @@ impl<R: Read> Content<R> {
 }
 
 impl<R: Read> Recipients<R> {
-    /// Puts the next recipient into `recipient`; false, and the whole request has been read, when there is none.
+    /// Reads the next recipient into `recipient`. False if there is none: the whole request has been read.
     pub fn next(&mut self, recipient: &mut Vec<u8>) -> Result<bool, Fault> {
         if !self.reader.is_empty() {
             address(&mut self.reader, self.limits, Phase::Recipient, recipient)?;
@@ -210,7 +208,7 @@ mod tests {
         recipients: Vec<Vec<u8>>,
     }
 
-    /// Gives out at most `step` bytes a read, as a slow network does.
+    /// A source of at most `step` bytes a read, like a slow network.
     struct Steps<'a>(&'a [u8], usize);
 
     impl Read for Steps<'_> {
@@ -329,7 +327,7 @@ mod tests {
     #[test]
     fn an_envelope_may_be_as_long_as_the_limit() {
         let limit = usize::try_from(LIMITS.envelope.unwrap()).unwrap();
-        // A sender of one byte, empty recipients, and one that fills up.
+        // A sender of one byte, empty recipients, and one recipient that fills the rest.
         let envelope = |length: usize| {
             let empty = (length - 10) / 3;
             let mut envelope = b"1:s,".to_vec();
@@ -344,7 +342,7 @@ mod tests {
             assert_eq!(parts.recipients.len(), (limit - 10) / 3 + 1);
             let past = request(limit + 1);
             assert!(matches!(parse(past.as_slice()), Err(Fault::Envelope)));
-            // What is behind the message's length is not waited for.
+            // The bytes after the message's length are not waited for.
             let colons = past.iter().enumerate().filter(|(_, b)| **b == b':');
             let announced = colons.map(|(at, _)| at + 1).nth(1).unwrap();
             assert!(matches!(parse(&past[..announced]), Err(Fault::Envelope)));

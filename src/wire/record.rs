@@ -1,18 +1,18 @@
-//! Records: a type byte, a length in base 128 (low seven bits first), data.
+//! Reads and writes records: a type byte, a length in base 128 (low seven bits first), data.
 //!
-//! The form in which cleanup(8) takes a message, and in which a queue file keeps it. Authority:
-//! `tests/spec/cleanup.md`, section 2.3.
+//! cleanup(8) takes messages in this form, and queue files have it. Follows `tests/spec/cleanup.md`, section 2.3. The
+//! order of records is left to `queue`.
 
 use std::io::{self, Write};
 
 /// The longest data of a record, in bytes: newer readers take four bytes of length.
 pub const DATA_LIMIT: usize = (1 << 28) - 1;
 
-/// The record types that are written here, by Postfix's names for them.
+/// The record types that this program writes, with Postfix's names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Type {
-    /// REC_TYPE_SIZE: what a queue file holds, its first record.
+    /// REC_TYPE_SIZE: the first record of a queue file, with its sizes.
     Size = b'C',
     /// REC_TYPE_TIME: arrival, seconds and microseconds.
     Time = b'T',
@@ -24,7 +24,7 @@ pub enum Type {
     Verp = b'V',
     /// REC_TYPE_ATTR: name=value.
     Attr = b'A',
-    /// REC_TYPE_WARN: when the sender is to be told that the message is late.
+    /// REC_TYPE_WARN: the time when the sender is told that the message is late.
     Warn = b'W',
     /// REC_TYPE_ORCP: the recipient as it was received.
     Orcp = b'O',
@@ -41,7 +41,7 @@ pub enum Type {
 }
 
 impl Type {
-    /// REC_TYPE_CONT: a piece of a line of content that goes on in the next record.
+    /// REC_TYPE_CONT: a piece of a line of content that continues in the next record.
     #[allow(
         non_upper_case_globals,
         reason = "stands beside the variants that it shares its byte with"
@@ -49,11 +49,11 @@ impl Type {
     pub const Cont: Type = Type::Filt;
 }
 
-/// The most bytes in front of a record's data: its type and its length.
+/// The longest head of a record: its type and its length.
 const HEAD_LIMIT: usize = 5;
 
-/// Appends a record whose data is the pieces one after the other. Data beyond [`DATA_LIMIT`] cannot be written;
-/// callers bound theirs below it.
+/// Appends a record whose data consists of these pieces. Data above [`DATA_LIMIT`] cannot be written; callers keep
+/// below it.
 pub fn put(out: &mut Vec<u8>, kind: Type, pieces: &[&[u8]]) {
     put_sized(out, kind, total(pieces), pieces);
 }
@@ -88,7 +88,7 @@ fn put_length(out: &mut Vec<u8>, mut length: usize) {
     }
 }
 
-/// Takes the first record off `bytes`: its type byte, its data, and what follows; nothing where it is cut off, or longer than
+/// Takes the first record from `bytes`: its type byte, its data, and the rest. `None` if it is cut off, or longer than
 /// [`DATA_LIMIT`].
 pub fn get(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let (&kind, mut rest) = bytes.split_first()?;
@@ -105,26 +105,26 @@ pub fn get(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     None
 }
 
-/// How many bytes of records are kept back before they are written, at least.
+/// The least bytes of records that are written at a time.
 pub const WRITE_SIZE: usize = 64 * 1024;
 
-/// Collects records and writes them in few calls.
+/// Collects records, and writes them in few calls.
 ///
-/// The first failure is kept, and everything after it goes nowhere: it shows when the records are [`finish`]ed, which
-/// is when the writer of a message can act on it.
+/// The first error is kept, and later records are dropped. [`finish`] returns the error, when the writer of a message
+/// can handle it.
 ///
 /// [`finish`]: Writer::finish
 #[derive(Debug)]
 pub struct Writer<W> {
     sink: W,
     buffer: Vec<u8>,
-    /// Bytes that have left the buffer, whether or not they could be written.
+    /// The bytes that have left the buffer, written or not.
     passed: u64,
     failure: Option<io::Error>,
 }
 
 impl<W: Write> Writer<W> {
-    /// A writer that begins with `preamble`, bytes that are no records.
+    /// A writer that begins with `preamble`, which is no record.
     pub fn new(sink: W, preamble: Vec<u8>) -> Self {
         Writer {
             sink,
@@ -134,12 +134,12 @@ impl<W: Write> Writer<W> {
         }
     }
 
-    /// Adds a record, see [`put`]. Where there is no memory to keep it back, what is there already is written first.
+    /// Adds a record, see [`put`]. If there is no memory for it, the buffer is written first.
     pub fn put(&mut self, kind: Type, pieces: &[&[u8]]) {
         let length = total(pieces);
         let room = length.saturating_add(HEAD_LIMIT);
         let spare = self.buffer.capacity() - self.buffer.len();
-        // A buffer that has to grow will be used up to what is written at a time: it grows once.
+        // A buffer that has to grow grows once, to the size of a write.
         if spare < room && self.buffer.try_reserve_exact(room.max(WRITE_SIZE)).is_err() {
             self.write();
         }
@@ -149,28 +149,28 @@ impl<W: Write> Writer<W> {
         }
     }
 
-    /// Writes what is left, and tells whether everything was written.
+    /// Writes the rest, and returns the first error.
     pub fn finish(&mut self) -> io::Result<()> {
         self.write();
         self.failure.take().map_or(Ok(()), Err)
     }
 
-    /// Where the next record begins, in bytes from the start.
+    /// The offset of the next record.
     pub fn position(&self) -> u64 {
         self.passed.saturating_add(count(&self.buffer))
     }
 
-    /// Where the records go, to look at.
+    /// The sink, to read.
     pub fn sink_ref(&self) -> &W {
         &self.sink
     }
 
-    /// Where the records went.
+    /// The sink, after the last record.
     pub fn into_sink(self) -> W {
         self.sink
     }
 
-    /// Where the records go.
+    /// The sink, to change.
     pub fn sink(&mut self) -> &mut W {
         &mut self.sink
     }

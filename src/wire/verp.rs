@@ -1,20 +1,20 @@
-//! The request for one sender per recipient that qmail's clients put into a sender: `list-@host-@[]`.
+//! Reads the request for VERP, one sender for each recipient, that qmail's clients put into a sender: `list-@host-@[]`.
 //!
-//! Authority: `tests/spec/qmqp.md`, section 10.
+//! Follows `tests/spec/qmqp.md`, section 10. Whether the delimiters are allowed is left to `session`.
 
-/// The second delimiter. The protocol has no way to ask for another one.
+/// The second delimiter: the protocol cannot ask for another one.
 const SECOND_DELIMITER: u8 = b'=';
 
-/// A sender as the queue is to have it.
+/// A sender for the queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sender {
     pub address: Vec<u8>,
-    /// The two delimiters, where one sender per recipient is asked for.
+    /// The two delimiters, if VERP is asked for.
     pub verp: Option<[u8; 2]>,
 }
 
 impl Sender {
-    /// The sender as the client wrote it, request and all.
+    /// The sender as the client wrote it, with the request.
     pub fn wire(&self) -> Vec<u8> {
         let Some([delimiter, _]) = self.verp else {
             return self.address.clone();
@@ -28,10 +28,9 @@ impl Sender {
     }
 }
 
-/// Takes the request out of a sender, if there is one.
+/// Splits the request from a sender, if there is one.
 ///
-/// Everything depends on the first `@`: the byte before it is the first delimiter, and `-@[]` must end what follows
-/// it. Whether the delimiters are allowed is not decided here.
+/// The first `@` decides: the byte before it is the first delimiter, and the text after it must end in `-@[]`.
 pub fn split(sender: &[u8]) -> Sender {
     let plain = || Sender {
         address: sender.to_vec(),
@@ -48,7 +47,7 @@ pub fn split(sender: &[u8]) -> Sender {
     let Some((&delimiter, prefix)) = local.split_last() else {
         return plain();
     };
-    // The first @ has to be in front of the suffix, with an origin between them.
+    // The first @ must be before the suffix, with an origin between them.
     if prefix.is_empty() || origin.len() <= at + 1 || domain.is_empty() {
         return plain();
     }
