@@ -1,12 +1,13 @@
-//! Deadlines for blocking calls, by alarm(2).
+//! Limits blocking calls by alarm(2).
 //!
-//! The handler is installed without SA_RESTART, so that a call which waits returns EINTR, and it sets the next alarm
-//! one second ahead: a signal that arrives just before the call begins to wait would otherwise be lost, and the wait
-//! last for ever. `Read` and `Write` helpers of the standard library retry EINTR silently, so whatever waits for
-//! another process goes through [`Bounded`], which turns "interrupted, and the time is over" into `TimedOut`.
+//! The handler has no SA_RESTART, so that a waiting call returns EINTR. It sets the next alarm one second ahead,
+//! because a signal just before the call begins to wait would be lost, and the wait would not end. `Read` and `Write`
+//! helpers of the standard library repeat a call after EINTR; so each wait for another process uses [`Bounded`], which
+//! returns `TimedOut` when its time is over.
 //!
-//! There is one timer, and it serves the wait that was armed last; [`aside`] gives it back afterwards. [`limit_process`]
-//! cuts every other wait to what is left of the process's own time.
+//! There is one timer, for the wait that was armed last; [`aside`] restores it afterwards. [`limit_process`] also
+//! limits every wait to the rest of the process's own time. Follows alarm(2) and sigaction(2). The limits themselves
+//! are the callers'.
 
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -27,7 +28,7 @@ extern "C" fn on_alarm(_: libc::c_int) {
     unsafe { libc::alarm(1) };
 }
 
-/// Installs the handler. Before this an alarm would end the process.
+/// Installs the handler. Without it an alarm ends the process.
 pub fn init() -> nix::Result<()> {
     let handler = SigHandler::Handler(on_alarm);
     let action = SigAction::new(handler, SaFlags::empty(), SigSet::empty());
@@ -35,8 +36,8 @@ pub fn init() -> nix::Result<()> {
     unsafe { sigaction(Signal::SIGALRM, &action) }.map(drop)
 }
 
-/// Stops an alarm that the launcher has left behind. An error means that the launcher forbids alarm(2), so that no wait
-/// would end: the C library's function returns no error, and sets errno. Unlike Postfix, whose watchdog then never comes,
+/// Stops an alarm that the launcher has left. An error means that the launcher forbids alarm(2), so that no wait would
+/// end: the C library's function returns no error, and sets errno. Unlike Postfix, which serves without its watchdog,
 /// the caller does not serve (`tests/spec/differences.md`, 48).
 pub fn try_out() -> nix::Result<()> {
     Errno::clear();
@@ -55,19 +56,18 @@ pub fn is_forbidden() -> bool {
     FORBIDDEN.load(Relaxed)
 }
 
-/// Sets the time after which every wait of this process is over, from now on. Only the first call counts.
+/// Sets the time after which every wait of this process ends. The first call counts.
 pub fn limit_process(total: Duration) {
     if let Some(end) = Instant::now().checked_add(total) {
         PROCESS_ENDS.get_or_init(|| end);
     }
 }
 
-/// Whether the time set by [`limit_process`] is over.
 pub fn process_is_over() -> bool {
     PROCESS_ENDS.get().is_some_and(|end| Instant::now() >= *end)
 }
 
-/// Starts the clock for the next wait: after `limit` (rounded up to a second, at least one) a blocking call returns
+/// Starts the timer for the next wait: after `limit` (rounded up to a second, at least one) a blocking call returns
 /// EINTR, and [`expired`] is true.
 pub fn arm(limit: Duration) {
     let left = PROCESS_ENDS.get().map_or(limit, |end| {
@@ -77,7 +77,7 @@ pub fn arm(limit: Duration) {
     nix::unistd::alarm::set(whole_seconds(left));
 }
 
-/// Rounded up; at least one, since an alarm of zero seconds is none.
+/// Rounds up. An alarm of zero seconds is no alarm, so at least one.
 fn whole_seconds(limit: Duration) -> u32 {
     let whole = limit
         .as_secs()
@@ -90,20 +90,20 @@ pub fn expired() -> bool {
     EXPIRED.load(Relaxed)
 }
 
-/// Stops the clock.
+/// Stops the timer.
 pub fn disarm() {
     nix::unistd::alarm::cancel();
     EXPIRED.store(false, Relaxed);
 }
 
-/// Runs one blocking system call until it succeeds, fails, or `limit` is over (`TimedOut`).
+/// Repeats one blocking system call until it succeeds, fails, or `limit` is over (`TimedOut`).
 pub fn bounded<T>(limit: Duration, call: impl FnMut() -> nix::Result<T>) -> io::Result<T> {
     arm(limit);
     until_expired(call)
 }
 
-/// As [`bounded`], in the middle of another wait or between two: an alarm that was set before is set again afterwards, for
-/// what is left of its time. The process's own end does not cut `limit`.
+/// The same as [`bounded`], during another wait or between two: an earlier alarm is set again for the rest of its time.
+/// The end of the process's time does not shorten `limit`.
 pub fn aside<T>(limit: Duration, call: impl FnMut() -> nix::Result<T>) -> io::Result<T> {
     if is_forbidden() {
         return Err(io::ErrorKind::TimedOut.into());
@@ -133,8 +133,7 @@ fn until_expired<T>(mut call: impl FnMut() -> nix::Result<T>) -> io::Result<T> {
     }
 }
 
-/// A descriptor on which each read waits no longer than `limit`, and each write, in however many pieces the other end takes
-/// it.
+/// A descriptor on which each read, and each write in all its pieces together, waits for `limit` at most.
 #[derive(Debug)]
 pub struct Bounded {
     pub fd: OwnedFd,
@@ -143,7 +142,7 @@ pub struct Bounded {
 
 impl Read for Bounded {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        // The shortest alarm is a second: who sends a byte more often than that would never meet one.
+        // The shortest alarm is a second: a client that sends a byte more often would never meet one.
         if process_is_over() {
             return Err(io::ErrorKind::TimedOut.into());
         }
@@ -156,7 +155,7 @@ impl Write for Bounded {
         bounded(self.limit, || nix::unistd::write(self.fd.as_fd(), bytes))
     }
 
-    /// The standard library's would give each piece a time of its own.
+    /// The standard library's write_all would give each piece a time of its own.
     fn write_all(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         arm(self.limit);
         while !bytes.is_empty() {
@@ -185,8 +184,8 @@ mod tests {
     use super::*;
     use crate::sys::child::tests::alone;
 
-    /// The first alarm goes off while nobody waits. The wait that begins after it must end all the same, before another
-    /// process ends it; in a process of its own, since alarms reach any thread.
+    /// The first alarm comes before the wait, which must end all the same, before another process ends it. In a process
+    /// of its own, because alarms reach any thread.
     #[test]
     fn an_alarm_just_before_a_wait_is_not_lost() {
         assert!(alone(|| {
@@ -218,7 +217,7 @@ mod tests {
                 && (Duration::from_secs(1)..Duration::from_secs(9)).contains(&took)
                 && !expired()
                 && left.is_some_and(|left| (10..20).contains(&left))
-                // Where nothing was armed, nothing is afterwards.
+                // Without an earlier alarm there is none afterwards.
                 && aside(Duration::from_secs(1), || Ok(())).is_ok()
                 && nix::unistd::alarm::cancel().is_none()
         }));

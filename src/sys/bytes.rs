@@ -1,6 +1,7 @@
-//! Where a byte stands in bytes: memchr(3).
+//! Finds a byte: memchr(3).
 //!
-//! The C library looks at 32 bytes at a time, and safe Rust at a few; files of a million lines are read for each client.
+//! The C library compares 32 bytes at a time, and safe Rust a few; files of a million lines are searched for each
+//! client.
 
 /// The first place of `byte` in `bytes`.
 pub fn position(bytes: &[u8], byte: u8) -> Option<usize> {
@@ -10,7 +11,7 @@ pub fn position(bytes: &[u8], byte: u8) -> Option<usize> {
     if found.is_null() {
         return None;
     }
-    // What is found is in `bytes`, and so not before its start.
+    // The found byte is in `bytes`, and so not before its start.
     Some(found as usize - start as usize)
 }
 

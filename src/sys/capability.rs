@@ -1,6 +1,6 @@
-//! The capabilities of the process, which nix does not offer.
+//! Drops the capabilities of the process, which nix does not offer.
 //!
-//! Authority: capabilities(7), capset(2).
+//! Follows capabilities(7) and capset(2). When to drop them is left to `jail`.
 
 use nix::errno::Errno;
 
@@ -33,9 +33,10 @@ const NONE: [Sets; 2] = [Sets {
     inheritable: 0,
 }; 2];
 
-/// Empties the effective, permitted and inheritable sets; the ambient one, which has to be within these, goes with them.
+/// Empties the effective, permitted and inheritable sets, and with them the ambient set, which is a subset.
 ///
-/// A process that has none does not ask: a launcher's own filter (SystemCallFilter= of systemd) may forbid it to.
+/// A process without capabilities makes no call: a launcher's filter (SystemCallFilter= of systemd) may forbid
+/// capset(2).
 pub fn drop_all() -> nix::Result<()> {
     if sets()? == NONE {
         return Ok(());
@@ -50,7 +51,7 @@ pub fn drop_all() -> nix::Result<()> {
 fn sets() -> nix::Result<[Sets; 2]> {
     let mut header = HEADER;
     let mut sets = NONE;
-    // SAFETY: as in `drop_all`; to the sets, which are writable here, the kernel writes two words of each.
+    // SAFETY: as in `drop_all`; the kernel writes two words to each of the sets, which are writable here.
     let status = unsafe { libc::syscall(libc::SYS_capget, &raw mut header, sets.as_mut_ptr()) };
     Errno::result(status).map(|_| sets)
 }

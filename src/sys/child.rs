@@ -1,12 +1,11 @@
-//! Children that are copies of this process.
+//! Starts children, which are copies of this process.
 //!
-//! One kind serves a connection, or does something else of its own: [`fork`] and [`wait`]. The other does work that
-//! cannot be interrupted safely: a call into the C library that may sleep for a minute and does not end at a signal (the
-//! resolver's) runs in a copy of the process; the caller waits for the answer no longer than it wants to, and kills the
+//! One kind serves a connection: [`fork`] and [`wait`]. The other kind makes a call that may sleep for a minute and
+//! does not end at a signal, such as the resolver's: the caller waits for the answer for a limited time, and kills the
 //! child. No child outlives the wait for it.
 //!
-//! A child starts out with its parent's memory, and so with what the parent has kept there of its own number:
-//! [`own_id`].
+//! A child begins with its parent's memory, which may hold the parent's process id: [`own_id`] handles that. Follows
+//! fork(2), prctl(2) and wait(2). Another program is `sys::program`'s.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -26,14 +25,14 @@ use nix::unistd::{ForkResult, Pid, getpid, getppid, pipe2, read};
 
 use super::{alarm, ignore, inherit, memory};
 
-/// How much longer than its parent waits a child may live, should the parent not be there to kill it; and how long it may
-/// take to end once it is told to.
+/// How long a child may outlive its parent's wait if the parent is gone, and how long it may take to end after a
+/// signal.
 const FUSE: Duration = Duration::from_secs(1);
 
-/// The number of this process, once somebody has asked for it; 0 before.
+/// The id of this process after the first [`own_id`]; 0 before.
 static OWN_ID: AtomicU32 = AtomicU32::new(0);
 
-/// The number of this process. The system is asked once: every log line has it.
+/// The id of this process, with one system call: every log line has it.
 pub fn own_id() -> u32 {
     match OWN_ID.load(Relaxed) {
         0 => {
@@ -52,7 +51,7 @@ pub enum Fork {
     Parent { child: Pid },
 }
 
-/// Becomes two processes. The second one has everything that the first one has, and ends as it sees fit.
+/// Forks. The child has everything that the parent has, and ends independently.
 pub fn fork() -> io::Result<Fork> {
     let parent = getpid();
     Ok(match split()? {
@@ -61,11 +60,10 @@ pub fn fork() -> io::Result<Fork> {
     })
 }
 
-/// Becomes two processes, of which each knows its own number.
+/// Forks, and sets [`OWN_ID`] in the child.
 fn split() -> nix::Result<ForkResult> {
-    // SAFETY: the child may call what it likes only if no other thread held a lock at the fork; the program has one
-    // thread. (In the tests, which have more, the C library takes care of its own allocator, and the children do what the
-    // tests say.)
+    // SAFETY: the child may use locks only if no other thread held one at the fork; the program has one thread. (The
+    // tests have more: the C library protects its own allocator, and the children of tests use no other lock.)
     let result = unsafe { nix::unistd::fork() }?;
     if result.is_child() {
         OWN_ID.store(0, Relaxed);
@@ -73,8 +71,8 @@ fn split() -> nix::Result<ForkResult> {
     Ok(result)
 }
 
-/// In a child: has it end by SIGTERM when `parent` ends, in whatever way. An error also if that has happened already. To
-/// be called when the child has the user and the capabilities that it stays with: a change of them forgets it.
+/// In a child: SIGTERM comes when `parent` ends. Returns an error if it has ended already. To be called when the child
+/// has its final user and capabilities: a change of them cancels it.
 pub fn die_with(parent: Pid) -> io::Result<()> {
     prctl::set_pdeathsig(Signal::SIGTERM)?;
     if getppid() == parent {
@@ -84,22 +82,21 @@ pub fn die_with(parent: Pid) -> io::Result<()> {
     }
 }
 
-/// Ends the process at once. Nothing of the program or the C library runs any more, nor do the destructors of libraries that
-/// the parent has loaded: what is to be written has been written, by calls of its own. Async-signal-safe.
+/// Ends the process at once, without destructors of the program or of libraries: all output must have been written.
+/// Async-signal-safe.
 pub fn exit(code: u8) -> ! {
     // SAFETY: _exit takes a number and does not return.
     unsafe { libc::_exit(code.into()) }
 }
 
-/// Waits for the end of `child`, which is told to end when that takes longer than `limit`, killed [`FUSE`] later, and
-/// reaped in any case.
+/// Waits until `child` ends. Tells it to end after `limit`, kills it [`FUSE`] later, and reaps it in any case.
 pub fn wait(child: Pid, limit: Duration) -> io::Result<WaitStatus> {
     let mut status = alarm::bounded(limit, || waitpid(child, None));
     for signal in [Signal::SIGTERM, Signal::SIGKILL] {
         if !is_timeout(&status) {
             break;
         }
-        // Not reaped yet, so the number is still its own.
+        // The child has not been reaped, so that its number is not used again.
         kill(child, signal)?;
         status = alarm::bounded(FUSE, || waitpid(child, None));
     }
@@ -115,11 +112,11 @@ fn is_timeout<T>(result: &io::Result<T>) -> bool {
     error.is_some_and(|error| error.kind() == io::ErrorKind::TimedOut)
 }
 
-/// Runs `work` in a child and hands back what it returned; `None` when that took longer than `limit`.
+/// Runs `work` in a child and returns its answer; `None` if it takes longer than `limit`.
 ///
-/// The child is gone when this returns. `work` sees a copy of the process, its locks included, and leaves no trace in
-/// it: neither destructors nor buffers of standard output run in the child. It must neither log nor touch the client's
-/// descriptors. An error means that there is no child, or that it died before it had answered.
+/// The child has ended when this returns. `work` has a copy of the process with its locks; destructors and buffers of
+/// standard output do not run in the child. It must neither log nor use the client's descriptors. An error means that
+/// there was no child, or that it died before its answer.
 pub fn bounded_child(
     limit: Duration,
     work: impl FnOnce() -> Vec<u8>,
@@ -127,8 +124,8 @@ pub fn bounded_child(
     run_child(limit, usize::MAX, |_| Ok(()), work)
 }
 
-/// As [`bounded_child`], in a child that has no descriptor but the pipe for its answer. An answer of more than `size` bytes
-/// is an error.
+/// The same as [`bounded_child`], in a child without descriptors except the pipe for its answer. An answer of more than
+/// `size` bytes is an error.
 pub fn isolated_child(
     limit: Duration,
     size: usize,
@@ -137,13 +134,14 @@ pub fn isolated_child(
     run_child(limit, size, keep_pipe, work)
 }
 
-/// The ends of a child's pipe: what its parent reads from, and what it writes to.
+/// The ends of a child's pipe: the parent's to read, the child's to write.
 struct Pipe {
     output: OwnedFd,
     input: OwnedFd,
 }
 
-/// The end that is not written to stands for what libraries expect at 0 to 2: they find no room there.
+/// Leaves the pipe alone. Its read end takes the place of 0 to 2, where libraries expect descriptors, and cannot be
+/// written to.
 fn keep_pipe(pipe: &Pipe) -> nix::Result<()> {
     inherit::keep_alone(pipe.input.as_fd(), pipe.output.as_fd())
 }
@@ -161,7 +159,7 @@ fn run_child(
             drop(input);
             let answer = read_answer(limit, size, &output);
             if answer.is_err() {
-                // Not reaped yet, so the number is still its own, even if it has just ended by itself.
+                // The child has not been reaped, so that its number is not used again, even if it has just ended.
                 kill(child, Signal::SIGKILL)?;
             }
             let status = reap(child)?;
@@ -205,7 +203,7 @@ fn reap(child: Pid) -> io::Result<WaitStatus> {
     }
 }
 
-/// Ends the child where its frame ends, however that comes about: a panic must not unwind into the copy of the caller.
+/// Ends the child at the end of its frame, also at a panic, which must not unwind into the copy of the caller.
 struct ExitOnDrop(u8);
 
 impl Drop for ExitOnDrop {
@@ -221,9 +219,9 @@ fn be_child(
     work: impl FnOnce() -> Vec<u8>,
 ) -> ! {
     let mut end = ExitOnDrop(1);
-    // SAFETY: SIG_DFL is no function of ours, so nothing can be called at a bad moment.
+    // SAFETY: SIG_DFL is no function of the program, and so runs none of its code.
     unsafe { libc::signal(libc::SIGALRM, libc::SIG_DFL) };
-    // It can only fail for a number that is no signal.
+    // It fails only for a number that is no signal.
     ignore(prctl::set_pdeathsig(Signal::SIGKILL));
     let fuse = limit.saturating_add(FUSE).as_secs();
     nix::unistd::alarm::set(u32::try_from(fuse).unwrap_or(u32::MAX).max(1));
@@ -236,11 +234,11 @@ fn be_child(
     std::process::abort()
 }
 
-/// Starts a program that reads two streams, on its descriptors 0 and 1; what it has to say goes nowhere. Its process id,
-/// and the ends to write to.
+/// Starts a program that reads two streams, on descriptors 0 and 1; its standard error is /dev/null. Returns its
+/// process id and the ends to write to.
 ///
-/// It finds all its signals at their defaults and none blocked, whatever this process was started with: a program that
-/// is not used to SIGCHLD or SIGPIPE being ignored loses mail by it.
+/// The program has all signals at their defaults and none blocked, independent of this process: a program that does not
+/// expect SIGCHLD or SIGPIPE to be ignored could lose mail.
 pub fn start_reader(program: &Path) -> io::Result<(Pid, OwnedFd, OwnedFd)> {
     let (input, to_input) = pipe2(OFlag::O_CLOEXEC)?;
     let (output, to_output) = pipe2(OFlag::O_CLOEXEC)?;
@@ -252,8 +250,8 @@ pub fn start_reader(program: &Path) -> io::Result<(Pid, OwnedFd, OwnedFd)> {
     Ok((Pid::from_raw(pid), to_input, to_output))
 }
 
-/// Undoes what this process has set for itself: of signals, the numbers below those of real-time signals, which nobody
-/// hands down. SIGKILL and SIGSTOP cannot be changed.
+/// Undoes this process's settings of signals, except for real-time signals, which launchers do not set. SIGKILL and
+/// SIGSTOP cannot be set.
 fn as_launched() -> io::Result<()> {
     memory::unlimit_data();
     for number in 1..=31 {
@@ -272,7 +270,7 @@ pub(super) mod tests {
 
     const LIMIT: Duration = Duration::from_secs(60);
 
-    /// Runs a test in a child, with alarms: they reach any thread of a test program, and a child has one thread.
+    /// Runs a test with alarms in a child, which has one thread: alarms reach any thread of a test program.
     pub fn alone(test: impl FnOnce() -> bool) -> bool {
         alarm::init().expect("alarm");
         let child = bounded_child(LIMIT, || {
@@ -321,7 +319,7 @@ pub(super) mod tests {
         assert!(lines.iter().all(|line| line.ends_with(&pipe)), "{lines:?}");
         let cannot_write = isolated_child(LIMIT, 1, || {
             let fd = |number| {
-                // SAFETY: `isolated_child` has put a descriptor there, which nothing closes.
+                // SAFETY: `isolated_child` has put a descriptor there, which stays open.
                 unsafe { std::os::fd::BorrowedFd::borrow_raw(number) }
             };
             let refused = |number| nix::unistd::write(fd(number), b"x") == Err(Errno::EBADF);
@@ -371,7 +369,7 @@ pub(super) mod tests {
                 }
                 Fork::Parent { child } => {
                     let status = wait(child, limit);
-                    // No alarm is left over.
+                    // No alarm is left.
                     nix::unistd::alarm::cancel().is_none()
                         && status.is_ok_and(|status| status == expected(child))
                         && waitpid(None, None) == Err(Errno::ECHILD)
@@ -392,7 +390,7 @@ pub(super) mod tests {
         assert!(waited(|_| sleep(LIMIT), Duration::from_secs(1), told));
         let killed = |child| WaitStatus::Signaled(child, Signal::SIGKILL, false);
         let deaf = |_| {
-            // SAFETY: to ignore a signal runs no code of this process.
+            // SAFETY: ignoring a signal runs no code of this process.
             unsafe { libc::signal(libc::SIGTERM, libc::SIG_IGN) };
             sleep(LIMIT);
         };

@@ -1,33 +1,32 @@
-//! How the C library enters the program, and what is linked into it for that.
+//! The entry point: how the C library starts the program, without the standard library's start.
 //!
-//! Not by way of the standard library, which before it calls main sees to descriptors 0 to 2 and to SIGPIPE, as
-//! `sys::inherit` does, and prepares to say that the stack has overflowed: it reads /proc/self/maps for the stack's end and
-//! gives the handler a stack of its own. A process that serves one message spends a tenth of its time there. An overflow
-//! still ends the process, at the guard page, without a word. The environment is the standard library's all the same. The
-//! arguments are those that `main` is given: the standard library has them from glibc's start-up code, and with musl it has
-//! none.
+//! The standard library checks descriptors 0 to 2 and SIGPIPE, as `sys::inherit` does, and prepares a report of a stack
+//! overflow: it reads /proc/self/maps for the end of the stack, and gives the handler a stack. A process that serves
+//! one message would spend a tenth of its time on that. An overflow still ends the process at the guard page, without a
+//! report. The environment is the standard library's; the arguments are those of `main`, because with musl the standard
+//! library has none.
 //!
-//! Nothing runs after main, either: what is written to standard output has to end with a line end, or be flushed.
+//! No code runs after `main`: text for standard output must end with a line end, or be flushed.
 
 use std::ffi::{CStr, OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicPtr, Ordering::Relaxed};
 
-/// The array that `main` was given. Null before, and where the program has another `main`: that of a test or a fuzzer.
+/// The array that `main` got. Null before, and in a test or a fuzzer, which have another `main`.
 static ARGUMENTS: AtomicPtr<*const libc::c_char> = AtomicPtr::new(null_mut());
 
-/// Keeps what `main` is given, for [`arguments`].
+/// Keeps the arguments of `main` for [`arguments`].
 ///
 /// # Safety
 ///
-/// `argv` is an array of pointers to strings that ends in a null pointer. It stays, unchanged, for as long as the process.
+/// `argv` is an array of pointers to strings that ends in a null pointer. It stays unchanged until the process ends.
 #[cfg(not(any(test, fuzzing)))]
 pub unsafe fn keep_arguments(argv: *mut *const libc::c_char) {
     ARGUMENTS.store(argv, Relaxed);
 }
 
-/// The command line, the program's name first. Where the program has another `main`, the standard library's.
+/// The command line, with the program's name first. With another `main` it is the standard library's.
 pub fn arguments() -> Vec<OsString> {
     let argv = ARGUMENTS.load(Relaxed);
     if argv.is_null() {
@@ -46,7 +45,7 @@ unsafe fn strings(array: *const *const libc::c_char) -> Vec<OsString> {
     let string = |index| {
         // SAFETY: `map_while` stops at the null pointer that ends the array: `index` is within it.
         let place = unsafe { array.add(index) };
-        // SAFETY: so `place` is a pointer of the array.
+        // SAFETY: `place` is therefore a pointer of the array.
         let start = unsafe { *place };
         // SAFETY: each pointer before the null pointer leads to a string, which ends in a NUL.
         let string = (!start.is_null()).then(|| unsafe { CStr::from_ptr(start) })?;
@@ -69,7 +68,7 @@ macro_rules! entry_point {
             _: std::ffi::c_int,
             argv: *mut *const std::ffi::c_char,
         ) -> std::ffi::c_int {
-            // SAFETY: C11, 5.1.2.2.1, says this of the array that `main` gets. The program changes neither the array nor
+            // SAFETY: C11, 5.1.2.2.1, guarantees this for the array of `main`. The program does not change the array or
             // the strings.
             unsafe { crate::sys::entry::keep_arguments(argv) };
             $run().into()
@@ -89,8 +88,8 @@ compile_error!(
     "the GNU C library looks names up with libraries that it loads, which a static program cannot: build with musl"
 );
 
-// The unwinder, which the standard library refers to and a program that aborts on panic never calls: as a part of the
-// program, not as a library that each process would load.
+// The unwinder: the standard library refers to it, and a program that aborts on panic never calls it. Linked
+// statically, so that no process has to load a library for it.
 #[cfg(all(panic = "abort", target_env = "gnu"))]
 #[link(name = "gcc_eh", kind = "static", modifiers = "-bundle")]
 unsafe extern "C" {}

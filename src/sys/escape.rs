@@ -1,8 +1,8 @@
-//! What a process with few rights must not be able to do, tried in earnest. No release build has this.
+//! Attempts of what a process with few rights must not be able to do; not in a release build.
 //!
-//! Each attempt is one system call, made as by an attacker who has taken the process over, and harmless where nothing stops
-//! it; or it is work without an end. Which one, the environment says: `QMQPD_ESCAPE` is `PLACE:WAY`. When it is made is for `service` and `peer` to say, and
-//! why it must not come through for `jail`.
+//! Each attempt is one system call of an attacker in the process, harmless if it succeeds, or work without end. The
+//! environment chooses it: `QMQPD_ESCAPE` is `PLACE:WAY`. `service` and `peer` decide when it is made; `jail` must
+//! prevent it.
 
 use std::sync::atomic::{AtomicI32, Ordering::Relaxed};
 
@@ -15,13 +15,13 @@ const PAGE: libc::c_long = 4096;
 pub enum Place {
     /// In the confined process, before it reads the client.
     Session,
-    /// In the child that looks a name up, in place of the lookup.
+    /// In the child that looks a name up, instead of the lookup.
     Resolver,
     /// In the process that master(8) keeps, before it accepts a connection.
     Resident,
 }
 
-/// What a confined process holds of its message in the method `file`.
+/// The descriptors of a confined process for its message in the method `file`.
 #[derive(Debug, Clone, Copy)]
 pub enum Held {
     File,
@@ -31,7 +31,7 @@ pub enum Held {
 
 static HELD: [AtomicI32; 3] = [const { AtomicI32::new(-1) }; 3];
 
-/// Names a descriptor of the process for attempts with it.
+/// Stores a descriptor for attempts with it.
 pub fn hold(what: Held, number: i32) {
     HELD[what as usize].store(number, Relaxed);
 }
@@ -40,8 +40,8 @@ fn held(what: Held) -> libc::c_long {
     HELD[what as usize].load(Relaxed).into()
 }
 
-/// Makes the attempt that the environment asks for in this place, if it does: the line that says what the kernel has
-/// answered. Where a filter ends the process, it does not come back.
+/// Makes the attempt that the environment names for this place, if any. Returns the line with the kernel's answer. If a
+/// filter ends the process, this does not return.
 pub fn outcome(place: Place) -> Option<String> {
     let asked = std::env::var("QMQPD_ESCAPE").ok()?;
     let (asked_place, way) = asked.split_once(':')?;
@@ -85,12 +85,12 @@ fn own() -> libc::c_long {
     std::process::id().into()
 }
 
-/// Asked only where it is needed: a confined process may not.
+/// Called only if it is needed: a confined process may not call getppid.
 fn parent() -> libc::c_long {
     std::os::unix::process::parent_id().into()
 }
 
-/// Ways to act on processes, on memory and on the kernel.
+/// Attempts on processes, on memory and on the kernel.
 fn call_in_process(way: &str) -> Option<Call> {
     let executable = number(libc::PROT_READ | libc::PROT_EXEC);
     let anonymous = number(libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
@@ -106,7 +106,7 @@ fn call_in_process(way: &str) -> Option<Call> {
         // There is no process 0.
         "ptrace" => (libc::SYS_ptrace, vec![libc::PTRACE_ATTACH.into()]),
         "kill" => (libc::SYS_kill, vec![own()]),
-        // Signal 0 does nothing.
+        // Signal 0 has no effect.
         "kill-group" => (libc::SYS_kill, vec![0]),
         "kill-parent" => (libc::SYS_kill, vec![parent()]),
         "tgkill-parent" => (libc::SYS_tgkill, vec![parent(), parent()]),
@@ -143,7 +143,7 @@ static BOUNCE: Address = Address {
     path: *b"private/bounce\0",
 };
 
-/// Ways from the descriptors of a queue file to what else the user of the process has.
+/// Attempts from the descriptors of a queue file on other files and sockets of the user.
 fn call_in_queue(way: &str) -> Option<Call> {
     let (file, directory) = (held(Held::File), held(Held::Directory));
     let read = number(libc::PROT_READ);
@@ -171,7 +171,7 @@ fn call_in_queue(way: &str) -> Option<Call> {
     })
 }
 
-/// Ways to sockets and files.
+/// Attempts on sockets and files.
 fn call_in_files(way: &str) -> Option<Call> {
     let here = number(libc::AT_FDCWD);
     let (null, nowhere, below) = (
@@ -202,7 +202,7 @@ fn call_in_files(way: &str) -> Option<Call> {
             libc::SYS_socket,
             vec![number(libc::AF_UNIX), number(libc::SOCK_STREAM)],
         ),
-        // Of a family that few programs use, and that not every kernel has.
+        // A rare family, which not every kernel has.
         "ciphers" => (
             libc::SYS_socket,
             vec![number(libc::AF_ALG), number(libc::SOCK_SEQPACKET)],
@@ -220,9 +220,9 @@ fn path(path: &'static [u8]) -> libc::c_long {
 }
 
 fn make(call: libc::c_long, [a, b, c, d, e, f]: [libc::c_long; 6]) -> nix::Result<()> {
-    // SAFETY: the calls above are given numbers, null, or literals that end in NUL and live for ever. What is mapped or
-    // opened belongs to nobody. Nothing is unmapped or written to, no protection is changed (the length is 0). A child
-    // shares no memory with this process and goes no further than the next lines.
+    // SAFETY: the calls above get numbers, null, or literals that end in NUL and live for ever. Memory and descriptors
+    // that they make have no owner. Nothing is unmapped or written to, and no protection is changed (the length is 0).
+    // A child shares no memory with this process, and ends in the next lines.
     let result = unsafe { libc::syscall(call, a, b, c, d, e, f) };
     let result = Errno::result(result)?;
     if call == libc::SYS_clone && result == 0 {

@@ -1,8 +1,8 @@
-//! The first act of the process: what a launcher may have handed down is put into the state the program counts on.
+//! The first act of the process: puts everything that a launcher passes on into a known state.
 //!
-//! The user, signals, core dumps, the umask, descriptors 0 to 2. Comes before the options are read, and takes sixteen
-//! system calls, three more under inetd. Authority: inetd(8), tcpserver(1), systemd.exec(5), signal(7), core(5). Does not
-//! know who the launcher is, nor what passes over 0 and 1.
+//! User, signals, core dumps, umask, descriptors 0 to 2. Comes before the options, and takes sixteen system calls,
+//! three more under inetd. Follows inetd(8), tcpserver(1), systemd.exec(5), signal(7) and core(5). What the descriptors
+//! are for is left to `service`.
 
 use std::fmt::{self, Display};
 use std::io;
@@ -32,11 +32,11 @@ const FIRST_ABOVE_STDERR: libc::c_uint = 3;
 
 static CLIENT_TAKEN: AtomicBool = AtomicBool::new(false);
 
-/// The highest number that [`inherited`] was asked for. 0 to 2 are not for it.
+/// The highest number that [`inherited`] has returned. 0 to 2 are not for it.
 static LAST_INHERITED: AtomicI32 = AtomicI32::new(STDERR);
 
-/// A step of [`first_act`] that failed. The machine or the launcher is at fault; without /dev/null, say, nothing else works
-/// either.
+/// A failed step of [`first_act`]. The machine or the launcher is at fault: without /dev/null, for example, other
+/// programs fail as well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Error {
     step: &'static str,
@@ -55,9 +55,9 @@ fn at(step: &'static str) -> impl Fn(Errno) -> Error {
     move |errno| Error { step, errno }
 }
 
-/// Puts user, signals, core limit, umask and descriptors 0 to 2 in order, before anything else is done.
+/// Puts user, signals, core limit, umask and descriptors 0 to 2 into a known state.
 pub fn first_act() -> Result<(), Error> {
-    // First: a log line may have to wait, and what fails here is logged.
+    // First, because a log line may have to wait, and an error below is logged.
     alarm::init().map_err(at("sigaction"))?;
     take_root_back().map_err(at("seteuid"))?;
     reset_signals().map_err(at("sigaction"))?;
@@ -67,7 +67,7 @@ pub fn first_act() -> Result<(), Error> {
     make_blocking(STDOUT)?;
     let (input, output) = (ask(STDIN, fstat)?, ask(STDOUT, fstat)?);
     let diagnostics = ask(STDERR, fstat)?;
-    // inetd, xinetd, spawn(8), and systemd by default, put the client on all three; behind two pipes, `2>&1` leads to it.
+    // inetd, xinetd, spawn(8) and, by default, systemd put the client on all three; behind two pipes `2>&1` does.
     let is_client = |file| is_stream(file) && same_file(file, &diagnostics);
     if is_client(&input) || is_stream(&input) && is_client(&output) {
         dup2_stderr(dev_null()?).map_err(at("dup2"))?;
@@ -75,9 +75,9 @@ pub fn first_act() -> Result<(), Error> {
     alarm::try_out().map_err(at("alarm(2), without which no wait ends"))
 }
 
-/// A launcher that sets the effective user alone leaves root in the real one, where any code of this process finds it.
-/// What asks the effective user whether there is root to give up has to see it. The saved user is the effective one: the
-/// kernel makes it so at exec.
+/// Makes the effective user root if the real user is root: a launcher that sets only the effective user leaves root to
+/// any code of this process. Code that asks the effective user then gives root up. The saved user is the effective one
+/// since exec.
 fn take_root_back() -> nix::Result<()> {
     if id_at_exec(libc::AT_UID) == 0 && id_at_exec(libc::AT_EUID) != 0 {
         seteuid(Uid::from_raw(0))?;
@@ -85,13 +85,13 @@ fn take_root_back() -> nix::Result<()> {
     Ok(())
 }
 
-/// Whether the process has the group of root, by its ids or besides them. To be asked where it does not have the user.
+/// Whether the process has root's group, as an id or as a further group. To be called if it does not have the user.
 pub fn is_in_group_of_root() -> nix::Result<bool> {
     let by_id = [libc::AT_GID, libc::AT_EGID].map(id_at_exec).contains(&0);
     Ok(by_id || getgroups()?.contains(&Gid::from_raw(0)))
 }
 
-/// Whether the process is root in any way, so that a program which it starts could be.
+/// Whether the process is root in any way, so that a program that it starts could be.
 pub fn has_root() -> bool {
     getresuid().is_ok_and(|ids| {
         [ids.real, ids.effective, ids.saved]
@@ -100,36 +100,36 @@ pub fn has_root() -> bool {
     })
 }
 
-/// A user or group id that the kernel said at exec; no system call is needed.
+/// A user or group id that the kernel passed at exec, without a system call.
 fn id_at_exec(what: libc::c_ulong) -> libc::c_ulong {
     // SAFETY: getauxval takes a number. Linux has an entry for each of the four ids that callers ask for.
     unsafe { libc::getauxval(what) }
 }
 
-/// SIGCHLD, SIGTERM and SIGHUP can come down ignored: the exit code of a child would be lost, and the process could not be
-/// stopped. So can SIGALRM, which has a handler by now. SIGINT stays ignored where a shell has done so: it is for what runs
-/// in the foreground. Everything is unblocked: a blocked SIGSYS kills without its handler.
+/// SIGCHLD, SIGTERM and SIGHUP can be inherited as ignored: a child's exit code would be lost, and the process could
+/// not be stopped. So can SIGALRM, which has a handler here. SIGINT stays ignored, because a shell ignores it for
+/// background processes. All signals are unblocked: a blocked SIGSYS kills without its handler.
 fn reset_signals() -> nix::Result<()> {
     for number in [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGHUP] {
         // SAFETY: the default action runs no code of this process, so nothing has to be async-signal-safe.
         unsafe { signal(number, SigHandler::SigDfl) }?;
     }
-    // A client that is gone and a file that outgrows its limit are to be errors of write, not the end.
+    // A client that is gone, and a file at its limit, have to be errors of write.
     for number in [Signal::SIGPIPE, Signal::SIGXFSZ] {
-        // SAFETY: to ignore a signal runs no code of this process either.
+        // SAFETY: ignoring a signal runs no code of this process.
         unsafe { signal(number, SigHandler::SigIgn) }?;
     }
     SigSet::empty().thread_set_mask()
 }
 
-/// A core holds mail. The limit goes down to children as well. Where cores go to a program (core_pattern), the kernel
-/// does not look at it: a process that is not dumpable leaves none there either, nor can its own user trace it.
+/// Forbids core dumps, which would hold mail, also for children. If cores go to a program (core_pattern), the kernel
+/// ignores the limit: a process that is not dumpable leaves no core there either, and its own user cannot trace it.
 fn forbid_core_dumps() -> nix::Result<()> {
     setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
     prctl::set_dumpable(false)
 }
 
-/// O_NONBLOCK belongs to the open file, not to the process: whoever had the connection before may have left it set.
+/// O_NONBLOCK belongs to the open file: an earlier process with the connection may have set it.
 fn make_blocking(number: RawFd) -> Result<(), Error> {
     let flags = OFlag::from_bits_retain(ask(number, |fd| fcntl(fd, FcntlArg::F_GETFL))?);
     if flags.contains(OFlag::O_NONBLOCK) {
@@ -139,18 +139,18 @@ fn make_blocking(number: RawFd) -> Result<(), Error> {
     Ok(())
 }
 
-/// Asks the kernel about descriptor 0, 1 or 2, which is /dev/null from here on if it was closed: else the next file
-/// that is opened would take its place.
+/// Asks the kernel about descriptor 0, 1 or 2. Opens /dev/null on it if it is closed: otherwise the next opened file
+/// would get its number.
 fn ask<T>(
     number: RawFd,
     question: impl Fn(BorrowedFd<'static>) -> nix::Result<T>,
 ) -> Result<T, Error> {
-    // SAFETY: the descriptor is open, or the kernel answers EBADF and what is put there then stays open; `client`,
-    // which gives 0 and 1 an owner who may close them, comes later.
+    // SAFETY: the descriptor is open, or the kernel answers EBADF and /dev/null is put there and stays; `client`, which
+    // gives 0 and 1 an owner, is called later.
     let fd = unsafe { BorrowedFd::borrow_raw(number) };
     match question(fd) {
         Err(Errno::EBADF) => {
-            // The lowest free number is this one, as callers go upward.
+            // The lowest free number is this one, because callers go upward.
             let null = dev_null()?;
             debug_assert_eq!(null.as_raw_fd(), number);
             let _stays_open = null.into_raw_fd();
@@ -161,10 +161,10 @@ fn ask<T>(
     .map_err(at("standard descriptor"))
 }
 
-/// Whether the process may have other rights than whoever started it: a set-id program, or one with capabilities of its
-/// own. The kernel says so at exec; no system call is needed.
+/// Whether the process may have rights that its starter has not: a set-id program, or one with file capabilities. The
+/// kernel passed this at exec, without a system call.
 pub fn has_foreign_rights() -> bool {
-    // SAFETY: getauxval takes a number, and answers 0 for what it does not know.
+    // SAFETY: getauxval takes a number, and returns 0 for an unknown one.
     unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
 }
 
@@ -182,44 +182,44 @@ fn same_file(one: &FileStat, other: &FileStat) -> bool {
     (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)
 }
 
-/// Descriptors 0 and 1, which in stdin mode are the client: its input and its output. There is one owner; whoever asks
-/// again gets nothing.
+/// Descriptors 0 and 1, which in stdin mode are the client's input and output. There is one owner: a second call
+/// returns `None`.
 pub fn client() -> Option<(OwnedFd, OwnedFd)> {
     if CLIENT_TAKEN.swap(true, Relaxed) {
         return None;
     }
-    // SAFETY: 0 is open since `first_act`, and the flag above sees to it that nobody else owns it.
+    // SAFETY: 0 is open since `first_act`, and the flag above guarantees one owner.
     let input = unsafe { OwnedFd::from_raw_fd(STDIN) };
     // SAFETY: as for 0.
     let output = unsafe { OwnedFd::from_raw_fd(STDOUT) };
     Some((input, output))
 }
 
-/// Descriptor 0, for questions about the client before it is served. Not by the standard library's `stdin`, which
-/// allocates a buffer to read into.
+/// Descriptor 0, for questions about the client before the session. The standard library's `stdin` would allocate a
+/// buffer.
 pub fn client_input() -> BorrowedFd<'static> {
-    // SAFETY: 0 is open since `first_act`, and until the owner that `client` makes closes it, at the end of the session;
-    // callers ask before they serve.
+    // SAFETY: 0 is open since `first_act`, until the owner from `client` closes it at the end of the session; callers
+    // use it before the session.
     unsafe { BorrowedFd::borrow_raw(STDIN) }
 }
 
-/// Closes what a launcher left open above 2, and above what [`inherited`] has taken over. Not under master(8), which hands
-/// down descriptors that are needed later, and only before this process has opened anything.
+/// Closes the descriptors above 2, and above those that [`inherited`] has returned. Not under master(8), which passes
+/// descriptors that are needed later, and only before this process has opened any.
 pub fn close_inherited() {
-    // Nothing in this process owns a descriptor from there on yet.
+    // No descriptor from there on has an owner yet.
     close_all(first_unknown(), libc::c_uint::MAX);
 }
 
-/// Closes all descriptors but `kept`; at 0 to 2 there is `null` then, which must be above 2 as well: else what is opened
-/// next would be where libraries write complaints. Only for a process that makes no use of anything that owns one of the
-/// others, not even to drop it.
+/// Closes all descriptors except `kept`, and puts `null` on 0 to 2, which must be above 2 as well: otherwise the next
+/// opened files would be where libraries write messages. Only for a process that no longer uses or drops any other
+/// owner of a descriptor.
 pub(super) fn keep_alone(kept: BorrowedFd<'_>, null: BorrowedFd<'_>) -> nix::Result<()> {
     let kept = libc::c_uint::try_from(kept.as_raw_fd()).map_err(|_negative| Errno::EBADF)?;
     dup2_stdin(null)?;
     dup2_stdout(null)?;
     dup2_stderr(null)?;
     for (first, last) in [(FIRST_ABOVE_STDERR, kept - 1), (kept + 1, u32::MAX)] {
-        // Where 3 is kept, the first range is empty, and the kernel would refuse it.
+        // If 3 is kept, the first range is empty, which the kernel refuses.
         if first <= last {
             close_all(first, last);
         }
@@ -233,13 +233,13 @@ fn close_all(first: libc::c_uint, last: libc::c_uint) {
     }
 }
 
-/// Whether the kernel has close_range(2). No descriptor has the number that is asked about.
+/// Whether the kernel has close_range(2). The number in the question is no descriptor's.
 pub fn has_close_range() -> bool {
     close_range(libc::c_uint::MAX, libc::c_uint::MAX).is_ok()
 }
 
 fn close_range(first: libc::c_uint, last: libc::c_uint) -> nix::Result<()> {
-    // SAFETY: three plain numbers. What is in the range has no owner that is used any more: the obligation of callers.
+    // SAFETY: three numbers. No owner of a descriptor in the range is used again: the obligation of callers.
     let status = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
     Errno::result(status).map(drop)
 }
@@ -252,11 +252,11 @@ fn first_unknown() -> libc::c_uint {
         .saturating_add(1)
 }
 
-/// Takes over descriptor 0 where it is no client, but a socket that listens for clients. It gets another number, and
-/// /dev/null is what 0 and 1 lead to until there is a client. After [`close_inherited`].
+/// Takes descriptor 0 over if it is a listening socket, under another number. 0 and 1 then lead to /dev/null until
+/// there is a client. To be called after [`close_inherited`].
 pub fn listening_input() -> nix::Result<OwnedFd> {
     let number = fcntl(client_input(), FcntlArg::F_DUPFD_CLOEXEC(STDERR + 1))?;
-    // SAFETY: the kernel has just made this descriptor, and nobody else has been told its number.
+    // SAFETY: the kernel has just made this descriptor, which has no other owner.
     let listening = unsafe { OwnedFd::from_raw_fd(number) };
     let null = open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty())?;
     dup2_stdin(&null)?;
@@ -264,9 +264,9 @@ pub fn listening_input() -> nix::Result<OwnedFd> {
     Ok(listening)
 }
 
-/// Takes over descriptor `number`, which whoever started the process has left open under a number that both know: an
-/// error where it has not. No program that this one starts will have it. Only before this process has opened anything.
-/// Numbers are asked for in ascending order, and each once: a second time is an error as well.
+/// Takes descriptor `number` over, which the starter of the process has left open. Returns an error if it is not open.
+/// Programs that this process starts do not get it. Only before this process has opened a descriptor, and in ascending
+/// order; the same number a second time is an error.
 pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
     if number <= LAST_INHERITED.fetch_max(number, Relaxed) {
         return Err(Errno::EBADF.into());
@@ -274,8 +274,8 @@ pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
     // SAFETY: the kernel answers EBADF if nothing is open; the borrow ends before there is an owner.
     let fd = unsafe { BorrowedFd::borrow_raw(number) };
     fcntl(fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
-    // SAFETY: it is open, as fcntl has just found; it has no other owner, because it was above 2 and not opened by this
-    // process (the caller's obligation) and is given out once (LAST_INHERITED).
+    // SAFETY: it is open, as fcntl has found; it has no other owner, because it is above 2, was not opened by this
+    // process (the caller's obligation), and is returned once (LAST_INHERITED).
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
@@ -286,13 +286,13 @@ fn close_each(first: libc::c_uint, last: libc::c_uint) {
         .min(libc::rlim_t::from(last) + 1);
     for number in libc::rlim_t::from(first)..end {
         if let Ok(fd) = RawFd::try_from(number) {
-            // SAFETY: takes a plain number, answers EBADF where nothing is open; owners are as in `close_range`.
+            // SAFETY: takes a number, and answers EBADF if it is closed; owners are as in `close_range`.
             unsafe { libc::close(fd) };
         }
     }
 }
 
-/// Has a test's process start with a signal blocked in all its threads, so that the one that unblocks it gets it.
+/// Makes a test's process start with a signal blocked in all its threads, so that the thread that unblocks it gets it.
 #[cfg(test)]
 pub fn start_blocked(command: &mut std::process::Command, number: Signal) {
     use std::os::unix::process::CommandExt;
@@ -310,10 +310,10 @@ mod tests {
 
     use super::*;
 
-    /// Set in the process in which a test's own part runs; signals and descriptors belong to a whole process.
+    /// Set in the process that runs a test's own part: signals and descriptors belong to the whole process.
     const INSIDE: &str = "QMQPD_TEST_FIRST_ACT";
 
-    /// Runs the named test once more, in a process that `prepare` has set up as a launcher might.
+    /// Runs the named test again, in a process that `prepare` has set up as a launcher might.
     fn launched(test: &str, prepare: impl FnMut() -> io::Result<()> + Send + Sync + 'static) {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command
@@ -321,7 +321,7 @@ mod tests {
             .args(["--nocapture", "--test-threads=1"])
             .env(INSIDE, test)
             .stdin(Stdio::null());
-        // SAFETY: what the tests pass makes system calls only, and allocates nothing.
+        // SAFETY: the functions of the tests make system calls only, and allocate nothing.
         unsafe { command.pre_exec(prepare) };
         let output = command.output().unwrap();
         let said =
@@ -454,7 +454,7 @@ mod tests {
             return launched(name, || Ok(()));
         }
         for number in [STDIN, STDERR] {
-            // SAFETY: plain number; nobody in this process owns 0 or 2.
+            // SAFETY: a number; 0 and 2 have no owner in this process.
             unsafe { libc::close(number) };
         }
         first_act().unwrap();
@@ -469,7 +469,7 @@ mod tests {
             return launched(name, || Ok(()));
         }
         for number in [77, 79] {
-            // SAFETY: plain numbers; what this makes is owned by nobody.
+            // SAFETY: numbers; the new descriptor has no owner.
             let status = unsafe { libc::dup2(STDIN, number) };
             assert_eq!(status, number);
         }
@@ -490,13 +490,13 @@ mod tests {
         }
         for close_all in [close_inherited as fn(), || close_each(3, u32::MAX)] {
             for number in [3, 77, 500] {
-                // SAFETY: plain numbers; what this makes is owned by nobody.
+                // SAFETY: numbers; the new descriptor has no owner.
                 let status = unsafe { libc::dup2(STDIN, number) };
                 assert_eq!(status, number);
             }
             close_all();
             for number in [3, 77, 500] {
-                // SAFETY: plain numbers; asks about a descriptor, whether open or not.
+                // SAFETY: numbers; asks about a descriptor that may be closed.
                 let flags = unsafe { libc::fcntl(number, libc::F_GETFD) };
                 assert_eq!((flags, Errno::last()), (-1, Errno::EBADF));
             }

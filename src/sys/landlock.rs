@@ -1,16 +1,16 @@
 //! Landlock: a process keeps itself from changing the file system, even where its user may.
 //!
-//! What is open already stays as it was, and so does reading. Chmod, chown and times are out of Landlock's sight, and
-//! connecting to a socket is too: those are for a filter of system calls. Not every kernel has Landlock (since Linux 5.13,
-//! where it is built in and not turned off); each wall says whether it stands. Authority: landlock(7),
-//! landlock_create_ruleset(2), landlock_add_rule(2), landlock_restrict_self(2). Who needs which wall is for others.
+//! Open files are not affected, and neither is reading. Landlock does not cover chmod, chown, times and connecting to a
+//! socket: a filter of system calls does. Kernels have it since Linux 5.13, if it is built in and not turned off; each
+//! function returns whether it applies. Follows landlock(7), landlock_create_ruleset(2), landlock_add_rule(2) and
+//! landlock_restrict_self(2). Which process gets which wall is left to `jail`.
 
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 
 use nix::errno::Errno;
 
-// Rights of <linux/landlock.h>, which the libc package does not have: LANDLOCK_ACCESS_FS_ and these names.
+// The rights of <linux/landlock.h>, LANDLOCK_ACCESS_FS_*, which the libc package does not have.
 const EXECUTE: u64 = 1 << 0;
 const WRITE_FILE: u64 = 1 << 1;
 const REMOVE_DIR: u64 = 1 << 4;
@@ -24,8 +24,8 @@ const MAKE_BLOCK: u64 = 1 << 11;
 const MAKE_SYM: u64 = 1 << 12;
 const TRUNCATE: u64 = 1 << 14;
 
-/// All ways to change the file system that the first version knows, and running a program. To link or move a file to
-/// another directory is forbidden by any wall, of any version, that does not allow it.
+/// All changes of the file system in the first version, and running a program. Every version also forbids to link or
+/// move a file to another directory.
 const CHANGES: u64 = EXECUTE
     | WRITE_FILE
     | REMOVE_DIR
@@ -38,16 +38,16 @@ const CHANGES: u64 = EXECUTE
     | MAKE_BLOCK
     | MAKE_SYM;
 
-/// The rights to forbid, the most complete set first. A kernel that does not know one of a set refuses that set (EINVAL).
+/// The rights to forbid, the most complete set first. A kernel refuses a set with an unknown right (EINVAL).
 const SETS: [u64; 2] = [CHANGES | TRUNCATE, CHANGES];
 
-/// LANDLOCK_CREATE_RULESET_VERSION: asks for the version, and makes nothing.
+/// LANDLOCK_CREATE_RULESET_VERSION: asks for the version only.
 const VERSION: u32 = 1;
 
 /// LANDLOCK_RULE_PATH_BENEATH
 const PATH_BENEATH: libc::c_int = 1;
 
-/// struct landlock_ruleset_attr, as the first version has it.
+/// struct landlock_ruleset_attr of the first version.
 #[repr(C)]
 struct Ruleset {
     handled_access_fs: u64,
@@ -60,7 +60,7 @@ struct PathBeneath {
     parent_fd: RawFd,
 }
 
-/// The version of the kernel's Landlock; nothing where it has none, or a launcher's filter does not let it be asked.
+/// The version of the kernel's Landlock; `None` if it has none, or if a launcher's filter forbids the question.
 pub fn version() -> Option<u32> {
     // SAFETY: with this flag the call takes a null pointer and the size 0.
     let version = unsafe {
@@ -74,21 +74,20 @@ pub fn version() -> Option<u32> {
     u32::try_from(version).ok().filter(|&version| version > 0)
 }
 
-/// Forbids this thread, for the rest of its life, to open any file for writing, to cut, create, remove, rename or link
-/// one, and to run a program. Whether that is in force: not where the kernel has no Landlock. The caller has set
-/// no_new_privs.
+/// Forbids this thread permanently to open a file for writing, to cut, create, remove, rename or link one, and to run a
+/// program. Returns whether this applies: not if the kernel has no Landlock. The caller has set no_new_privs.
 pub fn forbid_changes() -> nix::Result<bool> {
     enforce(|_| Ok(()))
 }
 
-/// As [`forbid_changes`], but files of this directory, and of those below it, may be removed.
+/// The same as [`forbid_changes`], except that files in this directory, and below it, may be removed.
 pub fn forbid_changes_but_removal(directory: BorrowedFd<'_>) -> nix::Result<bool> {
     enforce(|ruleset| {
         let rule = PathBeneath {
             allowed_access: REMOVE_FILE,
             parent_fd: directory.as_raw_fd(),
         };
-        // SAFETY: the rule is live, of the layout that this type of rule has, and only read.
+        // SAFETY: the rule is live, has the layout of this type of rule, and is only read.
         let status = unsafe {
             libc::syscall(
                 libc::SYS_landlock_add_rule,
@@ -113,7 +112,7 @@ fn enforce(add_rules: impl FnOnce(&OwnedFd) -> nix::Result<()>) -> nix::Result<b
     Errno::result(status).map(|_| true)
 }
 
-/// A set of rights that are forbidden where no rule allows them; nothing where there is no Landlock.
+/// A set of rights that are forbidden unless a rule allows them; `None` without Landlock.
 fn ruleset() -> nix::Result<Option<OwnedFd>> {
     let mut result = Err(Errno::EINVAL);
     for handled_access_fs in SETS {
@@ -124,14 +123,14 @@ fn ruleset() -> nix::Result<Option<OwnedFd>> {
     }
     match result {
         Ok(ruleset) => Ok(Some(ruleset)),
-        // Not built in; not turned on; hidden by the filter of a launcher, which the kernel itself never answers so.
+        // Not built in; not turned on; forbidden by a launcher's filter (the kernel itself never answers so).
         Err(Errno::ENOSYS | Errno::EOPNOTSUPP | Errno::EPERM | Errno::EACCES) => Ok(None),
         Err(errno) => Err(errno),
     }
 }
 
 fn create(ruleset: &Ruleset) -> nix::Result<OwnedFd> {
-    // SAFETY: the structure is live, is given with its size, and is only read.
+    // SAFETY: the structure is live, is passed with its size, and is only read.
     let fd = unsafe {
         libc::syscall(
             libc::SYS_landlock_create_ruleset,
@@ -165,7 +164,7 @@ mod tests {
 
     type Act = fn(&Path) -> io::Result<()>;
 
-    /// What is done in a directory that has the files `a` and `d/a` and an empty directory `e`.
+    /// Acts in a directory that has the files `a` and `d/a` and an empty directory `e`.
     const REMOVALS: [(&str, Act); 2] = [
         ("remove", |at| fs::remove_file(at.join("a"))),
         ("remove below", |at| fs::remove_file(at.join("d/a"))),
@@ -188,7 +187,7 @@ mod tests {
         ("run", |at| Command::new(at.join("p")).status().map(drop)),
     ];
 
-    /// Two directories in a temporary one, to do things in.
+    /// Two directories in a temporary one.
     fn places(name: &str) -> (PathBuf, [PathBuf; 2]) {
         let top = std::env::temp_dir().join(format!("qmqpd-{name}-{}", std::process::id()));
         let places = ["held", "other"].map(|place| top.join(place));
@@ -204,8 +203,7 @@ mod tests {
         (top, places)
     }
 
-    /// The acts that a process cannot do behind a wall, each in a process of its own; `None` where the kernel has no
-    /// Landlock.
+    /// The acts that a process cannot do behind a wall, each in a process of its own; `None` without Landlock.
     fn denied(
         name: &str,
         acts: &[(&'static str, Act)],
@@ -251,7 +249,7 @@ mod tests {
             let denied = denied("wall", acts, |_| forbid_changes());
             assert_eq!(denied, [names(acts), names(acts)]);
         }
-        // The wall has stopped them.
+        // The wall has prevented them.
         for acts in [&REMOVALS[..], &CHANGES[..]] {
             let denied = denied("no-wall", acts, |_| Ok(true));
             assert_eq!(denied, [names(&[]), names(&[])]);

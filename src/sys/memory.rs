@@ -1,4 +1,6 @@
-//! Memory that may be refused.
+//! Memory that may be refused: an allocation that can fail, and a limit for a process.
+//!
+//! Follows setrlimit(2) and proc(5). How much memory a session may take is left to `service`.
 
 use std::alloc::{Layout, alloc_zeroed};
 use std::io;
@@ -8,12 +10,12 @@ use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, rlim_t, setrlimit};
 
 use super::ignore;
 
-/// The soft limit of data that the launcher has set, where [`limit_data`] has set another one.
+/// The launcher's soft limit of data, after [`limit_data`] has changed it.
 static LAUNCHERS_LIMIT: AtomicU64 = AtomicU64::new(UNCHANGED);
 const UNCHANGED: u64 = RLIM_INFINITY - 1;
 
-/// `length` zeros, or nothing where there is no memory for them. The allocator knows which memory is new and zero already,
-/// and does not write to that: pages that are only going to be overwritten are touched once.
+/// `length` zeros; `None` if there is no memory for them. The allocator knows which memory is new and zero, and does
+/// not write to it: pages that will be overwritten are touched once.
 pub fn zeroed(length: usize) -> Option<Vec<u8>> {
     if length == 0 {
         return Some(Vec::new());
@@ -24,13 +26,13 @@ pub fn zeroed(length: usize) -> Option<Vec<u8>> {
     if start.is_null() {
         return None;
     }
-    // SAFETY: `start` comes from the global allocator, with the layout of a Vec of bytes whose capacity is `length`; all of
-    // them are initialised, to zero; nobody else has the pointer.
+    // SAFETY: `start` comes from the global allocator, with the layout of a Vec of bytes of capacity `length`; all
+    // bytes are initialised to zero; there is no other copy of the pointer.
     Some(unsafe { Vec::from_raw_parts(start, length, length) })
 }
 
-/// Lets this process and its children have as much data as it has now, and `more` bytes. Memory beyond that is refused.
-/// What the launcher allows is never exceeded. Programs have the launcher's limit again: [`unlimit_data`].
+/// Limits the data of this process and its children to the present size and `more` bytes. The launcher's limit is never
+/// exceeded. Programs get the launcher's limit back: [`unlimit_data`].
 pub fn limit_data(more: u64) -> io::Result<()> {
     let limit = data_size()?.saturating_add(more);
     let (soft, hard) = getrlimit(Resource::RLIMIT_DATA)?;
@@ -41,11 +43,11 @@ pub fn limit_data(more: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// In a child that is about to become another program: undoes [`limit_data`]. Async-signal-safe.
+/// In a child before exec: undoes [`limit_data`]. Async-signal-safe.
 pub fn unlimit_data() {
     let soft: rlim_t = LAUNCHERS_LIMIT.load(Relaxed);
     if soft != UNCHANGED {
-        // It cannot fail for a limit that was in force before. If it did, the program would have less memory.
+        // It cannot fail for an earlier limit. If it did, the program would have less memory.
         ignore(
             getrlimit(Resource::RLIMIT_DATA)
                 .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_DATA, soft, hard)),
@@ -53,8 +55,8 @@ pub fn unlimit_data() {
     }
 }
 
-/// How much of this process's memory the limit counts: what is private and can be written to. The kernel's figure has
-/// the stack in it as well, in pages; those of aarch64 may be larger than 4096 bytes.
+/// The part of this process's memory that the limit counts: private and writable. The kernel's figure includes the
+/// stack, in pages, which may be larger than 4096 bytes on aarch64.
 fn data_size() -> io::Result<u64> {
     let statm = std::fs::read_to_string("/proc/self/statm")?;
     let pages: Option<u64> = statm.split(' ').nth(5).and_then(|data| data.parse().ok());
@@ -80,10 +82,10 @@ mod tests {
         assert!(alone(|| {
             let before = getrlimit(Resource::RLIMIT_DATA).unwrap();
             let most = |mebibytes: usize| zeroed(mebibytes << 20).map(|bytes| bytes.len());
-            // So much is never in the stock of the C library's allocator.
+            // The C library's allocator never has so much in stock.
             limit_data(200 * MEBIBYTE).unwrap();
             let (fits, too_much) = (most(190), most(210));
-            // A second limit is none above the first.
+            // A second limit cannot exceed the first.
             limit_data(400 * MEBIBYTE).unwrap();
             let still_too_much = most(210);
             unlimit_data();

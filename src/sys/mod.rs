@@ -1,7 +1,7 @@
-//! System calls and C library calls, wrapped so that the rest of the program can be safe Rust.
+//! System calls and C library calls, wrapped so that the other rooms are safe Rust.
 //!
-//! The only room that may say `unsafe`. Where nix has a safe wrapper, callers use nix and nothing stands here. Knows
-//! nothing of Postfix, QMQP or mail.
+//! The only room with `unsafe`. Where nix has a safe wrapper, callers use nix. Postfix, QMQP and mail are left to the
+//! other rooms.
 
 pub mod alarm;
 pub mod bytes;
@@ -23,8 +23,8 @@ pub mod time;
 pub mod unfinished;
 pub mod wakeup;
 
-/// Ignores whether something worked, and drops what came of it.
+/// Ignores a result.
 ///
-/// Allowed only where the process does the same after a failure as after a success, and no reply to a client depends on it.
-/// Either the failure means that the reader is gone (client, log, terminal), or a later step finds it and reports it.
+/// Allowed only if the process does the same after a failure as after a success, and no reply to a client depends on
+/// it: the reader is gone (client, log, terminal), or a later step finds and reports the failure.
 pub fn ignore<T, E>(_: Result<T, E>) {}

@@ -1,7 +1,8 @@
-//! The C library's resolver: addresses to names and back, as nsswitch.conf orders it.
+//! The C library's resolver: addresses to names and back, in the order of nsswitch.conf.
 //!
-//! Both calls may take minutes, and a signal does not end them; who cannot wait runs them in a child
-//! (`sys::child`). What comes back is what a stranger's name server said.
+//! Both calls may take minutes, and a signal does not end them: a caller that must not wait runs them in a child
+//! (`sys::child`). The answers come from foreign name servers, and are checked in `peer`. Follows getnameinfo(3) and
+//! getaddrinfo(3).
 
 use std::ffi::{CStr, CString};
 use std::fmt::{self, Display};
@@ -11,24 +12,23 @@ use std::ptr;
 
 use nix::sys::socket::{SockaddrLike, SockaddrStorage};
 
-// Of <netdb.h>, which the libc package does not have. The numbers are those of every C library on Linux.
+// Functions of <netdb.h> that the libc package does not have. The numbers are the same in every C library on Linux.
 unsafe extern "C" {
-    /// Where this thread's h_errno is.
+    /// The place of this thread's h_errno.
     fn __h_errno_location() -> *mut libc::c_int;
 }
 const TRY_AGAIN: libc::c_int = 2;
 const NO_RECOVERY: libc::c_int = 3;
 
-/// Takes what the DNS itself said in the lookup that has failed last: 0 if it was not asked.
+/// Takes the DNS's own answer to the last failed lookup: 0 if the DNS was not asked.
 fn take_h_errno() -> libc::c_int {
     // SAFETY: takes nothing.
     let number = unsafe { __h_errno_location() };
-    // SAFETY: it points to a number that lives as long as the thread, and is the thread's alone; nobody holds a reference
-    // to it.
+    // SAFETY: it points to a number that lives as long as the thread, belongs to the thread, and has no reference.
     unsafe { number.replace(0) }
 }
 
-/// Why the resolver has no answer, in its own words.
+/// Why the resolver has no answer, with its own text.
 #[derive(Debug)]
 pub enum Failure {
     /// A code of getaddrinfo(3).
@@ -38,19 +38,19 @@ pub enum Failure {
 }
 
 impl Failure {
-    /// From the code of a lookup before which h_errno was taken.
+    /// The failure for the code of a lookup. h_errno must have been taken before the lookup.
     fn from_code(code: libc::c_int) -> Failure {
         match (code, take_h_errno()) {
             (libc::EAI_SYSTEM, _) => Failure::System(io::Error::last_os_error()),
-            // "No such name" is also said where a service that comes after the DNS in nsswitch.conf does not know the name,
-            // and where a name server found fault with the question.
+            // "No such name" also comes from a service after the DNS in nsswitch.conf that does not know the name, and
+            // from a name server that rejects the question.
             (libc::EAI_NONAME, TRY_AGAIN) => Failure::Resolver(libc::EAI_AGAIN),
             (libc::EAI_NONAME, NO_RECOVERY) => Failure::Resolver(libc::EAI_FAIL),
             _ => Failure::Resolver(code),
         }
     }
 
-    /// Whether there is no such name, or none that fits, and not only no answer for now.
+    /// Whether the name does not exist or does not fit, as opposed to a failure for now.
     pub fn is_final(&self) -> bool {
         match self {
             Failure::Resolver(code) => FINAL.contains(code),
@@ -59,7 +59,7 @@ impl Failure {
     }
 }
 
-/// The codes that are answers. EAI_OVERFLOW is a name that is longer than any host's.
+/// The codes that are final. EAI_OVERFLOW is a name longer than any host name.
 const FINAL: [libc::c_int; 4] = [
     libc::EAI_NONAME,
     libc::EAI_NODATA,
@@ -67,7 +67,7 @@ const FINAL: [libc::c_int; 4] = [
     libc::EAI_OVERFLOW,
 ];
 
-/// Of <netdb.h>: the name has addresses, but none of the family that was asked for.
+/// Of <netdb.h>: the name has no address of the family.
 const EAI_ADDRFAMILY: libc::c_int = -9;
 
 impl Display for Failure {
@@ -87,7 +87,7 @@ impl Display for Failure {
     }
 }
 
-/// The name that the reverse lookup of `address` gives, without its final NUL. No name is a failure.
+/// The name of the reverse lookup of `address`, without its final NUL. No name is a failure.
 pub fn name_of(address: IpAddr) -> Result<CString, Failure> {
     let address = SockaddrStorage::from(SocketAddr::new(address, 0));
     let mut name = vec![0_u8; libc::NI_MAXHOST as usize];
@@ -113,7 +113,7 @@ pub fn name_of(address: IpAddr) -> Result<CString, Failure> {
         .to_owned())
 }
 
-/// The addresses of `name` that are of the same family as `like`.
+/// The addresses of `name` in the family of `like`.
 pub fn addresses_of(name: &CStr, like: IpAddr) -> Result<Vec<IpAddr>, Failure> {
     // SAFETY: addrinfo is plain numbers and pointers, for which all zeros is a valid value.
     let mut hints: libc::addrinfo = unsafe { std::mem::zeroed() };
@@ -139,7 +139,6 @@ pub fn addresses_of(name: &CStr, like: IpAddr) -> Result<Vec<IpAddr>, Failure> {
     Ok(addresses)
 }
 
-/// The result of getaddrinfo.
 struct List(*mut libc::addrinfo);
 
 impl Drop for List {

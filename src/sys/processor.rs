@@ -1,8 +1,8 @@
-//! A limit of the time that the process spends on the processor. Time that it waits does not count.
+//! Limits the time of the process on the processor. Waits do not count.
 //!
-//! At the limit comes SIGXCPU, whose handler removes an unfinished queue file and logs the end; a process that blocks the
-//! signal is killed [`GRACE`] later. A launcher's own limit stays where it is the lower one. Authority:
-//! getrlimit(2).
+//! At the limit comes SIGXCPU, whose handler removes an unfinished queue file and logs the end; a process that blocks
+//! the signal is killed [`GRACE`] later. A lower limit of the launcher stays. Follows getrlimit(2). The limit is
+//! `jail`'s.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use nix::sys::signal::{SaFlags, SigAction, SigHandler, Signal, sigaction};
 
 use super::{seccomp, unfinished};
 
-/// How long the handler of the signal may take.
+/// The time for the signal's handler.
 const GRACE: u64 = 2;
 
 /// Sets the limit, in whole seconds.
@@ -31,7 +31,7 @@ extern "C" fn on_end_of_time(signal: libc::c_int) {
     unfinished::on_end(signal);
 }
 
-/// The limits that come of a launcher's. The signal comes before the kill if there is any time for it.
+/// The new limits under those of the launcher. The signal comes before the kill if there is time.
 fn lower(total: u64, soft: u64, hard: u64) -> (u64, u64) {
     let hard = hard.min(total.saturating_add(GRACE));
     let before = hard.saturating_sub(GRACE).max(1);

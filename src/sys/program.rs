@@ -1,7 +1,8 @@
-//! Another program, asked once: started, given all its input, listened to until it ends.
+//! Runs another program once: starts it, writes all its input, and reads its output until it ends.
 //!
-//! It gets no descriptors but three pipes, and the rights that it needs, [`Confinement`]. With more rights than this process
-//! has when it listens it cannot be killed from here: an alarm that it is started with ends it in any case.
+//! The program has three pipes and no other descriptors, and the rights of a [`Confinement`]. If it has more rights
+//! than this process, it cannot be killed from here: an alarm set at its start ends it in any case. Follows execve(2),
+//! setresuid(2) and pipe(7). Input and output are the caller's.
 
 use std::ffi::{CString, OsStr};
 use std::fs::File;
@@ -23,20 +24,20 @@ use super::alarm::{self, Bounded};
 use super::seccomp::{self, Instruction};
 use super::{capability, ignore, memory};
 
-/// Between two looks at whether a program has ended.
+/// The pause between two checks whether a program has ended.
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// How long a program that is not needed may take to notice.
+/// The time for a dismissed program to notice.
 const DISMISSAL: Duration = Duration::from_secs(2);
 
-/// The rights that a program is started with. It never gains any by running another program.
+/// The rights of a started program. It cannot gain others by running another program.
 #[derive(Debug, Clone, Copy)]
 pub enum Rights<'a> {
     /// Those of this process.
     Whole,
     /// Those of the user that this process runs as, without capabilities.
     User,
-    /// Those of another account, without capabilities. The program is not started where the account may not read `file`.
+    /// Those of another account, without capabilities. If the account may not read `file`, the program is not started.
     Account {
         uid: Uid,
         gid: Gid,
@@ -45,23 +46,23 @@ pub enum Rights<'a> {
     },
 }
 
-/// What a program may do.
+/// The limits of a started program.
 #[derive(Debug, Clone, Copy)]
 pub struct Confinement<'a> {
     pub rights: Rights<'a>,
-    /// The filter of its system calls; with no instruction there is none. execve(2) has to get past it.
+    /// The filter of its system calls; empty means none. It must allow execve(2).
     pub filter: &'a [Instruction],
 }
 
 impl Confinement<'_> {
-    /// For a program that is told nothing of a stranger's.
+    /// For a program that gets no data of a client.
     pub const NONE: Confinement<'static> = Confinement {
         rights: Rights::Whole,
         filter: &[],
     };
 }
 
-/// What [`Confinement`] comes to, with all memory allocated that a child needs between fork and exec.
+/// The prepared form of a [`Confinement`]: all memory that the child needs between fork and exec is allocated.
 #[derive(Debug)]
 struct Descent {
     account: Option<(Uid, Gid, Vec<Gid>)>,
@@ -90,7 +91,8 @@ impl Descent {
         })
     }
 
-    /// Gives up what the program is not to have. Between fork and exec: makes system calls, and allocates nothing.
+    /// Gives up the rights that the program must not have. Between fork and exec: makes system calls, and allocates
+    /// nothing.
     fn go(&self) -> io::Result<()> {
         if let Some((uid, gid, groups)) = &self.account {
             setgroups(groups)?;
@@ -103,7 +105,7 @@ impl Descent {
         }
         prctl::set_no_new_privs()?;
         if let Some(file) = &self.file {
-            // No guess at what modes, lists and the directories above come to: the kernel says it. Closed at once.
+            // The kernel checks modes, access lists and directories by opening the file, which is closed at once.
             let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
             drop(open(file.as_c_str(), flags, Mode::empty())?);
         }
@@ -114,26 +116,26 @@ impl Descent {
     }
 }
 
-/// A program that runs, and waits for its input. It has to be finished or dismissed, or its end goes unnoticed.
+/// A running program that waits for its input. It must be finished or dismissed, or its end is not noticed.
 #[derive(Debug)]
 pub struct Program {
     child: Child,
 }
 
-/// What came of a program.
+/// The result of a program.
 #[derive(Debug)]
 pub struct Output {
     pub status: ExitStatus,
     pub stdout: Vec<u8>,
     pub stderr: Vec<u8>,
-    /// It said more than is kept.
+    /// The program wrote more than is kept.
     pub cut: bool,
 }
 
 impl Program {
-    /// Starts the program at the absolute `path` with these arguments and nothing in its environment but `environment`.
-    /// It gets pipes for descriptors 0 to 2 and no others, and is ended by SIGALRM when `fuse` is over. An error also where
-    /// the rights cannot be had, or given up, or the filter is not taken.
+    /// Starts the program at the absolute `path` with these arguments and only `environment` as its environment. Its
+    /// descriptors 0 to 2 are pipes, and it has no others; SIGALRM ends it after `fuse`. Returns an error also if the
+    /// rights cannot be set or the filter is refused.
     pub fn start(
         path: &Path,
         arguments: &[&OsStr],
@@ -152,31 +154,32 @@ impl Program {
             .stderr(Stdio::piped());
         let descent = Descent::to(confinement)?;
         let prepare = move || {
-            // An alarm outlives execve(2), its handler does not: what is left is the end of the process.
+            // An alarm survives execve(2), its handler does not: the alarm then ends the process.
             nix::unistd::alarm::set(seconds);
             memory::unlimit_data();
             descent.go()
         };
-        // SAFETY: between fork and exec `prepare` makes system calls, and allocates nothing: `Descent::to` has done that.
+        // SAFETY: between fork and exec `prepare` makes system calls and allocates nothing, because `Descent::to` has
+        // allocated.
         unsafe { command.pre_exec(prepare) };
         Ok(Program {
             child: command.spawn()?,
         })
     }
 
-    /// Gives the program its whole input, which must fit a pipe (64 kB), and waits for its end, no longer than `limit`
-    /// (`TimedOut`). Of each of its outputs `kept` bytes are kept.
+    /// Writes the whole input, which must fit into a pipe (64 kB), and waits until the program ends, for `limit` at
+    /// most (`TimedOut`). Keeps `kept` bytes of each output.
     pub fn finish(mut self, input: &[u8], limit: Duration, kept: usize) -> io::Result<Output> {
         let result = converse(&mut self.child, input, limit, kept);
         if result.is_err() && self.child.kill().is_ok() {
             ignore(self.child.wait());
         }
-        // One that has kept rights which this process has given up cannot be killed, and is left to its fuse.
+        // A program with rights that this process has given up cannot be killed; its fuse ends it.
         result
     }
 
-    /// Ends the program, which is not going to be asked. One that cannot be killed ends by itself: there is no more input
-    /// for it, and no reader of what it says.
+    /// Ends a program that is not needed. If it cannot be killed, it ends by itself: its input and its outputs are
+    /// closed.
     pub fn dismiss(mut self) {
         drop(self.child.stdin.take());
         drop(self.child.stdout.take());
@@ -196,13 +199,13 @@ impl Program {
 fn converse(child: &mut Child, input: &[u8], limit: Duration, kept: usize) -> io::Result<Output> {
     let deadline = Instant::now() + limit;
     if let Some(stdin) = child.stdin.take() {
-        // The pipe may be smaller than it is by default.
+        // The pipe may be smaller than the default.
         let mut stdin = Bounded {
             fd: stdin.into(),
             limit,
         };
         match stdin.write_all(input) {
-            // It has ended without reading, and what it has said is the answer.
+            // The program has ended without reading; its output is the answer.
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(error),
             Ok(()) | Err(_) => {}
         }
@@ -221,7 +224,7 @@ fn converse(child: &mut Child, input: &[u8], limit: Duration, kept: usize) -> io
         match child.try_wait()? {
             Some(status) => break status,
             None if alarm::expired() => return Err(io::ErrorKind::TimedOut.into()),
-            // It has closed its output and is on its way out.
+            // The program has closed its output and is about to end.
             None => std::thread::sleep(PAUSE),
         }
     };
@@ -236,7 +239,7 @@ fn converse(child: &mut Child, input: &[u8], limit: Duration, kept: usize) -> io
 
 /// One of the program's outputs.
 struct Stream {
-    /// Nothing when it has ended.
+    /// `None` after its end.
     from: Option<File>,
     bytes: Vec<u8>,
     limit: usize,

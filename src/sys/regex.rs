@@ -1,20 +1,20 @@
 //! Regular expressions of the C library: regcomp(3), regexec(3).
 //!
-//! POSIX has them, and so have the tables that Postfix's users wrote: another engine would let other clients in.
+//! The tables of Postfix's users are written for them; another engine could let other clients in.
 
 use std::ffi::CStr;
 use std::fmt;
 
 use libc::{REG_EXTENDED, REG_ICASE, REG_NEWLINE, REG_NOMATCH, c_int, regex_t};
 
-/// How an expression is meant.
+/// The flags of an expression.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Flags {
-    /// Upper case and lower case are the same.
+    /// Ignores case.
     pub ignore_case: bool,
-    /// `^` and `$` are also where lines begin and end, and `.` is no newline.
+    /// `^` and `$` also match at line ends, and `.` does not match a newline.
     pub newline: bool,
-    /// The extended syntax, of egrep.
+    /// The extended syntax, as in egrep.
     pub extended: bool,
 }
 
@@ -27,27 +27,26 @@ impl Flags {
     }
 }
 
-/// A compiled expression.
 pub struct Regex {
     // Boxed, because the C library may keep pointers into it.
     raw: Box<regex_t>,
 }
 
 impl Regex {
-    /// Compiles `pattern`; the error is regerror(3)'s text.
+    /// Compiles `pattern`. The error is the text of regerror(3).
     pub fn compile(pattern: &CStr, flags: Flags) -> Result<Regex, String> {
         // SAFETY: regex_t is plain numbers and pointers, for which all zeros is a valid value.
         let mut raw: Box<regex_t> = Box::new(unsafe { std::mem::zeroed() });
-        // SAFETY: `raw` is live and writable, and the pattern ends in NUL. Neither is kept but for what `raw` owns.
+        // SAFETY: `raw` is live and writable, and the pattern ends in NUL. The C library keeps only what `raw` owns.
         let code = unsafe { libc::regcomp(&mut *raw, pattern.as_ptr(), flags.bits()) };
         if code != 0 {
-            // What regcomp made before it failed it has freed itself: dropping the box is all that is left.
+            // After a failure regcomp has freed its memory, so that only the box is dropped.
             return Err(text_of(code, &raw));
         }
         Ok(Regex { raw })
     }
 
-    /// Whether `text` has a match; an error where the C library cannot tell, for lack of memory.
+    /// Whether `text` matches. An error if the C library has no memory for the search.
     pub fn is_match(&self, text: &CStr) -> Result<bool, String> {
         // SAFETY: `raw` was compiled and is not freed before it is dropped; the text ends in NUL; no matches are asked for.
         let code = unsafe { libc::regexec(&*self.raw, text.as_ptr(), 0, std::ptr::null_mut(), 0) };

@@ -1,6 +1,6 @@
-//! The kernel's filter of system calls: putting one in force, and the last words after a call outside it.
+//! Installs filters of system calls, and logs a call that a filter traps.
 //!
-//! Authority: seccomp(2), signal-safety(7). What a filter allows is not decided here; `jail` writes the program.
+//! Follows seccomp(2) and signal-safety(7). The content of a filter is left to `jail`.
 
 use std::os::fd::RawFd;
 use std::ptr;
@@ -9,38 +9,38 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 use nix::errno::Errno;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 
-/// One instruction of a filter, in the classic BPF of bpf(4).
+/// One instruction of a filter, in classic BPF (bpf(4)).
 pub type Instruction = libc::sock_filter;
 
-/// A filter's answers to a call that it does not allow: SIGSYS; an error as if the user had no right to it (EPERM), or as if
-/// the kernel did not have the call (ENOSYS). Where two filters are in force, the first one of these wins.
+/// A filter's answers to a forbidden call: SIGSYS, EPERM as for a user without the right, or ENOSYS as for a missing
+/// call. If two filters apply, the first of these in this order wins.
 pub const TRAP: u32 = libc::SECCOMP_RET_TRAP;
 pub const NOT_PERMITTED: u32 = libc::SECCOMP_RET_ERRNO | libc::EPERM.unsigned_abs();
 pub const NO_SUCH_CALL: u32 = libc::SECCOMP_RET_ERRNO | libc::ENOSYS.unsigned_abs();
 
-/// SYS_SECCOMP: the code of a SIGSYS that a filter has raised. Anybody may send the signal with another one.
+/// SYS_SECCOMP: the code of a SIGSYS from a filter. Other processes may send the signal with another code.
 const SYS_SECCOMP: libc::c_int = 1;
 
-/// Room for a line in the handler, which cannot allocate. What a long syslog_name leaves no room for is cut.
+/// The longest line of the handler, which cannot allocate. A long syslog_name is cut.
 const LINE_LIMIT: usize = 512;
 
-/// How long the handler waits for a log that does not take its line, in seconds.
+/// The time that the handler waits for the log, in seconds.
 const WRITE_LIMIT: libc::c_uint = 5;
 
-/// What the handler needs of the open log, prepared while allocating is still allowed.
+/// The parts of the open log that the handler needs, prepared before.
 #[derive(Debug)]
 pub struct OpenLog {
     pub fd: RawFd,
-    /// What stands before a fatal message's text.
+    /// The text before a fatal message.
     pub prefix: Vec<u8>,
-    /// What ends a line: nothing where a datagram does.
+    /// The end of a line; empty for a datagram.
     pub ending: &'static [u8],
 }
 
-/// Replaced where a process that has a filter adds another one, and never freed: the handler may run at any time.
+/// Replaced when a process adds another filter, and never freed: the handler may run at any time.
 static OPEN_LOG: AtomicPtr<OpenLog> = AtomicPtr::new(ptr::null_mut());
 
-/// The beginning of siginfo_t as it is for SIGSYS on 64-bit machines; the libc crate has no accessor for it.
+/// The beginning of siginfo_t for SIGSYS on 64-bit machines; the libc package has no accessor for it.
 #[repr(C)]
 struct SigsysInfo {
     signo: libc::c_int,
@@ -51,7 +51,7 @@ struct SigsysInfo {
     arch: libc::c_uint,
 }
 
-/// Names the open log, if there is one. From here on a call that a filter traps is logged as `system call N not allowed`, and
+/// Sets the open log, if there is one. A call that a filter traps is then logged as `system call N not allowed`, and
 /// ends the process with status 1.
 pub fn report_violations(log: Option<OpenLog>) -> nix::Result<()> {
     let log = log.map_or(ptr::null_mut(), |log| Box::into_raw(Box::new(log)));
@@ -73,7 +73,7 @@ extern "C" fn on_violation(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut l
     super::child::exit(1)
 }
 
-/// Logs a fatal message, if [`report_violations`] has been told of a log. Async-signal-safe.
+/// Logs a fatal message, if [`report_violations`] has set a log. Async-signal-safe.
 pub(super) fn say(text: &[u8]) {
     say_line(|log| Line::with(log, |line| line.push(text)));
 }
@@ -85,7 +85,7 @@ fn say_line(make: impl FnOnce(&OpenLog) -> Line) {
     };
     let line = make(log);
     // One try: a log that does not take the line must not keep the process alive.
-    // SAFETY: alarm is async-signal-safe and takes no pointer; the handler that it comes to is installed.
+    // SAFETY: alarm is async-signal-safe and takes no pointer; its handler is installed.
     unsafe { libc::alarm(WRITE_LIMIT) };
     // SAFETY: write is async-signal-safe and reads `length` bytes of a live array that has at least as many.
     unsafe { libc::write(log.fd, line.bytes.as_ptr().cast(), line.length) };
@@ -95,12 +95,12 @@ fn say_line(make: impl FnOnce(&OpenLog) -> Line) {
 struct Line {
     bytes: [u8; LINE_LIMIT],
     length: usize,
-    /// How long it may get.
+    /// The longest length.
     room: usize,
 }
 
 impl Line {
-    /// The last line. A long prefix leaves room for what ends it: without that a stream's reader does not take it for a line.
+    /// The last line. A long prefix leaves room for the end of the line, without which a stream's reader sees no line.
     fn with(log: &OpenLog, text: impl FnOnce(&mut Line)) -> Line {
         let mut line = Line {
             bytes: [0; LINE_LIMIT],
@@ -114,7 +114,7 @@ impl Line {
         line
     }
 
-    /// The one about a call that is not allowed.
+    /// The line about a forbidden call.
     fn about(call: libc::c_int, log: &OpenLog) -> Line {
         Line::with(log, |line| {
             line.push(b"system call ");
@@ -146,9 +146,9 @@ impl Line {
     }
 }
 
-/// Whether the kernel takes filters, and a launcher's lets it be asked. No filter is put in force.
+/// Whether the kernel has filters, and the launcher's filter allows the question. Installs none.
 pub fn is_available() -> bool {
-    // SAFETY: with a null pointer the call puts nothing in force: it fails, with EFAULT where there are filters.
+    // SAFETY: with a null pointer the call installs nothing: it fails, with EFAULT if there are filters.
     let status = unsafe {
         libc::prctl(
             libc::PR_SET_SECCOMP,
@@ -159,14 +159,13 @@ pub fn is_available() -> bool {
     Errno::result(status) == Err(Errno::EFAULT)
 }
 
-/// Puts a program in force for the rest of this thread's life, on top of what is in force already. The caller has
-/// set no_new_privs.
+/// Installs a filter for the rest of this thread's life, in addition to earlier ones. The caller has set no_new_privs.
 pub fn install(program: &[Instruction]) -> nix::Result<()> {
     let program = libc::sock_fprog {
         len: u16::try_from(program.len()).map_err(|_too_long| Errno::EINVAL)?,
         filter: program.as_ptr().cast_mut(),
     };
-    // SAFETY: sock_fprog is live and holds a live array with its length; the kernel only reads both.
+    // SAFETY: sock_fprog is live and has a live array with its length; the kernel only reads both.
     let status = unsafe {
         libc::prctl(
             libc::PR_SET_SECCOMP,
@@ -177,7 +176,7 @@ pub fn install(program: &[Instruction]) -> nix::Result<()> {
     Errno::result(status).map(drop)
 }
 
-/// Makes any system call, so that tests can try what the filter says to each.
+/// Makes any system call, for tests of filters.
 #[cfg(test)]
 pub fn try_call(call: libc::c_long, arguments: [libc::c_long; 6]) -> nix::Result<libc::c_long> {
     let [a, b, c, d, e, f] = arguments;

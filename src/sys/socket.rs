@@ -1,4 +1,6 @@
-//! What nix offers for sockets only by descriptor number.
+//! Socket functions that nix offers only by descriptor number, with limits for their waits.
+//!
+//! Follows connect(2), recv(2) and unix(7). The protocols are left to the callers.
 
 use std::io::{self, IoSliceMut};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -15,33 +17,31 @@ use nix::sys::socket::{
 
 use crate::sys::alarm;
 
-/// Connects a stream to `path`, as [`connect`] does.
 pub fn connect_stream(path: &Path, limit: Duration) -> io::Result<OwnedFd> {
     let stream = unconnected_stream()?;
     connect(&stream, path, limit)?;
     Ok(stream)
 }
 
-/// A UNIX-domain stream socket, for a process that may soon make none.
+/// A UNIX-domain stream socket, for a process that will not be able to make one.
 pub fn unconnected_stream() -> io::Result<OwnedFd> {
     let flags = SockFlag::SOCK_CLOEXEC;
     Ok(socket(AddressFamily::Unix, SockType::Stream, flags, None)?)
 }
 
-/// Connects to `path`. A listener whose queue is full holds the caller up, for `limit` at most (`TimedOut`).
+/// Connects to `path`. A listener with a full queue makes the caller wait, for `limit` at most (`TimedOut`).
 pub fn connect(stream: &OwnedFd, path: &Path, limit: Duration) -> io::Result<()> {
     let address = UnixAddr::new(path)?;
-    // An interrupted connect to a UNIX-domain socket has left nothing behind and can be made again.
+    // An interrupted connect to a UNIX-domain socket has had no effect, and can be repeated.
     alarm::bounded(limit, || socket::connect(stream.as_raw_fd(), &address))
 }
 
-/// The length that connect(2) is told of the address of `path`.
+/// The length of the address of `path` for connect(2).
 pub fn address_length(path: &Path) -> io::Result<u32> {
     Ok(UnixAddr::new(path)?.len())
 }
 
-/// Connects a stream to `path`, says `bytes` and hangs up, all without waiting: `WouldBlock` where the listener's queue is
-/// full.
+/// Connects to `path`, sends `bytes` and closes, without waiting: `WouldBlock` if the listener's queue is full.
 pub fn notify(path: &Path, bytes: &[u8]) -> io::Result<usize> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let stream = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
@@ -49,7 +49,7 @@ pub fn notify(path: &Path, bytes: &[u8]) -> io::Result<usize> {
     Ok(nix::unistd::write(&stream, bytes)?)
 }
 
-/// Waits until `fd` has something to read (true) or has come to its end (false), and reads nothing.
+/// Waits until `fd` has input (true) or has ended (false). Reads nothing.
 pub fn wait_for_input(fd: BorrowedFd<'_>, limit: Duration) -> io::Result<bool> {
     let mut byte = [0];
     let peeked = alarm::bounded(limit, || {
@@ -61,7 +61,7 @@ pub fn wait_for_input(fd: BorrowedFd<'_>, limit: Duration) -> io::Result<bool> {
     peeked.map(|n| n > 0)
 }
 
-/// A pipe that was closed without a byte is at its end: POLLHUP, and no POLLIN.
+/// A pipe that was closed without a byte has ended: POLLHUP without POLLIN.
 fn wait_for_pipe(fd: BorrowedFd<'_>) -> nix::Result<usize> {
     let mut fds = [PollFd::new(fd, PollFlags::POLLIN)];
     poll(&mut fds, PollTimeout::NONE)?;
@@ -72,24 +72,24 @@ fn wait_for_pipe(fd: BorrowedFd<'_>) -> nix::Result<usize> {
     Ok(usize::from(readable))
 }
 
-/// Tells the peer that nothing more will come.
+/// Ends the output to the peer.
 pub fn shutdown_write(fd: BorrowedFd<'_>) -> io::Result<()> {
     Ok(shutdown(fd.as_raw_fd(), Shutdown::Write)?)
 }
 
-/// Sends what the peer's buffer has room for, without waiting for more.
+/// Sends as much as the peer's buffer takes, without waiting.
 pub fn send_now(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
     let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
     Ok(send(fd.as_raw_fd(), bytes, flags)?)
 }
 
-/// Reads what has arrived on a socket, without waiting for more: `WouldBlock` when there is nothing.
+/// Reads what has arrived, without waiting: `WouldBlock` if nothing has.
 pub fn read_arrived(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
     Ok(recv(fd.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT)?)
 }
 
-/// Waits until something has arrived on a socket, for `limit` at most (`TimedOut`), and copies it to `buffer`; it stays to
-/// be read. 0 is the end.
+/// Waits for input on a socket, for `limit` at most (`TimedOut`), and copies it to `buffer` without taking it. 0 is the
+/// end.
 pub fn peek(fd: BorrowedFd<'_>, buffer: &mut [u8], limit: Duration) -> io::Result<usize> {
     alarm::bounded(limit, || recv(fd.as_raw_fd(), buffer, MsgFlags::MSG_PEEK))
 }
@@ -114,8 +114,8 @@ pub fn receive_descriptor(fd: BorrowedFd<'_>, limit: Duration) -> io::Result<Own
         Ok(None)
     })?;
     match number {
-        // SAFETY: the kernel has just made this descriptor for the message, and nobody else has been told its number.
-        // There is room for one, so none is lost.
+        // SAFETY: the kernel has just made this descriptor for the message, and it has no other owner. There is room
+        // for one, so none is lost.
         Some(number) => Ok(unsafe { OwnedFd::from_raw_fd(number) }),
         None => Err(io::ErrorKind::UnexpectedEof.into()),
     }

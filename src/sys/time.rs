@@ -1,7 +1,7 @@
-//! Local time, as the C library's zone rules have it.
+//! Local time, by the C library's time zone.
 //!
-//! `init` reads the zone file, and must come before a chroot or a filter of system calls; [`Moment::local`]
-//! then works in both.
+//! `init` reads the zone file, and must come before a chroot or a filter of system calls; [`Moment::local`] then works
+//! in both. Follows tzset(3) and localtime(3). The forms of dates are left to `log` and `queue`.
 
 use std::ffi::CStr;
 use std::fmt::{self, Display};
@@ -11,20 +11,20 @@ unsafe extern "C" {
     fn tzset();
 }
 
-/// Names of the months and weekdays in the C locale, as mail and syslog dates have them.
+/// The names of months and weekdays in mail and syslog dates.
 pub const MONTHS: [&str; 12] = [
     "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
 ];
 pub const WEEKDAYS: [&str; 7] = ["Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"];
 
-/// A moment of the system's clock, since the epoch.
+/// A time of the system's clock, since the epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Moment {
     pub secs: i64,
     pub usecs: u32,
 }
 
-/// Seconds and microseconds, as a queue file has them.
+/// Seconds and microseconds, the form in a queue file.
 impl Display for Moment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.secs, self.usecs)
@@ -32,7 +32,7 @@ impl Display for Moment {
 }
 
 impl Moment {
-    /// This moment; a clock set before the epoch counts as the epoch.
+    /// The present time. A clock before the epoch counts as the epoch.
     pub fn now() -> Moment {
         let since = SystemTime::now().duration_since(UNIX_EPOCH);
         let since = since.unwrap_or(Duration::ZERO);
@@ -42,18 +42,18 @@ impl Moment {
         }
     }
 
-    /// Breaks the moment down in the zone loaded by [`init`], touching no file.
+    /// The time in the zone of [`init`], without opening a file.
     pub fn local(self) -> LocalTime {
         broken_down(self.secs, libc::localtime_r)
     }
 
-    /// Breaks the moment down as a clock in Greenwich has it.
+    /// The time in UTC.
     pub fn utc(self) -> LocalTime {
         broken_down(self.secs, libc::gmtime_r)
     }
 }
 
-/// A moment broken down in some zone.
+/// A time in some zone, in its parts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LocalTime {
     pub year: i32,
@@ -74,22 +74,21 @@ pub struct LocalTime {
 
 /// Loads the zone named by TZ, or /etc/localtime.
 pub fn init() {
-    // SAFETY: tzset reads the environment, and no other thread exists that could be changing it.
+    // SAFETY: tzset reads the environment, and no other thread can change it.
     unsafe { tzset() }
 }
 
-/// localtime_r and gmtime_r have this form, and take two pointers to live values. A time of the C library has 64 bits: this
-/// is no program for 32-bit systems.
+/// The form of localtime_r and gmtime_r, which take two pointers to live values. A time has 64 bits: the program is for
+/// 64-bit systems.
 type Convert = unsafe extern "C" fn(*const i64, *mut libc::tm) -> *mut libc::tm;
 
 fn broken_down(secs: i64, convert: Convert) -> LocalTime {
     // SAFETY: `tm` is plain numbers and a pointer, for which all zeros is a valid value.
     let mut tm: libc::tm = unsafe { std::mem::zeroed() };
-    // SAFETY: both pointers are to live values of the right type, and the result is written to `tm` alone, by either of the
-    // functions that the callers above pass.
+    // SAFETY: both pointers are to live values of the right type; both functions that callers pass write to `tm` only.
     let done = unsafe { convert(&secs, &mut tm) };
     if done.is_null() {
-        // Years beyond an int: no clock that the program reads gets there.
+        // Years beyond an int, which no clock of the program reaches.
         return LocalTime {
             year: 1970,
             day: 1,

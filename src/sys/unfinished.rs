@@ -1,13 +1,12 @@
-//! A file that must not outlive the process while it is unfinished.
+//! Removes an unfinished file when a signal ends the process.
 //!
-//! A signal that ends the process runs no destructor. So its handler removes the file, by the descriptor of the directory
-//! and the name that [`arm`] has put where a handler can read them; then the process dies of that signal all the same,
-//! because launchers look at that: systemd counts SIGTERM, SIGHUP and SIGINT as a clean end, and an exit status of 143 as
-//! a failure. SIGKILL and a crash leave the file.
+//! A signal runs no destructor, and so its handler removes the file, by the directory's descriptor and the name that
+//! [`arm`] has stored. Then the process dies of the same signal, because launchers look at it: systemd counts SIGTERM,
+//! SIGHUP and SIGINT as a clean end, and exit status 143 as a failure. SIGKILL and a crash leave the file.
 //!
-//! The code that makes, names or removes the file holds the signals off meanwhile ([`hold`]), so that the file and what
-//! is armed agree. The code that finishes it calls [`disarm`] first: a leftover is better than a message that is removed.
-//! Authority: signal(7), signal-safety(7).
+//! The code that makes, names or removes the file blocks the signals ([`hold`]), so that the file and the stored name
+//! agree. The code that completes the file calls [`disarm`] first: a leftover is better than a removed message. Follows
+//! signal(7) and signal-safety(7). The file is `queue::file`'s.
 
 use std::ffi::CStr;
 use std::io;
@@ -23,8 +22,7 @@ use nix::unistd::{UnlinkatFlags, getpid, unlinkat};
 use super::child::exit;
 use super::ignore;
 
-/// The signals that end a process from outside, or from inside where it panics (SIGABRT) or uses up its time on the
-/// processor (SIGXCPU).
+/// The signals that end a process: from outside, at a panic (SIGABRT), or at its processor limit (SIGXCPU).
 const SIGNALS: [Signal; 5] = [
     Signal::SIGTERM,
     Signal::SIGHUP,
@@ -33,58 +31,57 @@ const SIGNALS: [Signal; 5] = [
     Signal::SIGABRT,
 ];
 
-/// The longest name, in bytes. A queue id has less than half of it.
+/// The longest name, in bytes. A queue id is less than half as long.
 const NAME_LIMIT: usize = 63;
 
-/// What a shell adds to the number of a signal for the exit status of a process that died of it.
+/// The exit status of a process that died of signal 0, as shells show it; the signal is added.
 const DIED_OF: u8 = 128;
 
-/// The process that has to remove the file, 0 where there is none. A fork has a copy of all this, and must leave the file
-/// alone.
+/// The process that has to remove the file; 0 means none. A fork has a copy of it, and must not remove the file.
 static OWNER: AtomicI32 = AtomicI32::new(0);
 static DIRECTORY: AtomicI32 = AtomicI32::new(-1);
-/// The name and at least one NUL. Written only while there is no owner.
+/// The name and at least one NUL. Written only while `OWNER` is 0.
 static NAME: [AtomicU8; NAME_LIMIT + 1] = [const { AtomicU8::new(0) }; NAME_LIMIT + 1];
 
-/// Installs the handler. A signal that the launcher had ignored (SIGINT, by a shell that starts something in the
-/// background) stays ignored, and removes nothing.
+/// Installs the handler. An ignored signal (SIGINT, by a shell for a background process) stays ignored, and removes
+/// nothing.
 pub fn catch() -> io::Result<()> {
-    // The second time the signal is the end.
+    // The second signal ends the process.
     let action = SigAction::new(SigHandler::Handler(on_end), SaFlags::SA_RESETHAND, all());
     for signal in SIGNALS {
         // SAFETY: the handler calls only async-signal-safe functions.
         let before = unsafe { sigaction(signal, &action) }?;
         if matches!(before.handler(), SigHandler::SigIgn) {
-            // SAFETY: to ignore a signal runs no code.
+            // SAFETY: ignoring a signal runs no code.
             unsafe { sigaction(signal, &before) }?;
         }
     }
     Ok(())
 }
 
-/// The signals that must not come in the middle of the handler.
+/// The signals that must not interrupt the handler.
 pub(super) fn all() -> SigSet {
     SigSet::from_iter(SIGNALS)
 }
 
-/// As long as this lives, the signals wait.
+/// Blocks the signals while it lives.
 #[must_use]
 pub struct Held(SigSet);
 
-/// Holds the signals off.
+/// Blocks the signals.
 pub fn hold() -> io::Result<Held> {
     Ok(Held(all().thread_swap_mask(SigmaskHow::SIG_BLOCK)?))
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        // The mask is one that the kernel has given out: it cannot fail.
+        // The mask comes from the kernel: it cannot fail.
         ignore(self.0.thread_set_mask());
     }
 }
 
-/// From here on the signals remove the file `name` of `directory`, which stays open until [`disarm`]. With signals held:
-/// the file is there, and nothing else is armed.
+/// Makes the signals remove the file `name` of `directory`, which stays open until [`disarm`]. Signals must be blocked,
+/// the file must exist, and no other file may be armed.
 pub fn arm(_: &Held, directory: BorrowedFd<'_>, name: &str) -> io::Result<()> {
     if name.len() > NAME_LIMIT {
         return Err(Errno::ENAMETOOLONG.into());
@@ -99,7 +96,7 @@ pub fn arm(_: &Held, directory: BorrowedFd<'_>, name: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// From here on no signal removes anything.
+/// Makes the signals remove nothing.
 pub fn disarm() {
     OWNER.store(0, SeqCst);
 }
@@ -116,7 +113,7 @@ pub fn remove() {
     // SAFETY: the directory is open until `disarm`, which is the obligation of the caller of `arm`.
     let directory = unsafe { BorrowedFd::borrow_raw(DIRECTORY.load(SeqCst)) };
     if let Ok(name) = CStr::from_bytes_until_nul(&name) {
-        // One try: what is left then has mode 0600.
+        // One try: a leftover has mode 0600.
         ignore(unlinkat(
             directory.as_fd(),
             name,
@@ -125,15 +122,16 @@ pub fn remove() {
     }
 }
 
-/// The handler: removes the file, and has the process die of the signal. Async-signal-safe.
+/// The handler: removes the file, and ends the process by the signal. Async-signal-safe.
 pub(super) extern "C" fn on_end(signal: libc::c_int) {
     remove();
     if let Ok(number) = Signal::try_from(signal) {
-        // It is blocked in its handler, and has its default action again: it ends the process as soon as it is let in.
+        // The signal is blocked in its handler, and has its default action again: it ends the process when the handler
+        // returns.
         ignore(raise(number));
     }
     ignore(SigSet::empty().thread_set_mask());
-    // Only the first process of a container is still here: no default action ends that.
+    // Only process 1 of a container reaches this: no default action ends it.
     exit(u8::try_from(signal).map_or(u8::MAX, |signal| DIED_OF.saturating_add(signal)))
 }
 
@@ -150,7 +148,7 @@ mod tests {
 
     const NAME: &str = "unfinished";
 
-    /// What has become of a process that has a file armed and does `work`, and whether the file is still there.
+    /// The end of a process that has armed a file and runs `work`, and whether the file is still there.
     fn came_of(before: impl FnOnce(), work: impl FnOnce()) -> (WaitStatus, bool) {
         static COUNT: AtomicI32 = AtomicI32::new(0);
 

@@ -1,7 +1,7 @@
-//! Signals that are waited for beside descriptors, so that none is lost between a look and a wait.
+//! Signals that can be waited for together with descriptors, so that none is lost.
 //!
-//! They are blocked, and read from a descriptor. A child that the process forks has them blocked too, until it calls
-//! [`Wakeups::leave`]. Authority: signalfd(2).
+//! They are blocked and read from a descriptor. A forked child has them blocked too, until it calls [`Wakeups::leave`].
+//! Follows signalfd(2). What a signal means is left to `service`.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -9,12 +9,13 @@ use std::os::fd::{AsFd, BorrowedFd};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
-/// Signals of this process, by a descriptor that can be read when there is one.
+/// The signals of this process, by a descriptor that is readable when one has come.
 #[derive(Debug)]
 pub struct Wakeups(SignalFd);
 
 impl Wakeups {
-    /// From here on these signals do nothing else. Their actions are the default ones: an ignored signal never comes.
+    /// Blocks these signals and makes them readable. Their actions become the default ones: an ignored signal never
+    /// comes.
     pub fn catch(signals: &[Signal]) -> nix::Result<Wakeups> {
         let set: SigSet = signals.iter().copied().collect();
         set.thread_block()?;
@@ -22,14 +23,14 @@ impl Wakeups {
         SignalFd::with_flags(&set, flags).map(Wakeups)
     }
 
-    /// One that has come. Several of a kind may be one.
+    /// The next signal. Several of a kind may come as one.
     pub fn next(&self) -> nix::Result<Option<Signal>> {
         let info = self.0.read_signal()?;
         let number = info.and_then(|info| i32::try_from(info.ssi_signo).ok());
         number.map(Signal::try_from).transpose()
     }
 
-    /// In a child: signals do what they do to any process.
+    /// In a child: gives signals their usual effect.
     pub fn leave() -> io::Result<()> {
         Ok(SigSet::empty().thread_set_mask()?)
     }
