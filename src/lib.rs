@@ -1,64 +1,63 @@
-//! A QMQP server: one message per connection, put durably into the mail queue, answered only then.
+//! A QMQP server: it receives one message per connection, puts it durably into the mail queue, and then replies.
 //!
-//! The rooms, highest first. A room uses only rooms that stand below it; `tests/layers.rs` holds them to it. The pages
-//! that comments cite are in `tests/spec`: what Postfix does, and, in a list with numbers, what is done otherwise on
-//! purpose.
+//! The rooms stand here, highest first. A room imports rooms below it only (`tests/layers.rs`). The pages that comments
+//! cite are in `tests/spec`: what Postfix does, and a numbered list of deliberate differences.
 
-// What a fuzzer runs (tests/fuzz), and the tests with what it has found. No part of the program.
+// The fuzz targets (tests/fuzz), and tests over their inputs. No part of the program.
 #[cfg(any(test, fuzzing))]
 #[path = "../tests/fuzz/targets/mod.rs"]
 pub mod fuzzing;
 
-// How the process starts, is confined, serves and exits.
+// Starts the process, confines it, serves, and exits.
 mod service;
 
-// What people run themselves: help, checks, explanations.
+// The commands for people: help, checks, explanations.
 mod command;
 
-// What the command line asks for.
+// The command line.
 mod options;
 
-// One QMQP transaction in order, and every reply a client can get.
+// One QMQP transaction in order, and all replies.
 mod session;
 
-// Why the process ends without having served a client, and its exit statuses.
+// The reasons for an end without a served client, and the exit statuses.
 mod exit;
 
-// The ways to hand a message over, and their one verdict.
+// The ways to queue a message, and their verdict.
 mod queue;
 
-// Who connected.
+// The client's address and name.
 mod peer;
 
-// Whether somebody is listed.
+// Whether a client is listed; tables.
 mod lookup;
 
-// How to give rights up.
+// How rights are given up.
 mod jail;
 
-// main.cf, and the one table of parameters.
+// main.cf, and the list of parameters.
 mod config;
 
 // Bytes to values and back.
 mod wire;
 
-// Where a line goes, made printable.
+// The destination of log lines, which are made printable.
 mod log;
 
-// System calls and C library calls, wrapped safely.
+// System calls and C library calls, in safe wrappers.
 #[allow(unsafe_code, reason = "the one room that calls the C library")]
 mod sys;
 
-// How a unit test says that it cannot run. No part of the program.
+// How a unit test reports that it cannot run. No part of the program.
 #[cfg(test)]
 #[path = "../tests/harness/skip.rs"]
 mod skip;
 
-/// Runs the program that the command line asks for, and returns its exit status.
+/// Runs the program, or the command of the command line. Returns the exit status.
 pub fn run() -> u8 {
     service::run()
 }
 
-// The unit tests and the fuzzer have an entry point of their own.
+// Unit tests and the fuzzer have entry points of their own.
 #[cfg(not(any(test, fuzzing)))]
 sys::entry::entry_point!(run);
