@@ -1,12 +1,13 @@
-//! Text in braces, as main.cf has it where blanks and commas are part of something; and in quotes, as keys have it.
+//! Splits text in braces, for values with blanks and commas, and text in quotes, for keys.
 //!
-//! Braces nest, quotes and backslashes stay part of what they protect. Authority: postconf(5), and Postfix's own messages.
+//! Braces nest; quotes and backslashes stay in the text. Follows postconf(5), and Postfix's messages. The meaning of
+//! the text is the caller's.
 
 use std::fmt::{self, Display};
 
 use crate::config::lines::is_space;
 
-/// What is wrong with text that should be in braces.
+/// Why text is not properly in braces.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Error<'a> {
     NoOpening(&'a str),
@@ -24,7 +25,7 @@ impl Display for Error<'_> {
     }
 }
 
-/// What stands between the braces that enclose all of `text`, without blanks at its ends.
+/// The text inside the braces that enclose `text`, trimmed.
 pub(super) fn inside(text: &str) -> Result<&str, Error<'_>> {
     if !text.starts_with('{') {
         return Err(Error::NoOpening(text));
@@ -36,7 +37,7 @@ pub(super) fn inside(text: &str) -> Result<&str, Error<'_>> {
     }
 }
 
-/// Where the brace is that closes the first one.
+/// The position of the brace that closes the first one.
 fn closing(text: &str) -> Option<usize> {
     let mut depth = 0_usize;
     text.bytes().position(|b| {
@@ -49,17 +50,17 @@ fn closing(text: &str) -> Option<usize> {
     })
 }
 
-/// Splits the next item off `rest`, at commas and blanks that are not within braces.
+/// Splits the next item off `rest`, at commas and blanks outside of braces.
 pub(super) fn next_item<'a>(rest: &mut &'a str) -> Option<&'a str> {
     let begins = rest.bytes().position(|b| !is_separator(b.into()));
     let (_, text) = rest.split_at(begins.unwrap_or(rest.len()));
     let mut depth = 0_usize;
-    // Bytes of other characters are none of these.
+    // The bytes of other characters are none of these.
     let end = text.bytes().position(|b| {
         match b {
             b'{' => depth += 1,
             b'}' => depth = depth.saturating_sub(1),
-            // No separator comes after the comma.
+            // No separator is a greater byte than the comma.
             _ => return b <= b',' && depth == 0 && is_separator(b.into()),
         }
         false
@@ -69,18 +70,18 @@ pub(super) fn next_item<'a>(rest: &mut &'a str) -> Option<&'a str> {
     (!item.is_empty()).then_some(item)
 }
 
-/// What separates the items of a list.
+/// The separators of a list.
 pub(super) fn is_separator(c: char) -> bool {
     matches!(c, ',' | ' ' | '\t' | '\r' | '\n')
 }
 
-/// `text` without whitespace at either end, as the C library has it.
+/// `text` without the C library's whitespace at its ends.
 pub(super) fn trim(text: &str) -> &str {
     text.trim_matches(|c| u8::try_from(c).is_ok_and(is_space))
 }
 
-/// Where the first byte is at which `ends` holds, outside quotes and not after a backslash, else the length; and
-/// whether a quote is still open there.
+/// The first position at which `ends` holds, outside of quotes and not after a backslash, or the length; and whether a
+/// quote is open there.
 pub(super) fn end_of_key(text: &[u8], ends: impl Fn(u8) -> bool) -> (usize, bool) {
     let (mut quoted, mut escaped) = (false, false);
     let end = text.iter().position(|&b| {

@@ -1,10 +1,9 @@
 //! `cdb:FILE`: D. J. Bernstein's constant database, FILE.cdb.
 //!
-//! A directory of 256 hash tables stands at the beginning, the tables stand at the end, the records between them. A
-//! lookup reads one entry of the directory, some slots of one table, and the records whose hash is right: a handful of
-//! reads, whatever the size of the file. Everything in the file that is a position or a length is held against the
-//! file's size before it is used. Authority: <https://cr.yp.to/cdb/cdb.txt>, and `tests/spec/client-access.md`,
-//! section 4.2.
+//! A directory of 256 hash tables is at the beginning, the tables are at the end, the records are between them. A
+//! lookup reads one entry of the directory, some slots of one table, and the records with the same hash: a few reads
+//! for any size of file. Each position and each length in the file is compared with the file's size before it is used.
+//! Follows <https://cr.yp.to/cdb/cdb.txt>, and `tests/spec/client-access.md`, section 4.2. Values are the caller's.
 
 use std::cell::Cell;
 use std::fs;
@@ -19,28 +18,29 @@ use crate::log::error_text;
 /// The hash tables of the directory.
 const TABLES: u32 = 256;
 
-/// Bytes of a pair of numbers: an entry of the directory, a slot of a table, the head of a record.
+/// The bytes of a pair of numbers: an entry of the directory, a slot of a table, the head of a record.
 const PAIR: u64 = 8;
 
-/// Slots that are read at once. Tables are half empty, and the empty slot that ends a search is seldom far.
+/// The slots that are read at once. Tables are half empty, so that the empty slot at the end of a search is near.
 const SLOTS_AT_ONCE: u32 = 32;
 
-/// Values are nobody's policy here; longer ones than this are a damaged file.
+/// The longest value. Lists do not use values; a longer one is damage.
 const VALUE_LIMIT: u32 = 1024 * 1024;
 
-/// How old a source file has to be that is newer than its database, to be reported: somebody may be about to run postmap.
+/// A source file that is newer than its database is reported after this time: an administrator may be about to run
+/// postmap.
 const GRACE: Duration = Duration::from_secs(100);
 
 /// Whether the file has a NUL after each key and value. postmap(1) can write either form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Form {
-    /// Nothing has been found yet.
+    /// No key has been found yet.
     Unknown,
     WithNul,
     Plain,
 }
 
-/// A file, or what stands for one in a test.
+/// A file, or its substitute in a test.
 pub(super) trait Pages: std::fmt::Debug {
     fn read_exact_at(&self, buffer: &mut [u8], at: u64) -> io::Result<()>;
 
@@ -97,7 +97,7 @@ impl<F> Cdb<F> {
     }
 }
 
-/// A warning about a database that its owner has forgotten to make again.
+/// A warning about a database that is older than its source.
 fn older_than_source(database: &Database, source: &str) -> Option<String> {
     let written = database.written?;
     let edited = fs::metadata(source).ok()?.modified().ok()?;
@@ -135,7 +135,7 @@ impl<F: Pages> Table for Cdb<F> {
 }
 
 impl<F: Pages> Cdb<F> {
-    /// Looks for the key with a NUL, then for the key without. What has found something once is the file's form.
+    /// Looks for the key with a NUL, then for the key without. The first form with a result is the file's form.
     fn find_in_form(&self, key: &str) -> io::Result<Option<Vec<u8>>> {
         if self.form.get() != Form::Plain {
             if let Some(mut value) = self.lookup(&[key.as_bytes(), b"\0"].concat())? {
@@ -184,7 +184,7 @@ impl<F: Pages> Cdb<F> {
         Ok(None)
     }
 
-    /// The value of the record at `at`, if the key is its own.
+    /// The value of the record at `at`, if it has this key.
     fn record(&self, at: u32, key: &[u8]) -> io::Result<Option<Vec<u8>>> {
         let (key_length, value_length) = self.pair(at.into())?;
         if u32::try_from(key.len()) != Ok(key_length) {
@@ -205,7 +205,7 @@ impl<F: Pages> Cdb<F> {
         numbers(&self.bytes(at, 8)?).ok_or_else(damaged)
     }
 
-    /// Reads what must be there; nothing is set aside for what lies beyond the end of the file.
+    /// Reads bytes that must exist. No memory is reserved for bytes beyond the end of the file.
     fn bytes(&self, at: u64, length: u32) -> io::Result<Vec<u8>> {
         let end = at.checked_add(length.into());
         if end.is_none_or(|end| end > self.size) {
@@ -220,7 +220,7 @@ impl<F: Pages> Cdb<F> {
     }
 }
 
-/// What the library that Postfix uses says of a file that contradicts itself.
+/// The text of Postfix's library for a damaged file.
 fn damaged() -> io::Error {
     io::Error::from(nix::errno::Errno::EPROTO)
 }

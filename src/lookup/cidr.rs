@@ -1,8 +1,8 @@
-//! `cidr:FILE`, `cidr:{ {rule}, {rule} }`: networks, the first that has the address decides.
+//! `cidr:FILE`, `cidr:{ {rule}, {rule} }`: networks, of which the first with the address decides.
 //!
-//! `[!]NETWORK value`, and `if [!]NETWORK` ... `endif` around rules. A rule is for keys of its own address family, also
-//! where it is negated. A rule that cannot be read is left out with a warning, as in Postfix. Authority: cidr_table(5),
-//! and `tests/spec/client-access.md`, section 4.2.
+//! `[!]NETWORK value`, and `if [!]NETWORK` ... `endif` around rules. A rule applies to keys of its own address family,
+//! also if it is negated. A malformed rule is skipped with a warning, as in Postfix. Follows cidr_table(5), and
+//! `tests/spec/client-access.md`, section 4.2. The order of rules is `lookup::rules`'.
 
 use std::net::IpAddr;
 
@@ -13,7 +13,7 @@ use super::text::Reader;
 use crate::config::lines::{is_space, trim};
 use crate::log::Shown;
 
-/// Addresses of one family: those of a network, or all others.
+/// The addresses of a network, or all others of its family.
 #[derive(Debug)]
 pub(super) struct Networks {
     negated: bool,
@@ -74,7 +74,7 @@ fn add(rules: &mut impl Receiver<Networks>, text: &[u8], line: usize) -> Result<
     Ok(())
 }
 
-/// What follows the keyword that `text` begins with, in whatever case.
+/// The text after the keyword that `text` begins with, in upper or lower case.
 fn keyword<'a>(text: &'a [u8], word: &[u8]) -> Option<&'a [u8]> {
     let first = text.first()?.to_ascii_lowercase();
     // Nearly all lines begin with a digit.
@@ -84,11 +84,11 @@ fn keyword<'a>(text: &'a [u8], word: &[u8]) -> Option<&'a [u8]> {
     (ends && start.eq_ignore_ascii_case(word)).then_some(rest)
 }
 
-/// Splits the value from the network and its `!` signs, which may have blanks among them.
+/// Splits the value from the network and its `!` signs, which may have blanks between them.
 fn split(text: &[u8]) -> (&[u8], &[u8]) {
     let is_sign = |b: u8| b == b'!' || is_space(b);
     let mut bytes = text.iter();
-    // The first byte of the network is no blank, and so may be passed over.
+    // The first byte of the network is no blank, and can be skipped.
     let begins = bytes.any(|&b| !is_sign(b));
     let ends = begins && bytes.any(|&b| b <= b' ' && is_space(b));
     let length = text.len() - bytes.len() - usize::from(ends);

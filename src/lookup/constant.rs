@@ -1,4 +1,6 @@
-//! `static:value`, which has every key, and `fail:any`, which answers no question.
+//! `static:value`, which has every key, and `fail:any`, whose lookups all fail.
+//!
+//! Follows `tests/spec/client-access.md`, section 4.2.
 
 use super::braces;
 use super::table::{ClientKeys, Keys, Problem, Reason, Table};

@@ -1,7 +1,7 @@
 //! The file of an indexed table, as it was when the table was opened.
 //!
-//! It is opened with the rights of the start. postmap(1) writes a database anew, in the place of the old one or in the
-//! same file. Authority: `tests/spec/client-access.md`, section 4.2.
+//! It is opened with the rights of the start. postmap(1) writes a database anew, over the old one or in its place.
+//! Follows `tests/spec/client-access.md`, section 4.2. The format is left to `lookup::cdb` and postmap(1).
 
 use std::cell::RefCell;
 use std::fs::File;
@@ -16,19 +16,19 @@ use super::table::Reason;
 use crate::config::open_file;
 use crate::log::error_text;
 
-/// A file that is watched.
+/// A watched file.
 #[derive(Debug)]
 pub(super) struct Database {
     pub(super) path: String,
-    /// Nothing once it is closed.
+    /// `None` after it was closed.
     file: RefCell<Option<File>>,
     pub(super) size: u64,
-    /// When it was last written to.
+    /// The time of its last change.
     pub(super) written: Option<SystemTime>,
 }
 
 impl Database {
-    /// The file at `path`. It has to be there.
+    /// Opens the file at `path`, which must exist.
     pub(super) fn at(path: String) -> Result<Database, Reason> {
         let opened = open_file(&path).and_then(|file| Ok((file.metadata()?, file)));
         let (metadata, file) = opened
@@ -41,14 +41,14 @@ impl Database {
         })
     }
 
-    /// Whether there is another one by now, or it has been written to.
+    /// Whether the file has been replaced or written to.
     pub(super) fn has_changed(&self) -> bool {
         let file = self.file.borrow();
         file.as_ref()
             .is_none_or(|file| has_changed(file, self.written))
     }
 
-    /// Reads what must be there.
+    /// Reads bytes that must exist.
     pub(super) fn read_exact_at(&self, buffer: &mut [u8], at: u64) -> io::Result<()> {
         match &*self.file.borrow() {
             Some(file) => file.read_exact_at(buffer, at),
@@ -56,13 +56,13 @@ impl Database {
         }
     }
 
-    /// Closes the file, whose path and size are still known then.
+    /// Closes the file. Its path and size stay known.
     pub(super) fn close(&self) {
         drop(self.file.take());
     }
 }
 
-/// Whether a file that was written to at that time is gone from its directory by now, or has been written to.
+/// Whether a file with this time of its last change has been removed or written to.
 pub(super) fn has_changed(file: &File, written: Option<SystemTime>) -> bool {
     let Ok(now) = file.metadata() else {
         return true;

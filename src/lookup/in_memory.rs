@@ -1,4 +1,4 @@
-//! Tables whose files are in memory, and lists that log nothing, for whoever wants to try many.
+//! Tables whose files are in memory, and lists that log nothing, for tests and fuzzing.
 
 use std::io;
 
@@ -45,12 +45,12 @@ impl InMemory {
         InMemory(Box::new(Cdb::over(("cdb:F", FILE), bytes, size)))
     }
 
-    /// The value of `key`, or what the table says where it cannot tell.
+    /// The value of `key`, or the table's warnings if the lookup fails.
     pub fn find(&self, key: &str) -> Result<Option<Vec<u8>>, Vec<String>> {
         self.find_of(None, None, key)
     }
 
-    /// The same with a client's name and address, which are going to be asked for too.
+    /// The same with a client's name and address, which will be looked up too.
     pub fn find_of(
         &self,
         name: Option<&str>,
@@ -61,13 +61,13 @@ impl InMemory {
         found.map_err(|Problem(warnings)| warnings)
     }
 
-    /// Reads everything before the table is asked.
+    /// Reads the whole table before the first lookup.
     pub fn take_snapshot(&self) {
         self.0.take_snapshot();
     }
 }
 
-/// A list, as [`MatchList::from_patterns`] has it, with nothing logged. A process may log few errors before it has to end.
+/// A list as from [`MatchList::from_patterns`], which logs nothing: a process may log few errors before it has to end.
 pub fn match_list(
     patterns: &str,
     parents: ParentStyle,
@@ -76,7 +76,7 @@ pub fn match_list(
     MatchList::parse("qmqpd_authorized_clients", patterns, parents, tables).1
 }
 
-/// Takes a line of a regexp table apart.
+/// Splits a line of a regexp table.
 pub fn split_regexp(line: &[u8]) -> Result<regexp::Line<'_>, String> {
     regexp::split(line)
 }

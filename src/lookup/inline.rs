@@ -1,13 +1,12 @@
-//! `inline:{key=value, {key = value with blanks}}`: a table that is written in main.cf.
+//! `inline:{key=value, {key = value with blanks}}`: a table in main.cf.
 //!
-//! Keys are compared as they stand; a list asks for lower case only. Authority: `tests/spec/client-access.md`,
-//! section 4.2.
+//! Keys are compared unchanged; a list asks for lower case only. Follows `tests/spec/client-access.md`, section 4.2.
 
 use super::braces::{self, end_of_key, next_item, trim};
 use super::table::{ClientKeys, Keys, Problem, Reason, Table};
 use crate::config::lines::is_space;
 
-/// Keys with their values, in the order in which they are written.
+/// Keys with their values, in their order.
 #[derive(Debug)]
 pub(super) struct Inline {
     name: String,

@@ -1,8 +1,8 @@
-//! From the text of a list to its items, in order, with files read and tables opened.
+//! Turns the text of a list into its items, in order; reads files and opens tables.
 //!
-//! Happens once, while the process still has the rights it was started with. What is to be logged is collected here
-//! and logged by `match_list`. Lines of a file that are names and address patterns alone stay as they are: they are taken
-//! apart when a client is held against them, so that a file of a million lines costs no more than to be looked through.
+//! Happens once, with the rights of the start. Lines for the log are collected here, and `match_list` logs them. Lines
+//! of a file with only names and address patterns stay text: they are split when a client is compared with them, so
+//! that a file of a million lines only has to be searched. Follows `tests/spec/client-access.md`, section 1.1.
 
 use std::borrow::Cow;
 use std::fmt::{self, Display};
@@ -20,13 +20,13 @@ use crate::config::open_file;
 use crate::log::{self, Shown};
 use crate::sys::bytes;
 
-/// How much is shown of what follows a comment sign in a place where there are no comments.
+/// The length of the text after a misplaced comment sign that is shown.
 const SHOWN_COMMENT: usize = 20;
 
-/// What stands in one place of a list.
+/// The content of one place of a list.
 #[derive(Debug)]
 pub struct Item {
-    /// A client that matches is not listed.
+    /// Whether a client that matches is not listed.
     pub(super) negated: bool,
     pub(super) what: What,
     pub(super) place: Option<Place>,
@@ -37,7 +37,7 @@ pub(super) enum What {
     /// A name or an address pattern, in lower case.
     Literal(String),
     Table(Rc<dyn Table>),
-    /// From its place on, lines of a file that have nothing else than names and address patterns.
+    /// Lines of a file with only names and address patterns, from their place on.
     Lines {
         text: Rc<String>,
         range: Range<usize>,
@@ -50,10 +50,10 @@ pub(super) struct Place {
     line: usize,
 }
 
-/// One item of a list, with what a line of a file has become by now.
+/// One item of a list, also of a line of a file.
 #[derive(Debug, Clone)]
 pub struct Part<'a> {
-    /// A client that matches is not listed.
+    /// Whether a client that matches is not listed.
     pub(super) negated: bool,
     pub(super) what: PartWhat<'a>,
     file: Option<&'a Rc<str>>,
@@ -68,7 +68,7 @@ pub(super) enum PartWhat<'a> {
 }
 
 impl Item {
-    /// The items that stand there.
+    /// The items in this place.
     pub(super) fn parts(&self) -> Parts<'_> {
         let (one, lines) = match &self.what {
             What::Literal(pattern) => (Some(PartWhat::Literal(pattern.as_str().into())), ""),
@@ -87,7 +87,7 @@ impl Item {
     }
 }
 
-/// The items that stand in one place.
+/// The items in one place.
 #[derive(Debug)]
 pub(super) struct Parts<'a> {
     negated: bool,
@@ -95,7 +95,7 @@ pub(super) struct Parts<'a> {
     /// The number of the first one of `lines`.
     next_line: usize,
     one: Option<PartWhat<'a>>,
-    /// What is left of a line.
+    /// The rest of a line.
     line: &'a str,
     /// The lines after it.
     lines: &'a str,
@@ -140,7 +140,6 @@ impl<'a> Iterator for Parts<'a> {
     }
 }
 
-/// `text` in lower case.
 fn folded(text: &str) -> Cow<'_, str> {
     if text.bytes().any(|b| b.is_ascii_uppercase()) {
         text.to_ascii_lowercase().into()
@@ -149,7 +148,7 @@ fn folded(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// The item as a list would have it, and the file that it stands in, if any.
+/// The item in the form of a list, and its file, if any.
 impl Display for Part<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let not = if self.negated { "!" } else { "" };
@@ -165,21 +164,21 @@ impl Display for Part<'_> {
 }
 
 impl Part<'_> {
-    /// `FILE, line N`; nothing where it stands in the parameter itself.
+    /// `FILE, line N`; `None` for an item in the parameter itself.
     pub(super) fn place(&self) -> Option<String> {
         let file = self.file?;
         Some(format!("{file}, line {}", self.line))
     }
 }
 
-/// The items of a list, as they are read.
+/// The items of a list while it is read.
 #[derive(Debug)]
 pub(super) struct Items<'a> {
     list: &'static str,
     tables: &'a mut Tables,
     pub(super) items: Vec<Item>,
     pub(super) notes: Vec<Note>,
-    /// The files that are being read, the outermost first.
+    /// The files being read, the outermost first.
     reading: Vec<Rc<str>>,
 }
 
@@ -247,8 +246,8 @@ impl Items<'_> {
         )));
     }
 
-    /// Unlike Postfix, which takes `2001:db8::/32` for a table of type `2001` and then answers everybody with an error,
-    /// an IPv6 address or network without brackets is one: no table type looks like that
+    /// Unlike Postfix, which takes `2001:db8::/32` for a table of type `2001`, and then answers every client with an
+    /// error: an IPv6 address or network without brackets counts as one, because no table type has such a name
     /// (`tests/spec/differences.md`, 9).
     fn bracket(&mut self, pattern: &str) -> What {
         let better = pattern::as_ipv4(pattern).unwrap_or_else(|| format!("[{pattern}]"));
@@ -259,10 +258,10 @@ impl Items<'_> {
         What::Literal(format!("[{}]", pattern.to_ascii_lowercase()))
     }
 
-    /// Puts the items of a file in the place of its name. In a negated file each of them means the opposite.
+    /// Replaces the name of a file by its items, which a negated file negates.
     fn add_file(&mut self, path: &str, negated: bool, place: Option<&Place>) -> Result<(), Error> {
         if self.reading.iter().any(|file| **file == *path) {
-            // Postfix reads on until it has no descriptors left. The list ends up just as unusable
+            // Postfix reads on until it has no descriptors left. The list is unusable in both cases
             // (`tests/spec/differences.md`, 33).
             let table = self.unopened_file(path, "the file is part of itself");
             self.push(false, What::Table(table), place);
@@ -271,7 +270,7 @@ impl Items<'_> {
         let mut file = match open_file(path) {
             Ok(file) => file,
             Err(e) => {
-                // The negation is lost, as in Postfix; an item that cannot answer has no use for it.
+                // The negation is lost, as in Postfix: an item without an answer needs none.
                 let table = self.unopened_file(path, &log::error_text(&e));
                 self.push(false, What::Table(table), place);
                 return Ok(());
@@ -283,7 +282,7 @@ impl Items<'_> {
             return Err(Error::ReadFile { path, error });
         }
         drop(file);
-        // Bytes that are no UTF-8 are in no host name, so that it does not matter what stands for them.
+        // No host name has bytes that are not UTF-8, so that any replacement will do.
         let text = String::from_utf8(bytes)
             .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned());
         let file: Rc<str> = path.into();
@@ -293,10 +292,10 @@ impl Items<'_> {
         Ok(())
     }
 
-    /// Adds the lines of a file: as they stand where they are plain, and else item by item.
+    /// Adds the lines of a file: plain lines as text, all others item by item.
     fn add_lines(&mut self, text: &Rc<String>, negated: bool, file: &Rc<str>) -> Result<(), Error> {
         let mut lines = logical_lines(text.as_bytes());
-        // Where the plain lines begin that come to the end of what has been read.
+        // The start of the plain lines at the end of the text read so far.
         let mut plain: Option<(usize, usize)> = None;
         let push_plain = |items: &mut Self, plain: Option<(usize, usize)>, end: usize| {
             let Some((start, line)) = plain else {
@@ -329,7 +328,7 @@ impl Items<'_> {
         }
     }
 
-    /// What stands in the list for a file that cannot be opened: a table that cannot answer.
+    /// A table without answers, in place of a file that cannot be opened.
     fn unopened_file(&mut self, path: &str, reason: &str) -> Rc<dyn Table> {
         let name = format!("non-existent:{path}");
         if let Some(table) = self.tables.opened(&name) {
@@ -340,8 +339,8 @@ impl Items<'_> {
     }
 }
 
-/// Whether the line has names and address patterns alone, with blanks and commas between them: nothing that is a file or a
-/// table, is negated, or is warned of. Of a line that has them in other ways it may say no.
+/// Whether the line has only names and address patterns, separated by blanks and commas: no file, table, negation or
+/// warning. May be false for some such lines.
 fn is_plain(line: &[u8]) -> bool {
     let is_ordinary =
         |b: u8| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'-' | b'_' | b'A'..=b'Z');
@@ -366,7 +365,7 @@ fn is_plain(line: &[u8]) -> bool {
     })
 }
 
-/// Whether the pattern is an IPv6 address or network that lacks its brackets, and nothing else is amiss.
+/// Whether the pattern is an IPv6 address or network whose only fault is that it lacks brackets.
 fn is_bare_ipv6(pattern: &str) -> bool {
     let (address, mask) = pattern.split_once('/').unwrap_or((pattern, "0"));
     let has_mask = !mask.is_empty() && mask.bytes().all(|b| b.is_ascii_digit());

@@ -1,11 +1,11 @@
 //! Match lists: the first item that a client matches decides.
 //!
-//! Each item is held against the client's name, then against its address. An item that cannot be evaluated ends the
-//! evaluation: what comes after it might say the opposite of what it would have said.
+//! Each item is compared with the client's name, then with its address. An item that cannot be evaluated ends the
+//! evaluation, because the following items could give the opposite answer.
 //!
-//! The name may be open: it could not be looked up, and can be any. Then each item is held against the address, and one
-//! that does not have it, but could have the name, may match or not. The list has an answer if all of these ways lead to
-//! the same one.
+//! An open name could not be looked up, and can be any name. Then each item is compared with the address; an item that
+//! does not match it, but could match the name, may match or not. The list has an answer if all these cases have the
+//! same one. Follows `tests/spec/client-access.md`, sections 1.2 to 1.4. Items are read in `lookup::items`.
 
 use std::borrow::Cow;
 
@@ -31,27 +31,27 @@ pub struct MatchList {
     utf8: bool,
 }
 
-/// What a list says of a client.
+/// The answer of a list for a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Listing {
     Listed,
     NotListed,
-    /// That depends on the client's name, which is open.
+    /// The answer depends on the client's name, which is open.
     Undecided,
 }
 
-/// What a list says of a client, and why.
+/// The answer of a list, and the item that decides.
 #[derive(Debug)]
 pub struct Decision<'a> {
     pub listing: Listing,
-    /// The item that decided, or the first one that the name could match. None when no item matches, which means not
+    /// The item that decides, or the first item that the name could match. `None` if no item matches: the client is not
     /// listed.
     pub item: Option<Part<'a>>,
 }
 
 impl<'a> Decision<'a> {
-    /// Where `item` matches in any case, or the list ends. `open` is the first of the items before it that the name could
-    /// match; all of these list the client, or none does.
+    /// `item` matches in any case, or is the end of the list. `open` is the first of the items before it that the name
+    /// could match; all of these list the client, or none does.
     fn new(open: Option<Part<'a>>, item: Option<Part<'a>>) -> Decision<'a> {
         let is_listed = item.as_ref().is_some_and(|item| !item.negated);
         let listing = match open {
@@ -62,7 +62,7 @@ impl<'a> Decision<'a> {
         Decision { listing, item }
     }
 
-    /// Where it depends on the name, which `first` could match.
+    /// The answer depends on the name, which `first` could match.
     fn undecided(first: Part<'a>) -> Decision<'a> {
         Decision {
             listing: Listing::Undecided,
@@ -71,10 +71,10 @@ impl<'a> Decision<'a> {
     }
 }
 
-/// What is wrong with an item.
+/// An error in an item.
 #[derive(Debug, PartialEq, Eq)]
 pub struct ItemProblem {
-    /// `FILE, line N`; none where the item stands in the parameter itself.
+    /// `FILE, line N`; `None` for an item in the parameter itself.
     pub place: Option<String>,
     pub text: String,
 }
@@ -84,19 +84,19 @@ pub struct ItemProblem {
 pub struct Literal<'a> {
     /// In lower case.
     pub pattern: Cow<'a, str>,
-    /// A domain stands for its subdomains.
+    /// Whether a domain includes its subdomains.
     pub includes_subdomains: bool,
     /// It stands behind a `!`.
     pub negated: bool,
-    /// `FILE, line N`; none where the item stands in the parameter itself.
+    /// `FILE, line N`; `None` for an item in the parameter itself.
     pub place: Option<String>,
 }
 
 impl MatchList {
-    /// Reads the value of the parameter `list`, the files it names included, and opens its tables.
+    /// Reads the value of the parameter `list` with its files, and opens its tables.
     ///
-    /// What is wrong with a part of it is logged; that part cannot answer, later. An error is the text of the `fatal`
-    /// message, and has not been logged, except for [`Error::TooManyErrors`], which has.
+    /// Errors in parts of it are logged; such a part cannot be evaluated later. The returned error is the text of the
+    /// `fatal` message, which has not been logged, except for [`Error::TooManyErrors`].
     pub fn from_patterns(
         list: &'static str,
         patterns: &str,
@@ -116,7 +116,7 @@ impl MatchList {
         opened
     }
 
-    /// Opens a list; what is to be logged about it comes first.
+    /// Reads a list, and returns the lines to log first.
     pub(super) fn parse(
         list: &'static str,
         patterns: &str,
@@ -141,8 +141,8 @@ impl MatchList {
         self.items.iter().flat_map(Item::parts)
     }
 
-    /// The tables that the evaluation can come to for a client at `addr`, and how it asks them for the parents of a name.
-    /// What is not known of the client is nothing to rely on.
+    /// The tables that the evaluation can come to for a client at `addr`, each with the form in which the list looks up
+    /// the parents of a name. `None` is an unknown address.
     pub fn reached(&self, addr: Option<&str>) -> Vec<(&str, ParentStyle)> {
         let addr = addr.map(str::to_ascii_lowercase);
         let addr = addr.as_deref().filter(|addr| pattern::is_numeric(addr));
@@ -164,7 +164,7 @@ impl MatchList {
         reached
     }
 
-    /// Whether a client is listed. `name` is its confirmed name, or `unknown`, or nothing where it is open; `addr` is its
+    /// Whether a client is listed. `name` is its confirmed name or `unknown`, or `None` if it is open; `addr` is its
     /// address without brackets.
     pub fn match_client(&self, name: Option<&str>, addr: &str) -> Result<Listing, Unavailable> {
         match self.decide(name, addr) {
@@ -178,10 +178,11 @@ impl MatchList {
         }
     }
 
-    /// As [`MatchList::match_client`], with the item that decided, and without logging why the list cannot tell.
+    /// The same as [`MatchList::match_client`], with the item that decides, and without a log line if the list cannot
+    /// be evaluated.
     pub fn decide(&self, name: Option<&str>, addr: &str) -> Result<Decision<'_>, Unavailable> {
-        // Unlike Postfix, which folds Unicode if smtputf8_enable is set, only ASCII is: a confirmed name has nothing
-        // else (`tests/spec/differences.md`, 15).
+        // Unlike Postfix, which folds Unicode if smtputf8_enable is set, only ASCII is folded: a confirmed name has
+        // only ASCII (`tests/spec/differences.md`, 15).
         let folded_name = name.map(str::to_ascii_lowercase);
         let folded_addr = addr.to_ascii_lowercase();
         let client = ClientKeys {
@@ -203,7 +204,7 @@ impl MatchList {
             self.trace("match_hostname", "(no name for now)", &item);
             match open {
                 None => open = Some(item),
-                // Two ways that lead to different answers.
+                // Two cases with different answers.
                 Some(first) if first.negated != item.negated => {
                     return Ok(Decision::undecided(first));
                 }
@@ -217,8 +218,8 @@ impl MatchList {
         Ok(Decision::new(open, None))
     }
 
-    /// What is wrong with the items, each taken by itself: patterns that are malformed, tables that do not answer.
-    /// Serving notices that only where a client comes to be held against them.
+    /// The errors in single items: malformed patterns, and tables that do not answer. A serving process finds one only
+    /// if a client is compared with the item.
     pub fn problems(&self, tables: &Tables, run_as: RunAs<'_>) -> Vec<ItemProblem> {
         let problem = |item: Part<'_>| {
             let text = match &item.what {
@@ -233,12 +234,12 @@ impl MatchList {
         self.parts().filter_map(problem).collect()
     }
 
-    /// The parameter that has the list.
+    /// The parameter with the list.
     pub fn name(&self) -> &'static str {
         self.list
     }
 
-    /// The names and address patterns of the list, but for those that are malformed.
+    /// The names and well-formed address patterns of the list.
     pub fn literals(&self) -> impl Iterator<Item = Literal<'_>> {
         self.parts().filter_map(|item| {
             let place = item.place();
@@ -260,7 +261,7 @@ impl MatchList {
             name: Some(name),
             addr: None,
         };
-        // A serving process may stop before the line that is wrong.
+        // A serving process may stop before the wrong line.
         table.take_snapshot();
         tables.begin([(table.name(), self.parents)], run_as);
         let found = self.has(table, name, &client);
@@ -309,7 +310,7 @@ impl MatchList {
         }
     }
 
-    /// Whether `name` is in the domain that the pattern names.
+    /// Whether `name` is in the domain of the pattern.
     fn is_below(&self, name: &str, pattern: &str) -> bool {
         let Some(start) = name.strip_suffix(pattern) else {
             return false;
@@ -341,8 +342,8 @@ impl MatchList {
         Ok(false)
     }
 
-    /// Whether a table has a key. Any value will do, even an empty one; but with smtputf8_enable one that is no UTF-8 is an
-    /// error, whoever it is for.
+    /// Whether a table has a key with any value, even an empty one. With smtputf8_enable a value that is not UTF-8 is
+    /// an error for every client.
     fn has(&self, table: &dyn Table, key: &str, client: &ClientKeys<'_>) -> Result<bool, Problem> {
         let Some(value) = table.find(key, client)? else {
             return Ok(false);
@@ -387,7 +388,7 @@ impl MatchList {
         }
     }
 
-    /// Whether a plain string is listed. There is no name, no address and no parent here.
+    /// Whether a plain string is listed, without names, addresses and parents.
     fn match_string(&self, string: &str) -> Result<bool, Error> {
         let folded = string.to_ascii_lowercase();
         let keys = ClientKeys {
@@ -418,8 +419,8 @@ impl MatchList {
     }
 }
 
-/// Whether the item can match a name. A domain with a dot in front counts also in a list of the other style, where it
-/// matches none: its author means names.
+/// Whether the item can match a name. A domain with a leading dot counts also in a list of the other style, where it
+/// matches no name: its author means names.
 fn may_have_a_name(item: &Part<'_>) -> bool {
     match &item.what {
         PartWhat::Literal(pattern) => {
@@ -430,15 +431,15 @@ fn may_have_a_name(item: &Part<'_>) -> bool {
     }
 }
 
-/// How `list` means its domains, from the value of parent_domain_matches_subdomains. That is a list of strings, with
-/// negation, files and tables as in any other; its errors are as those of [`MatchList::from_patterns`].
+/// The style in which `list` includes subdomains, from the value of parent_domain_matches_subdomains. That value is a
+/// list of strings, with negation, files and tables; its errors are those of [`MatchList::from_patterns`].
 pub fn parent_style(
     parent_domain_matches_subdomains: &str,
     list: &str,
     tables: &mut Tables,
 ) -> Result<ParentStyle, Error> {
     let value = parent_domain_matches_subdomains.as_bytes();
-    // Nearly everybody has names only, and no need for a list to be built.
+    // Most values have only names, and need no list.
     let plain = !value.iter().any(|b| b"!/:#{".contains(b));
     let listed = if plain && log::verbosity() == 0 {
         value

@@ -1,9 +1,9 @@
-//! "Is this listed": yes, no, or cannot tell.
+//! Decides whether a client is listed: yes, no, or not known.
 //!
-//! Lists of names, addresses, networks, files and lookup tables, as qmqpd_authorized_clients and debug_peer_list have
-//! them. What cannot be told is an error of its own, because neither of the answers would be safe: a list may let in or
-//! keep out. Does not know why it is asked. Authority: `tests/spec/client-access.md`, sections 1 and 4; where versions
-//! of Postfix differ, 3.12.
+//! Lists of names, addresses, networks, files and lookup tables, as in qmqpd_authorized_clients and debug_peer_list.
+//! "Not known" is an error of its own, because a list may let clients in or keep them out, and so neither answer is
+//! safe. Follows `tests/spec/client-access.md`, sections 1 and 4; where versions of Postfix differ, 3.12. The
+//! consequence of an answer is left to `session`.
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), warn(clippy::indexing_slicing, clippy::string_slice))]
 
@@ -43,12 +43,12 @@ pub use pattern::as_ipv4;
 pub use postmap::{PACKAGE_QUESTION, RunAs};
 pub use tables::Tables;
 
-/// What main.cf says about lookup tables.
+/// The settings of lookup tables.
 #[derive(Debug, Clone)]
 pub struct TableSettings {
-    /// Whether what is no UTF-8 in a table is an error.
+    /// Whether text in a table that is not UTF-8 is an error.
     pub smtputf8_enable: bool,
-    /// Whether the process ends when a table cannot be opened, even if nobody needs it.
+    /// Whether the process ends if a table cannot be opened, even without a client that needs it.
     pub daemon_table_open_error_is_fatal: bool,
     /// The name of proxymap(8)'s service, and of its socket.
     pub proxymap_service_name: String,
@@ -58,9 +58,9 @@ pub struct TableSettings {
     pub postmap: PathBuf,
     /// qmqpd_sandbox: whether postmap gives up system calls.
     pub sandbox: bool,
-    /// Where main.cf is, for postmap.
+    /// The directory of main.cf, for postmap.
     pub config_directory: PathBuf,
-    /// Where dynamicmaps.cf is, if main.cf says it.
+    /// The directory of dynamicmaps.cf, if main.cf sets it.
     pub meta_directory: Option<PathBuf>,
 }
 
@@ -82,18 +82,18 @@ impl TableSettings {
     }
 }
 
-/// A list that cannot be used at all. The operator's to mend.
+/// A list that cannot be used. The administrator has to mend it.
 #[derive(Debug)]
 pub enum Error {
-    /// An item that consists of negation.
+    /// An item with only `!`.
     NoPattern { list: &'static str },
-    /// A `/file` that could be opened but not read: a directory, a broken disk.
+    /// A `/file` that could be opened but not read: a directory, or a file on a broken disk.
     ReadFile { path: String, error: io::Error },
-    /// A table in a list that decides how others are read.
+    /// A table in a list that decides how other lists are read.
     TableProblem { list: &'static str, table: String },
     /// A table that cannot be opened, with daemon_table_open_error_is_fatal.
     Table(String),
-    /// One error too many; that it is, has been logged as `fatal` by then.
+    /// The last error that a process may log, which has been logged as `fatal`.
     TooManyErrors(log::TooManyErrors),
 }
 
@@ -125,10 +125,10 @@ impl From<log::TooManyErrors> for Error {
     }
 }
 
-/// The list cannot tell about this client: a table failed, or a pattern that it would be held against is malformed.
+/// The list cannot be evaluated for this client: a table failed, or a pattern in question is malformed.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Unavailable {
-    /// What is wrong, in the order in which Postfix logs it.
+    /// The errors, in the order in which Postfix logs them.
     pub warnings: Vec<String>,
 }
 

@@ -1,15 +1,15 @@
 //! Address patterns: `ADDR`, `ADDR/LEN`, `[ADDR]`, `[ADDR]/LEN`, `[ADDR/LEN]`.
 //!
-//! A pattern is read when a client is held against it, and only if it is of the client's family; so a mistake in an
-//! IPv4 pattern does not shut IPv6 clients out. Everything here is stricter than a parser of addresses would be by
-//! itself, because a network that means something else than it seems to lets the wrong people in.
+//! A pattern is read when a client is compared with it, and only for a client of its family; so a mistake in an IPv4
+//! pattern does not keep IPv6 clients out. The checks are stricter than a parser of addresses needs, because a misread
+//! network would let other clients in. Follows `tests/spec/client-access.md`, section 1.4.
 
 use std::fmt::{self, Display};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnetwork::IpNetwork;
 
-/// What is wrong with a pattern, with the part of it that shows it.
+/// The fault of a pattern, with the part that shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum BadPattern {
     HostBits { pattern: String, network: IpNetwork },
@@ -38,13 +38,13 @@ impl Display for BadPattern {
     }
 }
 
-/// Whether `text` can be an address at all. Nothing else is held against address patterns.
+/// Whether `text` can be an address. Other text is not compared with address patterns.
 pub(super) fn is_numeric(text: &str) -> bool {
     text.bytes()
         .all(|b| b.is_ascii_hexdigit() || b == b'.' || b == b':')
 }
 
-/// Whether the address `addr` is, or lies in, `pattern`. Both are in lower case.
+/// Whether the address `addr` equals `pattern`, or is in its network. Both are in lower case.
 pub(super) fn matches(pattern: &str, addr: &str) -> Result<bool, BadPattern> {
     let bracketed = pattern.strip_prefix('[').and_then(|p| p.strip_suffix(']'));
     if pattern == addr || bracketed == Some(addr) {
@@ -57,7 +57,7 @@ pub(super) fn matches(pattern: &str, addr: &str) -> Result<bool, BadPattern> {
     Ok(addr.parse().is_ok_and(|addr| network.contains(addr)))
 }
 
-/// Whether the pattern, in lower case, can be held against any address at all. Host names can.
+/// Whether the pattern, in lower case, is well-formed. Host names are.
 pub(super) fn check(pattern: &str) -> Result<(), BadPattern> {
     if ["::", "0.0.0.0"]
         .iter()
@@ -68,7 +68,7 @@ pub(super) fn check(pattern: &str) -> Result<(), BadPattern> {
     Ok(())
 }
 
-/// Whether the pattern is meant for addresses like `addr`. Host names are not, nor what looks like one.
+/// Whether the pattern is meant for addresses like `addr`. Host names, and patterns that look like them, are not.
 fn is_candidate(pattern: &str, addr: &str) -> bool {
     let (mut is_ipv6, mut has_mask) = (false, false);
     let has_digits_alone = pattern.bytes().all(|b| {
@@ -122,8 +122,8 @@ impl Network {
         Ok(Network(network))
     }
 
-    /// Reads a pattern of the form that most have in a list of a million, `1.2.3.4` or `1.2.3.0/24`, and does so fast. Of
-    /// any other it says nothing.
+    /// Reads a pattern of the most frequent forms in a list of a million, `1.2.3.4` or `1.2.3.0/24`, fast. `None` for
+    /// any other form, right or wrong.
     pub(super) fn plain(pattern: &[u8]) -> Option<Network> {
         let mut octets = [0; 4];
         let mut rest = pattern;
@@ -188,7 +188,7 @@ fn number(text: &[u8]) -> Option<(u8, &[u8])> {
     Some((value, rest))
 }
 
-/// Takes brackets off and splits the mask from the address, wherever the closing bracket stands.
+/// Removes the brackets, and splits the mask from the address, on either side of the closing bracket.
 fn split(pattern: &str) -> Result<(&str, Option<&str>), BadPattern> {
     let Some(open) = pattern.strip_prefix('[') else {
         return Ok(at_slash(pattern));
@@ -206,7 +206,7 @@ fn split(pattern: &str) -> Result<(&str, Option<&str>), BadPattern> {
 }
 
 fn at_slash(text: &str) -> (&str, Option<&str>) {
-    // For short texts this is faster than to look for a character.
+    // For short texts this is faster than memchr(3).
     let slash = text.bytes().position(|b| b == b'/');
     match slash.and_then(|at| text.split_at_checked(at)) {
         Some((address, mask)) => (address, mask.get(1..)),
@@ -214,8 +214,8 @@ fn at_slash(text: &str) -> (&str, Option<&str>) {
     }
 }
 
-/// The IPv4 address or network that an IPv6 pattern spells, with brackets or without: a client that has such an address is
-/// known by its IPv4 address, and does not match the pattern.
+/// The IPv4 address or network of an IPv6 pattern, with or without brackets: a client with such an address is shown
+/// with its IPv4 address, and does not match the pattern.
 pub fn as_ipv4(pattern: &str) -> Option<String> {
     let inside = pattern.replace(['[', ']'], "");
     let (address, mask) = at_slash(&inside);
@@ -227,7 +227,7 @@ pub fn as_ipv4(pattern: &str) -> Option<String> {
     Some(format!("{address}/{length}"))
 }
 
-/// The standard library reads addresses as inet_pton(3) does: no leading zeros, no short forms, no scope.
+/// The standard library reads addresses as inet_pton(3) does: without leading zeros, short forms and scope.
 fn parse_address(is_ipv6: bool, address: &str) -> Option<IpAddr> {
     if is_ipv6 {
         address.parse::<Ipv6Addr>().ok().map(IpAddr::V6)
@@ -242,7 +242,7 @@ mod tests {
 
     use super::*;
 
-    /// The first `length` of `width` bits agree. The obvious way to compare, for the arithmetic to be held against.
+    /// Whether the first `length` of `width` bits are equal: the obvious comparison, to test the arithmetic.
     fn agree(a: u128, b: u128, length: u8, width: u8) -> bool {
         (0..length).all(|i| (a >> (width - 1 - i)) & 1 == (b >> (width - 1 - i)) & 1)
     }
@@ -255,7 +255,7 @@ mod tests {
         }
     }
 
-    /// `bits` with those after the first `length` cleared.
+    /// `bits` with zeros after the first `length`.
     fn network(bits: u128, length: u8, width: u8) -> u128 {
         (0..width - length).fold(bits, |bits, i| bits & !(1 << i))
     }
@@ -300,7 +300,7 @@ mod tests {
         fn networks_hold_what_a_bit_by_bit_comparison_says(
             base: u128, length in 0_u8..=128, bit in 0_u8..128, far: u128
         ) {
-            // An address that differs in one bit is where an off-by-one shows.
+            // An address that differs in one bit shows a count that is wrong by one.
             check(base ^ (1 << bit), base, length, 128);
             check(far, base, length, 128);
             let (base, far) = (base & 0xffff_ffff, far & 0xffff_ffff);

@@ -1,19 +1,19 @@
-//! Every other type of table, read by Postfix's own postmap(1).
+//! Tables of all other types: Postfix's own postmap(1) reads them.
 //!
-//! `postmap -q - TYPE:NAME` is started before a chroot, and waits until the client is known. Then it is
-//! given everything that a list may ask of the table, one key a line, and says which of them the table has. So no
-//! database library is mapped, and no plugin loaded, by a process that serves strangers. It exits 1 for "not found" and
-//! for "cannot tell" alike. The second one ends in a line `fatal:`, for every type of table, damaged file and dead server
-//! that was tried; a warning alone (the source is newer than the database, a rule is malformed) is no failure.
+//! `postmap -q - TYPE:NAME` is started before a chroot, and waits until the client is known. It then gets all keys that
+//! a list may look up, one on each line, and prints those that the table has. So no process that serves clients loads a
+//! database library or a plugin. Its exit status is 1 both for "not found" and for an error. An error always ends in a
+//! line `fatal:`, for every type of table, damaged file and dead server that was tried; a warning alone (a source newer
+//! than its database, a malformed rule) is no error.
 //!
-//! Unlike Postfix, which opens every table as root and asks it as mail_owner, a program that is told a client's name is
-//! mail_owner's from its start, and has no capabilities: the owner of the reverse zone has chosen the name
-//! (`tests/spec/differences.md`, 17). Where mail_owner may not read an indexed file, `postmap -s` writes out all its keys as root, and is told no name. A file of
-//! another type is unavailable then.
+//! Unlike Postfix, which opens every table as root and asks it as mail_owner, a program that is told a client's name
+//! runs as mail_owner from its start, without capabilities: the owner of the reverse zone has chosen the name
+//! (`tests/spec/differences.md`, 17). If mail_owner may not read an indexed file, `postmap -s` writes out all its keys
+//! as root, and is told no name. A file of another type is then unavailable.
 //!
-//! A process that forks for one client after another has `postmap -s` write out all keys of a table that is an indexed
-//! file, and watches the file. For tables of other types each child starts a program, unless it is in a chroot: there is
-//! none to be found there.
+//! A resident process has `postmap -s` write out all keys of an indexed file once, and watches the file. For tables of
+//! other types each child starts a program, except in a chroot, which has none. Follows `tests/spec/client-access.md`,
+//! section 4, and postmap(1).
 
 use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeSet;
@@ -36,38 +36,38 @@ use crate::sys::program::{Confinement, Output, Program, Rights};
 /// The end of the warning about a type that may be in a package of its own.
 pub const PACKAGE_QUESTION: &str = " package installed?";
 
-/// How long an answer is waited for. With the error delay a client still has its reply within 20 s.
+/// The limit for an answer. With the error delay a client still has its reply within 20 s.
 const LIMIT: Duration = Duration::from_secs(15);
 
-/// When the program ends in any case, counted from its start: the client's name may take 15 s to find before it is asked.
+/// The age at which the program is ended: the lookup of the client's name may take 15 s before the first key.
 const FUSE: Duration = Duration::from_secs(40);
 
-/// How much of an answer is read.
+/// The longest answer that is read.
 const OUTPUT_LIMIT: usize = 1024 * 1024;
 
-/// How long writing out a whole table may take, and how large it may be.
+/// The limits for writing out a whole table: time and size.
 const SNAPSHOT_LIMIT: Duration = Duration::from_secs(60);
 const SNAPSHOT_SIZE: usize = 256 * 1024 * 1024;
 
-/// How many lines of complaint are passed on.
+/// The largest number of warnings that are passed on.
 const COMPLAINTS: usize = 20;
 
-/// How many lines about single keys are passed on. A name has 127 parents at most.
+/// The largest number of lines about single keys that are passed on. A name has at most 127 parents.
 const REMARKS: usize = 1000;
 
-/// How a line of postmap's begins, and not one of a library's.
+/// The beginning of postmap's own lines, as opposed to those of a library.
 const SPEAKER: &str = "postmap: ";
 
-/// The level of messages that do not end a lookup.
+/// The level of lines that do not end a lookup.
 const WARNING: &str = "warning: ";
 
-/// The levels of messages that end a lookup, as they follow the program's name.
+/// The levels of lines that end a lookup, after the program's name.
 const FAILURES: &[&str] = &["fatal: ", "panic: ", "error: "];
 
-/// What warnings say when postmap takes a key for not found, and did not look it up.
+/// The text of warnings with which postmap takes a key for not found without having looked it up.
 ///
-/// Unlike Postfix, which goes on to the next rule when PCRE or the C library gives a match up, and takes nis tables
-/// without a domain for empty ones: the rule or the table may be the one that keeps the client out
+/// Unlike Postfix, which continues with the next rule when PCRE or the C library gives up a match, and takes a nis
+/// table without a domain for an empty one: the rule or the table may be the one that keeps the client out
 /// (`tests/spec/differences.md`, 20).
 const UNANSWERED: &[&str] = &[
     " limit exceeded",
@@ -78,8 +78,7 @@ const UNANSWERED: &[&str] = &[
     "NIS lookups disabled",
 ];
 
-/// The types that Postfix comes with, here or in packages of their own. Each with its keys, where they do not depend
-/// on the table's name.
+/// The types of Postfix and of its packages, each with its kind of keys if the table's name does not decide it.
 const TYPES: &[(&str, Keys)] = &[
     ("btree", Keys::Fixed),
     ("dbm", Keys::Fixed),
@@ -107,11 +106,11 @@ const TYPES: &[(&str, Keys)] = &[
     ("unix", Keys::Fixed),
 ];
 
-/// Types whose keys are patterns, of those that are read here.
+/// The types with patterns as keys, of those that this program reads itself.
 const NATIVE_PATTERNS: &[&str] = &["cidr", "fail", "regexp"];
 
-/// Gives the account of a program that is told a client's name; none where the program runs as the user of this process.
-/// Called only where there is such a program.
+/// Returns the account for a program that is told a client's name; `None` if it runs as the user of this process.
+/// Called only if there is such a program.
 pub type RunAs<'a> = &'a dyn Fn() -> Result<Option<Owner>, config::Error>;
 
 /// A table that postmap(1) reads.
@@ -120,28 +119,28 @@ pub(super) struct Postmap {
     name: String,
     keys: Keys,
     settings: TableSettings,
-    /// Of an indexed type: the file, as it was when the table was opened.
+    /// The file of an indexed type, as it was when the table was opened.
     file: Option<Database>,
-    /// All keys of the table, where they have been read beforehand; or what kept them from being read.
+    /// All keys of the table, if they were read in advance, or the errors of the reading.
     snapshot: OnceCell<Result<BTreeSet<Vec<u8>>, Vec<String>>>,
-    /// The ways in which the lists that may come to the table ask for parents.
+    /// The styles of parents of the lists that may come to the table.
     styles: RefCell<Vec<ParentStyle>>,
-    /// The running program, until it has been asked; or why there is none.
+    /// The program until it is asked, or the reason why there is none.
     program: RefCell<Option<Result<Running, String>>>,
     found: OnceCell<Result<Vec<String>, Vec<String>>>,
 }
 
-/// A program that has been started, and what for.
+/// A started program, and its task.
 #[derive(Debug)]
 enum Running {
-    /// It waits for keys, and says which of them the table has.
+    /// Reads keys, and prints those that the table has.
     Query(Program),
-    /// It writes the whole table out.
+    /// Writes the whole table out.
     Dump(Program),
 }
 
 impl Postmap {
-    /// Looks at what can be seen without running anything: whether the type exists, and an indexed file is there.
+    /// Checks without a program that the type exists, and that an indexed file is there.
     pub(super) fn new(
         table: &str,
         (kind, name): (&str, &str),
@@ -165,7 +164,7 @@ impl Postmap {
             .map(|suffix| Database::at(format!("{name}.{suffix}")))
             .transpose()?
             .map(|mut file| {
-                // The file changes while nothing in it does.
+                // The time of an lmdb file changes without a change of its content.
                 file.written = file.written.filter(|_| kind != "lmdb");
                 file
             });
@@ -181,8 +180,7 @@ impl Postmap {
         })
     }
 
-    /// Starts the program that is going to be asked, unless all keys are known. `parents` is how a list will ask for
-    /// names.
+    /// Starts the program for the lookups, unless all keys are known. `parents` is the style of the list.
     pub(super) fn start(&self, parents: ParentStyle, run_as: RunAs<'_>) {
         if self.snapshot.get().is_some() {
             return;
@@ -197,19 +195,19 @@ impl Postmap {
         }
     }
 
-    /// Ends the program, where it has not been asked.
+    /// Ends the program if it has not been asked.
     pub(super) fn dismiss(&self) {
         if let Some(Ok(Running::Query(program) | Running::Dump(program))) = self.program.take() {
             program.dismiss();
         }
     }
 
-    /// Whether a program has to be started for each client that the table is asked about.
+    /// Whether a program is started for each client.
     pub(super) fn runs_a_program(&self) -> bool {
         self.file.is_none()
     }
 
-    /// Everything that the lists may ask the table about a client.
+    /// All keys that the lists may look up for a client.
     fn keys_for(&self, client: &ClientKeys<'_>) -> Vec<String> {
         let mut keys: Vec<String> = client.name.into_iter().map(str::to_owned).collect();
         if let (Some(name), Keys::Fixed) = (client.name, self.keys) {
@@ -265,7 +263,7 @@ impl Postmap {
         })
     }
 
-    /// Starts the program that is going to be asked, as mail_owner where this process is root.
+    /// Starts the program for the lookups, as mail_owner if this process is root.
     fn start_query(&self, run_as: RunAs<'_>) -> Result<Running, String> {
         let owner = run_as().map_err(|error| error.to_string())?;
         let rights = match &owner {
@@ -301,7 +299,7 @@ impl Postmap {
         }
     }
 
-    /// Starts the program that writes the table out, with all rights: it is told nothing.
+    /// Starts the program that writes the table out, with all rights: it is told no name.
     fn start_dump(&self, fuse: Duration) -> Result<Program, String> {
         self.run(&["-s", &self.name], Confinement::NONE, fuse)
             .map_err(|error| self.cannot_run(&error))
@@ -336,7 +334,7 @@ impl Postmap {
         self.keys_of_dump(program, SNAPSHOT_LIMIT)
     }
 
-    /// What the program that writes the table out has written.
+    /// The keys that the program has written.
     fn keys_of_dump(
         &self,
         program: Program,
@@ -360,7 +358,7 @@ impl Postmap {
         Ok(lines.filter_map(key).collect())
     }
 
-    /// The keys that were found, or what keeps anybody from knowing.
+    /// The keys that were found, or the errors of the lookup.
     fn answer(&self, output: &Output, keys: &[String]) -> Result<Vec<String>, Vec<String>> {
         log_remarks(&output.stderr);
         let complaints = self.complaints(&output.stderr);
@@ -383,7 +381,7 @@ impl Postmap {
         }
     }
 
-    /// What postmap has said, as a daemon would have said it, each line once: a warning may come with every key.
+    /// postmap's warnings in the form of a daemon's, each once: a warning may come with every key.
     fn complaints(&self, stderr: &[u8]) -> Vec<String> {
         let name = &self.name;
         let lines = stderr
@@ -396,7 +394,7 @@ impl Postmap {
             let line = Shown(line).to_string();
             let text = line.strip_prefix(SPEAKER).unwrap_or(&line);
             if let Some(text) = text.strip_prefix(WARNING) {
-                // An empty value is worth a complaint to those who build tables, not to a list.
+                // An empty value is an error for the author of a table, not for a list.
                 let about_value = text
                     .strip_prefix(&format!("table {name}"))
                     .is_some_and(|rest| {
@@ -406,7 +404,7 @@ impl Postmap {
                 return (!about_value).then(|| text.to_owned());
             }
             match text.strip_prefix("fatal: ") {
-                // The list says as much.
+                // The list logs the same.
                 Some(text) if text.starts_with(&format!("table {name}: query error")) => None,
                 Some(text) => Some(format!("{name} is unavailable. {text}")),
                 None => Some(text.to_owned()),
@@ -466,7 +464,7 @@ impl Table for Postmap {
     }
 }
 
-/// Whether there is a line that says that something could not be looked up.
+/// Whether a line reports that a lookup failed.
 fn says_failure(stderr: &[u8]) -> bool {
     let mut lines = stderr.split(|&b| b == b'\n');
     lines.any(|line| {
@@ -479,7 +477,7 @@ fn says_failure(stderr: &[u8]) -> bool {
     })
 }
 
-/// A line of postmap's without a level: it says what postmap does. Tables of the type debug write one for each key.
+/// A line of postmap's without a level. Tables of the type debug write one for each key.
 fn remark(line: &[u8]) -> Option<&[u8]> {
     let text = line.strip_prefix(SPEAKER.as_bytes())?;
     let has_level = |level: &&'static str| text.starts_with(level.as_bytes());
@@ -500,7 +498,7 @@ fn log_all(complaints: &[String]) {
     }
 }
 
-/// The keys, of those asked for, that stand at the beginning of lines `KEY TAB VALUE`.
+/// The keys, of those looked up, at the beginning of lines `KEY TAB VALUE`.
 fn found(stdout: &[u8], keys: &[String]) -> Vec<String> {
     let has = |key: &str| {
         let mut lines = stdout.split(|&b| b == b'\n');
@@ -512,7 +510,7 @@ fn found(stdout: &[u8], keys: &[String]) -> Vec<String> {
     keys.iter().filter(|key| has(key)).cloned().collect()
 }
 
-/// What the keys of a table are. Those of a type that nobody here knows are taken for names: most databases have names.
+/// The kind of a table's keys. Unknown types count as names, which most databases have.
 fn keys_of(kind: &str, name: &str) -> Keys {
     let of_inner = |table: &str| match table.split_once(':') {
         Some((kind, name)) => keys_of(kind, name),
@@ -530,7 +528,7 @@ fn keys_of(kind: &str, name: &str) -> Keys {
     }
 }
 
-/// Whether dynamicmaps.cf has the type: a line begins with it.
+/// Whether dynamicmaps.cf has a line for the type.
 fn is_plugin(kind: &str, settings: &TableSettings) -> bool {
     let directory = settings.meta_directory.clone();
     let directory = directory.unwrap_or_else(config::default_meta_directory);

@@ -1,10 +1,10 @@
-//! `proxy:TYPE:NAME`, a table that Postfix's proxymap(8) opens and reads.
+//! `proxy:TYPE:NAME`: a table that Postfix's proxymap(8) opens and reads.
 //!
-//! A stream socket below queue_directory: the server names its protocol, then answers attribute lists. It serves tables
-//! that proxy_read_maps names, with the rights of its own. Authority: `tests/spec/client-access.md`, section 4.3.
+//! A stream socket below queue_directory: the server names its protocol, and then answers attribute lists. It serves
+//! the tables in proxy_read_maps, with its own rights. Follows `tests/spec/client-access.md`, section 4.3.
 //!
-//! Unlike Postfix, which tries for ever to get an answer, and dies of a table that it may not read: after 15 s, or when
-//! the server has refused, the table is unavailable and the client hears of it (`tests/spec/differences.md`, 19).
+//! Unlike Postfix, which tries for ever, and dies of a table that it may not read: after 15 s, or if the server
+//! refuses, the table is unavailable, and the client is told to try later (`tests/spec/differences.md`, 19).
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -18,10 +18,10 @@ use crate::sys::alarm::Bounded;
 use crate::sys::socket::connect_stream;
 use crate::wire::attr;
 
-/// How long a session tries to get answers of one table. With the error delay a client still has its reply within 20 s.
+/// The limit of a session for all answers of one table. With the error delay a client still has its reply within 20 s.
 const LIMIT: Duration = Duration::from_secs(15);
 
-/// Between two tries.
+/// The pause between two tries.
 const PAUSE: Duration = Duration::from_secs(3);
 
 /// DICT_FLAG_PATTERN, in the answer to `open`.
@@ -30,7 +30,7 @@ const FLAG_PATTERN: u32 = 1 << 5;
 /// DICT_FLAG_LOCK and DICT_FLAG_UTF8_REQUEST, in a lookup.
 const FLAGS: u32 = 1 << 6 | 1 << 19;
 
-/// PROXY_STAT of proxymap. 2 is RETRY, and is an error as all others are.
+/// proxymap's PROXY_STAT. 2 is RETRY, an error like all others.
 mod status {
     pub const OK: u32 = 0;
     pub const NOKEY: u32 = 1;
@@ -39,17 +39,17 @@ mod status {
     pub const CONFIG: u32 = 5;
 }
 
-/// The form of requests and answers. A server refuses one that it does not know as an invalid request.
+/// The form of requests and answers. A server refuses an unknown form as an invalid request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Form {
-    /// Of Postfix up to 3.10: one attribute `flags`, for the table or for the request.
+    /// Postfix up to 3.10: one attribute `flags`, for the table or for the request.
     Flags,
-    /// Of Postfix 3.11: the table is named with `instance_flags`, and an answer to a lookup has `flags` too.
+    /// Postfix 3.11: the table is named with `instance_flags`, and an answer to a lookup has `flags` too.
     InstanceFlags,
 }
 
 impl Form {
-    /// The attributes of an answer, `status` first. The last one is what was asked for.
+    /// The attributes of an answer, from `status` to the result.
     fn attributes(self, request: Request) -> &'static [&'static str] {
         match (self, request) {
             (_, Request::Open) => &["status", "flags"],
@@ -59,7 +59,7 @@ impl Form {
     }
 }
 
-/// What the server is asked for.
+/// The requests to the server.
 #[derive(Debug, Clone, Copy)]
 enum Request {
     Open,
@@ -75,24 +75,24 @@ impl Request {
     }
 }
 
-/// A table of proxymap's.
+/// A table of proxymap.
 #[derive(Debug)]
 pub(super) struct Proxy {
     name: String,
     /// The name without `proxy:`.
     table: String,
     service: String,
-    /// Relative to queue_directory, also where that is the root.
+    /// Relative to queue_directory, inside and outside a chroot.
     socket: PathBuf,
     ipc_timeout: Duration,
     form: Cell<Form>,
     stream: RefCell<Option<BufReader<Bounded>>>,
-    /// What the server has said of the table, or why it will not.
+    /// The server's kind of the table's keys, or the reason for its refusal.
     keys: OnceCell<Result<Keys, Vec<String>>>,
     ends: Cell<Option<Instant>>,
 }
 
-/// What the server said.
+/// The server's answer.
 #[derive(Debug)]
 struct Answer {
     status: u32,
@@ -114,7 +114,7 @@ impl Proxy {
         }
     }
 
-    /// Asks for the kind of the table's keys, which also tells whether the server will answer for it.
+    /// Asks for the kind of the table's keys, which also shows whether the server serves it.
     fn contact(&self) -> Result<Keys, Vec<String>> {
         let mut answer = self.ask(Request::Open, None)?;
         if answer.status == status::BAD {
@@ -146,7 +146,7 @@ impl Proxy {
         ))
     }
 
-    /// A request in the form that the server is taken to know. `key` is that of a lookup.
+    /// A request in the server's presumed form. `key` is that of a lookup.
     fn request(&self, request: Request, key: Option<&str>) -> Vec<u8> {
         let mut bytes = Vec::new();
         attr::put(&mut bytes, "request", request.name());
@@ -167,7 +167,7 @@ impl Proxy {
         bytes
     }
 
-    /// Sends a request until there is an answer to it with a known status.
+    /// Repeats a request until it has an answer with a known status.
     fn ask(&self, request: Request, key: Option<&str>) -> Result<Answer, Vec<String>> {
         let bytes = self.request(request, key);
         let attributes = self.form.get().attributes(request);
@@ -248,7 +248,7 @@ impl Proxy {
         Ok(BufReader::new(Bounded { fd, limit }))
     }
 
-    /// What is left of the time that this table may take.
+    /// The rest of this table's time.
     fn left(&self) -> Duration {
         let now = Instant::now();
         let ends = self.ends.get().unwrap_or(now + LIMIT);
@@ -268,7 +268,7 @@ impl Table for Proxy {
         }
         match self.keys.get() {
             Some(Ok(keys)) => *keys,
-            // Nobody gets this far with a table that has not said.
+            // A table without an answer is not asked again.
             Some(Err(_)) | None => Keys::Pattern,
         }
     }
@@ -285,7 +285,7 @@ impl Table for Proxy {
                 self.table
             ))),
             status::DENY => Err(Problem(self.denied())),
-            // The server has logged why it cannot tell.
+            // The server has logged the reason.
             _ => Err(Problem::default()),
         }
     }
@@ -302,7 +302,7 @@ impl Table for Proxy {
     }
 }
 
-/// What keeps an answer from coming, and may be gone at the next try.
+/// Why there is no answer, which another try may mend.
 enum Trouble {
     Connect(io::Error),
     Io(String),
@@ -330,8 +330,7 @@ impl From<attr::Error> for Trouble {
     }
 }
 
-/// Gives out a stream string by string, so that who reads one list leaves the next; and no longer than the table has
-/// time, however slowly it comes.
+/// Reads one list from a stream and leaves the next one, within the table's time.
 struct Lists<'a> {
     stream: &'a mut BufReader<Bounded>,
     proxy: &'a Proxy,

@@ -1,8 +1,8 @@
-//! Rules in order, with conditions around them: what `cidr:` and `regexp:` tables have in common.
+//! Rules in order with conditions around them: the common part of `cidr:` and `regexp:` tables.
 //!
-//! The first rule whose condition a key fulfils has the value. The rules between `if` and `endif` are for keys that fulfil
-//! that condition; these pairs nest. Authority: cidr_table(5), regexp_table(5), and `tests/spec/client-access.md`,
-//! section 4.2.
+//! The first rule whose condition holds for a key has the value. The rules between `if` and `endif` are for keys for
+//! which that condition holds; these pairs nest. Follows cidr_table(5), regexp_table(5), and
+//! `tests/spec/client-access.md`, section 4.2. The conditions are left to `lookup::cidr` and `lookup::regexp`.
 
 use std::fmt::Debug;
 use std::marker::PhantomData;
@@ -18,7 +18,7 @@ pub(super) trait Condition: Debug + Sized {
 
     const KEYS: Keys;
 
-    /// A key in the form in which it is held against conditions.
+    /// A key in the form for conditions.
     type Key: Debug;
 
     /// Nothing for a key that no condition is for.
@@ -36,7 +36,7 @@ pub(super) trait Condition: Debug + Sized {
         None
     }
 
-    /// Reads a line, and gives its rule on. An error says what is wrong with a line that is left out.
+    /// Reads a line, and passes its rule on. The error is the reason why a line is skipped.
     fn rule(
         rules: &mut impl Receiver<Self>,
         line: &[u8],
@@ -44,14 +44,14 @@ pub(super) trait Condition: Debug + Sized {
     ) -> Result<(), String>;
 }
 
-/// What rules are given to.
+/// The receiver of rules.
 pub(super) trait Receiver<C> {
     fn add_value(&mut self, condition: C, value: &[u8]);
 
     /// `if`, on the line of this number.
     fn begin_if(&mut self, condition: C, line: usize);
 
-    /// `endif`. False where there is no `if` for it.
+    /// `endif`. False if there is no `if` for it.
     fn end_if(&mut self) -> bool;
 }
 
@@ -64,7 +64,7 @@ impl<C: Condition> RuleTable<C> {
         RuleTable(PhantomData)
     }
 
-    /// The table `table`, whose rules are in `name`: in the file of that name, or in braces.
+    /// The table `table`, whose rules are in `name`: the file of that name, or text in braces.
     pub(super) fn open(table: &str, name: &str) -> Result<TextTable<RuleTable<C>>, Reason> {
         let source = Source::rules(C::KIND, name)?;
         Ok(TextTable::new(table, source, RuleTable::new()))
@@ -109,7 +109,7 @@ fn take_line<C: Condition>(
     Ok(())
 }
 
-/// The lines of these numbers have conditions that no endif has closed.
+/// Warns of the lines whose conditions have no endif.
 fn warn_of_unclosed(lines: impl Iterator<Item = usize>, reader: &mut Reader<'_>) {
     for line in lines {
         reader.line = line;
@@ -122,13 +122,12 @@ fn warn_of_unclosed(lines: impl Iterator<Item = usize>, reader: &mut Reader<'_>)
 pub(super) struct Rules<C> {
     rules: Vec<Rule<C>>,
     values: Values,
-    /// The positions of the conditions that no endif has closed yet, and their lines.
+    /// The positions of the conditions without an endif so far, and their lines.
     unclosed: Vec<(usize, usize)>,
     /// The position of the groups that the next rule is added to, if its condition has a name.
     groups: Option<usize>,
 }
 
-/// A line, or several.
 #[derive(Debug)]
 enum Rule<C> {
     Groups(Box<Groups>),
@@ -137,7 +136,7 @@ enum Rule<C> {
         /// The number of the value.
         value: usize,
     },
-    /// The rules up to the one at `end` are for keys that fulfil the condition.
+    /// The rules up to `end` are for keys for which the condition holds.
     If {
         condition: C,
         end: usize,
@@ -176,7 +175,7 @@ impl Groups {
     }
 }
 
-/// Values, one after another. The same one is here once, if nothing else stands between.
+/// Values in order. Repeated values in a row are stored once.
 #[derive(Debug, Default)]
 struct Values {
     text: Vec<u8>,
@@ -296,14 +295,14 @@ impl<C: Condition> Contents for Rules<C> {
     }
 }
 
-/// The rules that are read for the keys of one client: each is held against them, and forgotten.
+/// The rules of a table while it is read for the keys of one client: each rule is compared with the keys and forgotten.
 ///
-/// Unlike Postfix, which reads a table to its end, a search ends with the rule that the first key matches: what is wrong
-/// with the lines after it is not noticed (`tests/spec/differences.md`, 52).
+/// Unlike Postfix, which reads a table to its end, a search ends with the rule that the first key matches: errors in
+/// later lines are not noticed (`tests/spec/differences.md`, 52).
 #[derive(Debug)]
 pub(super) struct Search<C: Condition> {
     keys: Vec<SearchedKey<C>>,
-    /// The lines of the conditions that no endif has closed yet.
+    /// The lines of the conditions without an endif so far.
     unclosed: Vec<usize>,
     has_ended: bool,
 }
@@ -311,9 +310,10 @@ pub(super) struct Search<C: Condition> {
 #[derive(Debug)]
 struct SearchedKey<C: Condition> {
     text: String,
-    /// Nothing where no condition is for it, or its answer is known.
+    /// `None` if no condition applies to it, or if its answer is known.
     key: Option<C::Key>,
-    /// How many conditions were open with the one that it does not fulfil. The rules in that one are not for it.
+    /// The number of open conditions up to the one that does not hold for the key. The rules inside are not for the
+    /// key.
     outside: Option<usize>,
     answer: Option<Answer>,
 }
@@ -400,7 +400,7 @@ impl<C: Condition> Contents for Search<C> {
     }
 }
 
-/// What is wrong with a line, as a message has it.
+/// The text of a message about an error in a line.
 pub(super) fn skipped(problem: &str) -> String {
     format!("{problem}: skipping this rule")
 }

@@ -1,14 +1,13 @@
-//! Lookup tables, `type:name`.
+//! Lookup tables, `type:name`: their name, the kind of their keys, and whether they have a key.
 //!
-//! What a list needs to know of one: what it is called, whether parent domains are worth asking for, and whether a key
-//! is in it. Authority: `tests/spec/client-access.md`, section 4.
+//! Follows `tests/spec/client-access.md`, section 4. The types are left to the other files of `lookup`.
 
 use std::fmt::{self, Debug, Display};
 
-/// How Postfix shows the flags of a table that it has opened for a list.
+/// Postfix's text for the flags of a table that it has opened for a list.
 pub(super) const FLAGS: &str = "(0,lock|utf8_request)";
 
-/// What a domain in a list stands for.
+/// The meaning of a domain in a list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ParentStyle {
     /// `example.com` is that name and every name below it.
@@ -17,29 +16,29 @@ pub enum ParentStyle {
     DotOnly,
 }
 
-/// What the keys of a table are.
+/// The kind of a table's keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Keys {
-    /// Each stands for itself; whoever looks for a name also asks for its parent domains.
+    /// Names: a lookup of a name also asks for its parent domains.
     Fixed,
-    /// Patterns, which can see to parent domains themselves.
+    /// Patterns, which can cover parent domains themselves.
     Pattern,
-    /// Networks: no name can be in the table.
+    /// Networks: the table has no names.
     Networks,
-    /// The table has every key or answers no question: no client gets past it.
+    /// The table has every key, or fails for every key: the evaluation ends there for every client.
     Any,
 }
 
 /// The client that is looked up, in lower case.
 #[derive(Debug, Default, Clone, Copy)]
 pub(super) struct ClientKeys<'a> {
-    /// Nothing where it is open: the table is not going to be asked for it.
+    /// `None` if the name is open: it is not looked up.
     pub(super) name: Option<&'a str>,
-    /// Nothing where it is no address.
+    /// `None` if it is no address.
     pub(super) addr: Option<&'a str>,
 }
 
-/// A lookup without an answer; the table's own warnings about it, if it has any.
+/// A failed lookup, with the table's own warnings, if any.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Problem(pub(super) Vec<String>);
 
@@ -53,25 +52,25 @@ pub(super) trait Table: Debug {
     /// `type:name`.
     fn name(&self) -> &str;
 
-    /// Known for certain only after the first lookup: a table may be somebody else's to ask.
+    /// For `proxy:` tables the server decides; call `find` first.
     fn keys(&self) -> Keys;
 
-    /// The value of `key`, which is in lower case; `None` when the table does not have it. The other keys that the same
-    /// client may be looked up by are for a table that is asked everything at once.
+    /// The value of `key`, which is in lower case; `None` if the table does not have it. `client` has the other keys of
+    /// the client, for a table that is asked for all keys at once.
     fn find(&self, key: &str, client: &ClientKeys<'_>) -> Result<Option<Vec<u8>>, Problem>;
 
-    /// Reads now what is read when the table is first asked, so that what is wrong with it is known.
+    /// Reads the table now, so that its errors are known.
     fn load(&self) -> Result<(), Problem> {
         Ok(())
     }
 
-    /// Closes what is open to be read or asked: no lookup comes after this one.
+    /// Closes the table after its last lookup.
     fn close(&self) {}
 
-    /// Reads all that the table says, if it can be read as a whole: it is going to be asked about one client after another.
+    /// Reads the whole table, if that is possible: many clients will be looked up.
     fn take_snapshot(&self) {}
 
-    /// Whether what was opened is no longer what would be opened now. Only tables that Postfix watches say so.
+    /// Whether the file has changed since it was opened. Only for tables that Postfix watches.
     fn has_changed(&self) -> bool {
         false
     }
@@ -87,12 +86,12 @@ impl Display for Reason {
     }
 }
 
-/// What a lookup in a table says that could not be opened, or turned out to be unusable.
+/// The error of a lookup in a table that could not be opened, or is unusable.
 pub(super) fn unavailable(name: &str, reason: &str) -> Problem {
     Problem::from(format!("{name} is unavailable. {reason}"))
 }
 
-/// The keys under which a table with fixed keys may have a domain that includes `name`, the longest first.
+/// The keys under which a table of names may have a domain that includes `name`, the longest first.
 pub(super) fn parents_of(name: &str, parents: ParentStyle) -> impl Iterator<Item = &str> {
     let from_dot = match parents {
         ParentStyle::ParentAlso => 1,

@@ -1,8 +1,8 @@
 //! The tables of a process, each opened once.
 //!
-//! Small and plain types are read here, one file each; every other type is Postfix's, and its postmap(1) is asked. A
-//! table that cannot be opened takes its place in the list all the same, and refuses to answer: the list must not go on
-//! as if it were empty. Authority: `tests/spec/client-access.md`, section 4.
+//! Small and plain types are read here, one file each; Postfix's postmap(1) reads every other type. A table that cannot
+//! be opened stays in its list, and its lookups fail: otherwise the list would continue as if the table were empty.
+//! Follows `tests/spec/client-access.md`, section 4.
 
 use std::rc::{Rc, Weak};
 
@@ -18,12 +18,12 @@ use super::table::{ClientKeys, FLAGS, Keys, ParentStyle, Problem, Reason, Table,
 use super::texthash::Texthash;
 use super::{Note, TableSettings};
 
-/// The tables of this process. One that several lists name, or one list twice, is opened once.
+/// The tables of this process. A table that is named several times is opened once.
 #[derive(Debug)]
 pub struct Tables {
     pub(super) settings: TableSettings,
     pub(super) opened: Vec<Rc<dyn Table>>,
-    /// Those of the opened ones that a program reads.
+    /// The open tables that a program reads.
     programs: Vec<Weak<Postmap>>,
 }
 
@@ -36,7 +36,7 @@ impl Tables {
         }
     }
 
-    /// Closes the tables that no list has any more.
+    /// Closes the tables that are in no list.
     pub fn close_unused(&mut self) {
         self.opened.retain(|table| Rc::strong_count(table) > 1);
     }
@@ -45,7 +45,7 @@ impl Tables {
         self.opened.is_empty()
     }
 
-    /// Whether there is a table that a program reads.
+    /// Whether a program reads one of the tables.
     pub fn have_programs(&self) -> bool {
         self.programs().next().is_some()
     }
@@ -54,8 +54,8 @@ impl Tables {
         self.programs.iter().filter_map(Weak::upgrade)
     }
 
-    /// Starts what has to be started before privileges are dropped, for the tables that the lists can come to. With each
-    /// of these tables stands how its list asks for the parents of a name.
+    /// Starts programs before rights are given up, for the tables that the lists can come to. Each table comes with the
+    /// style in which its list looks up the parents of a name.
     pub fn begin<'a>(
         &self,
         reached: impl IntoIterator<Item = (&'a str, ParentStyle)>,
@@ -68,34 +68,34 @@ impl Tables {
         }
     }
 
-    /// Ends what [`Tables::begin`] has started: no table is going to be asked any more.
+    /// Ends the programs of [`Tables::begin`], after the last lookup.
     pub fn end(&self) {
         self.programs().for_each(|table| table.dismiss());
     }
 
-    /// Closes all that is open of the tables, in a process that has asked them its last question.
+    /// Closes all tables, after the last lookup of the process.
     pub fn close(&self) {
         self.opened.iter().for_each(|table| table.close());
     }
 
-    /// Gets the tables ready for one client after another, before rights are given up.
+    /// Prepares the tables for many clients, before rights are given up.
     pub fn take_snapshots(&self) {
         self.opened.iter().for_each(|table| table.take_snapshot());
     }
 
-    /// Whether there is a table that a program has to be started for, for each client.
+    /// Whether a program is started for each client.
     pub fn run_programs(&self) -> bool {
         self.programs().any(|table| table.runs_a_program())
     }
 
-    /// A table that has changed since it was opened, as messages show it. A process that serves many clients asks before
-    /// each, and lets a new process open the lists.
+    /// The name of a table that has changed since it was opened. A resident process asks before each client, and makes
+    /// room for a new process.
     pub fn changed_table(&self) -> Option<String> {
         let changed = self.opened.iter().find(|table| table.has_changed())?;
         Some(format!("{}{FLAGS}", changed.name()))
     }
 
-    /// The table `type:name`. Where it cannot be opened, that is noted, and what comes back cannot answer.
+    /// Opens the table `type:name`. If that fails, adds a note, and returns a table whose lookups fail.
     pub(super) fn open(&mut self, name: &str, notes: &mut Vec<Note>) -> Rc<dyn Table> {
         if let Some(table) = self.opened(name) {
             return table;
@@ -115,7 +115,7 @@ impl Tables {
         table
     }
 
-    /// Notes why something cannot be opened, and puts a table in its place that says so when it is asked.
+    /// Notes why a table cannot be opened, and returns a table whose lookups give that reason.
     pub(super) fn unopened(
         &mut self,
         name: &str,
@@ -129,13 +129,13 @@ impl Tables {
         table
     }
 
-    /// The table of this name, if it has been asked for before.
+    /// The table of this name, if it has been opened.
     pub(super) fn opened(&self, name: &str) -> Option<Rc<dyn Table>> {
         let found = self.opened.iter().find(|table| table.name() == name);
         found.map(Rc::clone)
     }
 
-    /// Opens `type:name` for reading, or says why it cannot be.
+    /// Opens `type:name` for reading.
     fn new_table(&mut self, table: &str, notes: &mut Vec<Note>) -> Result<Rc<dyn Table>, Reason> {
         let settings = &self.settings;
         let (kind, name) = match table.split_once(':') {

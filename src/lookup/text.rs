@@ -1,9 +1,10 @@
 //! Tables that are text: a file that is opened early and read late, or rules in the table's name.
 //!
-//! The file is opened with the rights of the start, so that it may be root's alone, and stay outside a chroot. A process
-//! that serves one client reads it when the evaluation comes to the table, since most clients are settled before: once,
-//! in blocks, for all keys of the client, and keeps nothing else. A process that serves many reads it before the first.
-//! [`Format`] is what differs from type to type.
+//! The file is opened with the rights of the start, so that it may be readable by root alone, or outside a chroot. A
+//! process that serves one client reads it when the evaluation comes to the table, because most clients are decided
+//! before: once, in blocks, for all keys of the client, and keeps nothing else. A process that serves many clients
+//! reads it before the first. [`Format`] is the part that differs between types. Follows `tests/spec/client-access.md`,
+//! section 4.2.
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::fmt::Debug;
@@ -18,28 +19,28 @@ use crate::config::lines::{last_beginning, lines_after, misplaced};
 use crate::config::{open_file, read_settled};
 use crate::log::{self, error_text};
 
-/// Where the text of a table comes from.
+/// The source of a table's text.
 #[derive(Debug)]
 pub(super) struct Source {
     /// The path, or the rules themselves.
     name: String,
-    /// What messages about a line call the table.
+    /// The table's name in messages about a line.
     label: String,
-    /// Nothing once it has been read, or is closed.
+    /// `None` after it was read or closed.
     text: RefCell<Option<Text>>,
 }
 
 #[derive(Debug)]
 enum Text {
     File(File),
-    /// A file that is read when nobody has written to it for a second.
+    /// A file that is read when it has not changed for a second.
     Settled(File),
     /// The lines.
     Rules(Vec<u8>),
 }
 
 impl Source {
-    /// Opens a file that may be half written when it is read.
+    /// Opens a file that may be incomplete when it is read.
     pub(super) fn settled(path: &str) -> Result<Source, Reason> {
         let file = open_file(path)
             .map_err(|error| Reason(format!("open database {path}: {}", error_text(&error))))?;
@@ -50,8 +51,7 @@ impl Source {
         })
     }
 
-    /// Opens what a table of rules is named after: a file, or `{ {rule}, {rule} }`, one line for each rule. `kind` is the
-    /// table's type.
+    /// Opens the rules of a table: a file, or `{ {rule}, {rule} }`, one line for each rule. `kind` is the table's type.
     pub(super) fn rules(kind: &str, name: &str) -> Result<Source, Reason> {
         let label = format!("{kind} map {name}");
         let text = if name.starts_with('{') {
@@ -68,7 +68,7 @@ impl Source {
         Ok(Source { name, label, text })
     }
 
-    /// Lines in memory, which messages call `label`.
+    /// Lines in memory with the name `label` in messages.
     #[cfg(any(test, fuzzing))]
     pub(super) fn in_memory(label: &str, lines: &[u8]) -> Source {
         Source {
@@ -78,7 +78,7 @@ impl Source {
         }
     }
 
-    /// Reads the text from its start with `take`, more than once where the file is not settled.
+    /// Reads the text from its start with `take`, more than once if the file is changing.
     fn read<T>(&self, mut take: impl FnMut(&mut dyn Read) -> io::Result<T>) -> Result<T, String> {
         match &*self.text.borrow() {
             None => Err(format!("{}: closed", self.label)),
@@ -93,7 +93,7 @@ impl Source {
         }
     }
 
-    /// When the file was last written to, where there is one.
+    /// The time of the file's last change, if there is a file.
     fn written(&self) -> Option<SystemTime> {
         match &*self.text.borrow() {
             Some(Text::File(file) | Text::Settled(file)) => file.metadata().ok()?.modified().ok(),
@@ -101,7 +101,7 @@ impl Source {
         }
     }
 
-    /// Whether the file is another one since that time; rules in a name never are.
+    /// Whether the file has changed since that time. Rules in a name never do.
     fn has_changed(&self, written: Option<SystemTime>) -> bool {
         match &*self.text.borrow() {
             Some(Text::File(file) | Text::Settled(file)) => database::has_changed(file, written),
@@ -129,7 +129,7 @@ fn lines_in_braces(text: &str) -> Result<Vec<u8>, braces::Error<'_>> {
     Ok(lines)
 }
 
-/// Where in a table the line is that is being read, and what is wrong with this line and those before it.
+/// The line of a table that is read, and the errors of this line and those before it.
 #[derive(Debug)]
 pub(super) struct Reader<'a> {
     label: &'a str,
@@ -152,10 +152,10 @@ impl Reader<'_> {
 pub(super) trait Format: Debug {
     const KEYS: Keys;
 
-    /// Everything that the lines say.
+    /// All entries of the lines.
     type Whole: Contents;
 
-    /// What the lines say of some keys.
+    /// The entries of the lines for some keys.
     type Search: Contents;
 
     fn whole(&self) -> Self::Whole;
@@ -163,21 +163,21 @@ pub(super) trait Format: Debug {
     fn search(&self, asked: Asked) -> Self::Search;
 }
 
-/// What becomes of lines, one after another.
+/// The receiver of lines, one after another.
 pub(super) trait Contents: Debug {
-    /// Takes the next line. An error says why the table cannot be used at all.
+    /// Takes the next line. The error is the reason why the table cannot be used.
     fn rule(&mut self, line: &[u8], reader: &mut Reader<'_>) -> Result<(), String>;
 
-    /// There are no more lines.
+    /// Called after the last line.
     fn end(&mut self, _reader: &mut Reader<'_>) {}
 
-    /// Whether everything is known without the lines that follow.
+    /// Whether the following lines are not needed.
     fn is_done(&self) -> bool {
         false
     }
 
-    /// The value of a key; nothing where the lines have not been searched for it. An error says why this key has no
-    /// answer.
+    /// The answer for a key; `None` if the lines have not been searched for it. An error is the reason why this key has
+    /// no answer.
     fn answer(&self, key: &str) -> Option<Answer>;
 }
 
@@ -186,7 +186,7 @@ pub(super) type Answer = Result<Option<Vec<u8>>, String>;
 /// The keys of one client that a table is searched for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Asked {
-    /// The one that has to have an answer.
+    /// The key that must have an answer.
     pub(super) key: String,
     pub(super) name: Option<String>,
     pub(super) addr: Option<String>,
@@ -202,7 +202,7 @@ impl Asked {
     }
 }
 
-/// A table that is searched for the keys of each client anew, or else, once everything has been read, is asked.
+/// A table that is searched anew for the keys of each client, or that has been read completely.
 #[derive(Debug)]
 pub(super) struct TextTable<F: Format> {
     name: String,
@@ -210,13 +210,14 @@ pub(super) struct TextTable<F: Format> {
     format: F,
     whole: OnceCell<Result<F::Whole, String>>,
     search: RefCell<Option<LastSearch<F>>>,
-    /// How many warnings about lines have been logged. They are the same each time, up to the line where reading ends.
+    /// The number of warnings about lines that have been logged. The warnings are the same at each reading, up to the
+    /// line where it ends.
     warned: Cell<usize>,
-    /// When the file had been written to, as everything was read.
+    /// The time of the file's last change when it was read completely.
     written: Cell<Option<SystemTime>>,
 }
 
-/// The last search, or why one for these keys failed.
+/// The last search, or the keys and the error of a failed one.
 type LastSearch<F> = Result<<F as Format>::Search, (Asked, String)>;
 
 impl<F: Format> TextTable<F> {
@@ -232,7 +233,7 @@ impl<F: Format> TextTable<F> {
         }
     }
 
-    /// Reads everything the first time.
+    /// Reads the whole table the first time.
     fn whole(&self) -> &Result<F::Whole, String> {
         self.whole.get_or_init(|| {
             self.written.set(self.source.written());
@@ -240,7 +241,7 @@ impl<F: Format> TextTable<F> {
         })
     }
 
-    /// Searches for the keys of a client, if the last search does not know the answer.
+    /// Searches for the keys of a client, unless the last search has the answer.
     fn find_in_lines(&self, key: &str, client: &ClientKeys<'_>) -> Result<Answer, String> {
         let asked = Asked::new(key, client);
         let mut last = self.search.borrow_mut();
@@ -261,7 +262,7 @@ impl<F: Format> TextTable<F> {
         answer
     }
 
-    /// Reads the source into what `empty` makes, and logs what is wrong with its lines.
+    /// Reads the source into a new value of `empty`, and logs the errors of its lines.
     fn take<C: Contents>(&self, empty: impl Fn() -> C) -> Result<C, String> {
         let (warnings, taken) = self
             .source
@@ -274,8 +275,7 @@ impl<F: Format> TextTable<F> {
     }
 }
 
-/// Gives the contents their lines, each up to a NUL in it. A line that should continue another, and has none before it,
-/// is left out with a warning.
+/// Passes the lines to the contents, each up to a NUL. A line that continues no other one is skipped with a warning.
 fn take_lines<C: Contents>(
     mut contents: C,
     source: &Source,
@@ -307,14 +307,14 @@ fn take_lines<C: Contents>(
     Ok((reader.warnings, Ok(contents)))
 }
 
-/// How much is read at once.
+/// The size of a read.
 const BLOCK: usize = 64 * 1024;
 
 /// A text in pieces of whole logical lines.
 struct Blocks<'a> {
     text: &'a mut dyn Read,
     buffer: Vec<u8>,
-    /// The length of what is in the buffer, and how much of that has been given out.
+    /// The length of the text in the buffer, and of the part that has been returned.
     filled: usize,
     given: usize,
 }
@@ -329,7 +329,7 @@ impl Blocks<'_> {
         }
     }
 
-    /// The piece that [`Blocks::next`] has read.
+    /// The piece of the last [`Blocks::next`].
     fn block(&self) -> &[u8] {
         self.buffer.get(..self.given).unwrap_or_default()
     }
@@ -341,7 +341,7 @@ impl Blocks<'_> {
         self.given = 0;
         loop {
             if self.filled == self.buffer.len() {
-                // The beginning of a line that is longer than all of the buffer.
+                // The beginning of a line that is longer than the buffer.
                 self.buffer.resize(2 * self.filled, 0);
             }
             let free = self.buffer.get_mut(self.filled..).unwrap_or_default();
@@ -404,7 +404,7 @@ impl<F: Format> Table for TextTable<F> {
     }
 }
 
-/// The answer of these lines, which is the same where all of them are kept and where they are searched.
+/// The answer of these lines, which must be the same for a search and for a complete reading.
 #[cfg(test)]
 pub(super) fn find<F: Format>(format: &F, bytes: &[u8], key: &str) -> Answer {
     let (_, whole) = parse(format.whole(), "F", bytes);
@@ -416,7 +416,7 @@ pub(super) fn find<F: Format>(format: &F, bytes: &[u8], key: &str) -> Answer {
     answer
 }
 
-/// The contents that these lines make, with the warnings, or why there are none.
+/// The contents of these lines with the warnings, or the error.
 #[cfg(test)]
 pub(super) fn parse<C: Contents>(
     contents: C,
@@ -434,7 +434,7 @@ mod tests {
     use super::*;
     use crate::config::lines::logical_lines;
 
-    /// A text that comes a few bytes at a time, and now and then is interrupted.
+    /// A text that arrives a few bytes at a time, with interruptions.
     struct Slowly<'a>(&'a [u8], usize);
 
     impl Read for Slowly<'_> {

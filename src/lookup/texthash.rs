@@ -1,7 +1,7 @@
-//! `texthash:FILE`: the text that postmap(1) makes indexed files of, read as it is.
+//! `texthash:FILE`: the text from which postmap(1) makes indexed files.
 //!
-//! A line is a key, whitespace, and a value. Keys are not folded: one with a capital letter is never found by a list,
-//! which asks for lower case. Authority: `tests/spec/client-access.md`, section 4.2.
+//! A line is a key, whitespace, and a value. Keys are not folded: a key with a capital letter is never found by a list,
+//! which asks for lower case. Follows `tests/spec/client-access.md`, section 4.2.
 
 use super::braces::end_of_key;
 use super::table::{Keys, Reason};
@@ -13,7 +13,7 @@ use crate::log::Shown;
 /// How lines are read.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Texthash {
-    /// Whether lines that are no UTF-8 do not count: smtputf8_enable.
+    /// Whether lines that are not UTF-8 are skipped: smtputf8_enable.
     pub(super) utf8: bool,
 }
 
@@ -23,7 +23,7 @@ impl Texthash {
         Ok(TextTable::new(table, Source::settled(path)?, self))
     }
 
-    /// Key and value of a line. What is wrong with it is warned of.
+    /// The key and the value of a line. An error in the line is a warning.
     fn entry<'a>(self, line: &'a [u8], reader: &mut Reader<'_>) -> Option<(&'a [u8], &'a [u8])> {
         match entry(line, self.utf8) {
             Err(problem) => {
@@ -63,7 +63,7 @@ impl Format for Texthash {
     }
 }
 
-/// Why a table is unusable with a key that is there twice, as in Postfix: the key has two meanings.
+/// Why a table with a repeated key is unusable, as in Postfix: the key has two meanings.
 fn duplicate(key: &[u8], reader: &Reader<'_>) -> String {
     let (place, key) = (reader.place(), Shown(key));
     format!("{place}: duplicate entry: \"{key}\"")
@@ -95,7 +95,7 @@ impl Contents for Entries {
 
 /// The keys of one client, with their values.
 ///
-/// Unlike Postfix, which looks at all keys, a search notices only those that are the client's
+/// Unlike Postfix, which compares all keys, a search notices only repeated keys of the client
 /// (`tests/spec/differences.md`, 53).
 #[derive(Debug)]
 pub(super) struct Search {
@@ -105,7 +105,7 @@ pub(super) struct Search {
 }
 
 impl Search {
-    /// Whether the key is one of the client's, or a domain that its name is in, with a dot in front or without.
+    /// Whether the key is one of the client's, or a domain of its name, with or without a leading dot.
     fn is_for(&self, key: &[u8]) -> bool {
         let Asked {
             key: first,
@@ -147,7 +147,7 @@ impl Contents for Search {
     }
 }
 
-/// Key and value of a line, or what is wrong with it.
+/// The key and the value of a line, or its error.
 fn entry(line: &[u8], utf8: bool) -> Result<(&[u8], &[u8]), String> {
     let shown = Shown(line);
     if utf8 && !line.is_ascii() && std::str::from_utf8(line).is_err() {

@@ -1,9 +1,9 @@
-//! `regexp:FILE`, `regexp:{ {rule}, {rule} }`: POSIX regular expressions, the first that matches decides.
+//! `regexp:FILE`, `regexp:{ {rule}, {rule} }`: POSIX regular expressions, of which the first that matches decides.
 //!
-//! `[!]/pattern/flags value`, `/p/flags!/q/flags value` for what p matches and q does not, and `if [!]/pattern/flags`
-//! ... `endif` around rules. Any byte that is no letter or digit may stand for the slash. What `$1` in a value stands
-//! for is nobody's concern here; but a rule whose value cannot be right is left out, as in Postfix. Authority:
-//! regexp_table(5), and `tests/spec/client-access.md`, section 4.2.
+//! `[!]/pattern/flags value`, `/p/flags!/q/flags value` for keys that match p and not q, and `if [!]/pattern/flags` ...
+//! `endif` around rules. Any byte that is no letter or digit may replace the slash. Values are not expanded; but a rule
+//! with a wrong value is skipped, as in Postfix. Follows regexp_table(5), and `tests/spec/client-access.md`, section
+//! 4.2.
 
 mod replacement;
 
@@ -19,7 +19,7 @@ use crate::config::lines::{is_space, trim};
 use crate::log::Shown;
 use crate::sys::regex::{Flags, Regex};
 
-/// One or two expressions, which all have to hold.
+/// One or two expressions, which must all hold.
 #[derive(Debug)]
 pub(super) struct Expressions {
     first: Expression,
@@ -86,12 +86,12 @@ impl Expression {
     }
 }
 
-/// A rule without the C library: patterns, each with its number of groups; value; the highest group that the value asks
-/// for, if it can be right at all.
+/// A rule without the C library: patterns, each with its number of groups; value; the highest group in the value, if
+/// the value is well-formed.
 #[cfg(any(test, fuzzing))]
 pub type Line<'a> = (Vec<(&'a [u8], usize)>, &'a [u8], Option<usize>);
 
-/// Takes a rule's line apart.
+/// Splits a rule's line.
 #[cfg(any(test, fuzzing))]
 pub(super) fn split(line: &[u8]) -> Result<Line<'_>, String> {
     let mut rest = line;
@@ -164,7 +164,7 @@ fn begin_if(
     Ok(())
 }
 
-/// A pattern as it is written.
+/// A pattern in its written form.
 #[derive(Debug)]
 struct Pattern<'a> {
     negated: bool,
@@ -209,7 +209,7 @@ impl<'a> Pattern<'a> {
     }
 
     fn compile(&self) -> Result<Expression, String> {
-        // No NUL gets here: a line ends at one.
+        // A line ends at a NUL, so that none gets here.
         let source = CString::new(self.source).map_err(|error| error.to_string())?;
         Ok(Expression {
             negated: self.negated,
@@ -219,7 +219,7 @@ impl<'a> Pattern<'a> {
     }
 }
 
-/// Splits flags off `rest`. Each toggles: case is ignored, and the syntax extended, unless they say otherwise.
+/// Splits flags off `rest`. Each toggles a default: case is ignored, and the syntax is extended.
 fn flags(rest: &mut &[u8]) -> Result<Flags, String> {
     let mut flags = Flags {
         ignore_case: true,
@@ -243,7 +243,7 @@ fn flags(rest: &mut &[u8]) -> Result<Flags, String> {
     Ok(flags)
 }
 
-/// How many groups a pattern has that is known to be one: the C library keeps the number where Rust cannot see it.
+/// The number of groups of a valid pattern: the C library's number is not accessible from Rust.
 fn groups(pattern: &[u8], extended: bool) -> usize {
     let mut groups = 0;
     let mut rest = pattern;
@@ -264,8 +264,8 @@ fn groups(pattern: &[u8], extended: bool) -> usize {
     groups
 }
 
-/// What follows a bracket expression, given what follows its `[`. In there everything stands for itself, and `]` too
-/// where it is first.
+/// The text after a bracket expression, from the text after its `[`. Inside all characters are literal, also `]` at the
+/// start.
 fn after_bracket(text: &[u8]) -> &[u8] {
     let text = text.strip_prefix(b"^").unwrap_or(text);
     let mut rest = text.strip_prefix(b"]").unwrap_or(text);

@@ -1,19 +1,20 @@
-//! The `$1` of regexp tables: whether a value is well-formed, and how far it counts.
+//! Checks the `$1` in values of regexp tables.
 //!
-//! `$name`, `${name}` and `$(name)` stand for something, `$$` for a dollar sign; here every name has to be a number.
-//! Authority: regexp_table(5), and what Postfix says of values that are not.
+//! `$name`, `${name}` and `$(name)` are references, `$$` is a dollar sign; here every name must be a number. Follows
+//! regexp_table(5), and Postfix's messages about wrong values. The references are not expanded: a list does not use
+//! values.
 
 use crate::log::Shown;
 
-/// The highest number that stands behind a `$`, 0 if there is none.
+/// The highest number after a `$`, or 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Highest(pub(super) usize);
 
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Error {
-    /// What follows a `$` is no name.
+    /// The text after a `$` is no name.
     Syntax(String),
-    /// The name is no number, or not one of a group.
+    /// The name is no number, or no group's.
     Index(String),
 }
 
@@ -65,7 +66,7 @@ fn index(name: &[u8]) -> Result<usize, Error> {
     Ok(number)
 }
 
-/// What stands within the pair that `text` begins with, and what follows it. Pairs nest.
+/// The text inside the pair that `text` begins with, and the rest. Pairs nest.
 fn enclosed(text: &[u8], closing: u8) -> Option<(&[u8], &[u8])> {
     let opening = text.first()?;
     let mut depth = 0_usize;

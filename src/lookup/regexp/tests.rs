@@ -157,7 +157,7 @@ fn rules_may_stand_in_the_name() {
     );
 }
 
-/// Whether `key` has `literal`, with an obvious scan.
+/// Whether `key` contains `literal`, by an obvious search.
 fn has(key: &str, literal: &str) -> bool {
     (0..=key.len()).any(|i| key[i..].starts_with(literal))
 }

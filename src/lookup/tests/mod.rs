@@ -67,7 +67,7 @@ fn parse(patterns: &str, parents: ParentStyle) -> (Vec<String>, Result<MatchList
     (lines.collect(), list)
 }
 
-/// What becomes of a client - P permitted, D refused, Z cannot tell, F fatal - and what is logged on the way.
+/// The result for a client - P permitted, D refused, Z not known, F fatal - and the log lines.
 fn outcome(patterns: &str, parents: ParentStyle, client: (&str, &str)) -> (char, Vec<String>) {
     let (mut lines, list) = parse(patterns, parents);
     let list = match list {
@@ -92,7 +92,7 @@ fn outcome(patterns: &str, parents: ParentStyle, client: (&str, &str)) -> (char,
     }
 }
 
-/// Row, list, how it means its domains, client, and what becomes of it.
+/// Row, list, style of domains, client, and the result.
 type Example = (
     u32,
     &'static str,
@@ -102,7 +102,7 @@ type Example = (
 );
 
 /// Rows of the worked examples of `tests/spec/client-access.md`, section 5, that need no working table. In 5, 6 and 27
-/// bare IPv6 is taken for IPv6.
+/// bare IPv6 counts as IPv6.
 #[rustfmt::skip]
 const EXAMPLES: &[Example] = &[
     (1, "", ParentAlso, LOCAL4, 'D'),
@@ -188,7 +188,7 @@ fn the_worked_examples_end_as_the_specification_says() {
     }
 }
 
-/// What is logged for a list when `client` has been held against it.
+/// The log lines of a list after an evaluation for `client`.
 fn logged(patterns: &str, client: (&str, &str)) -> Vec<String> {
     outcome(patterns, ParentAlso, client).1
 }
@@ -363,7 +363,7 @@ fn the_item_that_decided_is_known_with_its_place() {
     assert_eq!(decided(SIX), (false, None));
 }
 
-/// What stands in a list whose file is `file`: each item with its place, as it was before lines stayed as they are.
+/// The items of a list whose file is `file`, each with its place, after the splitting of plain lines.
 fn items_of_file(text: &str) -> Vec<String> {
     use crate::config::lines::logical_lines;
     let mut items = Vec::new();
@@ -441,7 +441,7 @@ fn a_file_may_stand_in_a_list_twice() {
     );
 }
 
-/// A table that tells what it was asked for.
+/// A table that reports its lookups.
 #[derive(Debug)]
 struct Asked {
     keys: Keys,
@@ -481,7 +481,7 @@ fn list_of(table: &Rc<Asked>, parents: ParentStyle) -> MatchList {
     list
 }
 
-/// For these alone a program is started.
+/// Programs are started for these tables only.
 #[test]
 fn tables_behind_an_item_that_decides_are_not_reached() {
     const TABLE: &str = "inline:{a=b}";
@@ -524,7 +524,7 @@ fn a_table_that_has_changed_is_named() {
     }
 }
 
-/// Which keys a table is asked for, and whether the client is listed.
+/// The keys that a table is asked for, and whether the client is listed.
 fn asked(keys: Keys, parents: ParentStyle, has: &'static str) -> (Vec<String>, bool) {
     let table = Rc::new(Asked {
         keys,

@@ -1,4 +1,4 @@
-//! Lists, held against a client whose name could not be looked up.
+//! Lists evaluated for a client whose name could not be looked up.
 
 use std::fs;
 
@@ -12,7 +12,7 @@ use crate::lookup::table::ParentStyle::{self, DotOnly, ParentAlso};
 
 const ADDR: &str = "192.0.2.7";
 
-/// P permitted, D refused, Z neither for now; and the item that is to blame.
+/// P permitted, D refused, Z not known for now; and the item that decides.
 fn outcome(patterns: &str, parents: ParentStyle) -> (char, String) {
     let list = parse(patterns, parents).1.expect("list");
     match list.decide(None, ADDR) {
@@ -33,12 +33,12 @@ fn outcome(patterns: &str, parents: ParentStyle) -> (char, String) {
 fn an_answer_is_given_where_the_name_makes_no_difference() {
     for (patterns, letter, item) in [
         ("", 'D', ""),
-        // The address has it before a name comes into play.
+        // The address matches before the name matters.
         (".a.example, 192.0.2.7", 'P', "192.0.2.7"),
         ("192.0.2.7, !.a.example", 'P', "192.0.2.7"),
         ("!192.0.2.7, .a.example", 'D', "!192.0.2.7"),
         ("!192.0.2.0/24, a.example", 'D', "!192.0.2.0/24"),
-        // All ways lead to the same end.
+        // All cases have the same answer.
         (
             "a.example, !192.0.2.9, localhost, 192.0.2.0/24",
             'P',
@@ -50,7 +50,7 @@ fn an_answer_is_given_where_the_name_makes_no_difference() {
             "!192.0.2.0/24",
         ),
         ("!a.example !b.example", 'D', ""),
-        // They do not.
+        // The cases have different answers.
         ("!.a.example, 192.0.2.0/24", 'Z', "!.a.example"),
         (".a.example", 'Z', ".a.example"),
         ("a.example, !192.0.2.7", 'Z', "a.example"),
@@ -66,7 +66,7 @@ fn an_answer_is_given_where_the_name_makes_no_difference() {
         ),
         ("a.example. *.a.example -a a..b 7 192.0.2 .", 'D', ""),
         ("under_score", 'Z', "under_score"),
-        // Tables are asked for the address. They could have the name, but for those of networks.
+        // Tables are asked for the address. They could have the name, except for tables of networks.
         ("inline:{192.0.2.7=x}", 'P', "inline:{192.0.2.7=x}"),
         (
             "!inline:{192.0.2.7=x} a.example",
@@ -84,7 +84,7 @@ fn an_answer_is_given_where_the_name_makes_no_difference() {
         ("!static:x", 'D', "!static:x"),
         ("a.example static:x", 'P', "static:x"),
         ("!a.example static:x", 'Z', "!a.example"),
-        // What cannot be evaluated ends the evaluation.
+        // An item that cannot be evaluated ends the evaluation.
         ("fail:x 192.0.2.7", 'Z', "cannot tell"),
         ("a.example fail:x 192.0.2.7", 'Z', "cannot tell"),
         ("192.0.2.7 fail:x", 'P', "192.0.2.7"),
@@ -127,7 +127,7 @@ fn items_of_files_are_open_as_those_of_the_list() {
     );
 }
 
-/// An item, and what comes of holding it against the client.
+/// An item, and the result of comparing it with the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Found {
     Yes,
@@ -155,7 +155,7 @@ const ITEMS: &[(&str, Found)] = &[
     ("192.0.2.1/24", Found::CannotTell),
 ];
 
-/// The answer of a list in which it is settled which items match.
+/// The answer of a list if it is decided which items match.
 fn answer(items: &[(Found, bool)]) -> char {
     for (found, negated) in items {
         match found {
@@ -168,7 +168,7 @@ fn answer(items: &[(Found, bool)]) -> char {
     'D'
 }
 
-/// The answer in which all ways to settle the open items agree, one after another; else Z.
+/// The answer if all decisions about the open items agree, one after another; else Z.
 fn expected(items: &[(Found, bool)]) -> char {
     let is_open = |(found, _): &&(Found, bool)| *found == Found::YesOrNo;
     let open = items.iter().filter(is_open).count();
