@@ -60,7 +60,7 @@ impl Dictionary {
         entries.map(|(key, _)| key)
     }
 
-    /// The entry of this number, and where its key begins. There is none of number 0.
+    /// The entry of this number, and the start of its key. Number 0 is no entry.
     fn entry(&self, number: usize) -> Option<(usize, &Entry)> {
         let index = number.checked_sub(1)?;
         let before = index.checked_sub(1).and_then(|at| self.entries.get(at));
@@ -82,8 +82,8 @@ impl Dictionary {
         })
     }
 
-    /// The first place from where the hash points that is free, or has an entry that will do. A number without meaning
-    /// where there are no places yet.
+    /// The first slot from the hash on that is free, or has an entry for which `will_do` is true. Any number if there
+    /// are no slots.
     fn search(&self, hash: usize, will_do: impl Fn(usize, &Entry) -> bool) -> usize {
         let mask = self.slots.len().wrapping_sub(1);
         let mut slot = hash & mask;

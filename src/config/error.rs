@@ -1,16 +1,15 @@
-//! Why main.cf, or a parameter, will not do.
+//! The errors of main.cf and its parameters.
 //!
-//! The text stands where the rule stands, in Postfix's words. Everything here is the administrator's fault, or at least
-//! only the administrator can mend it.
+//! Each text is where its rule is, in Postfix's words. The administrator has to mend every one of them.
 
 use std::fmt::{self, Display};
 
 use crate::log::Shown;
 
-/// How much of the text after a mistake in `$name` syntax is shown.
+/// The length of the text after a mistake in `$name` syntax that is shown.
 const SHOWN_TAIL: usize = 20;
 
-/// Why a parameter cannot be used, or main.cf not be read. `Display` is the text that Postfix logs as `fatal:`.
+/// Why a parameter cannot be used, or main.cf cannot be read. `Display` is Postfix's text after `fatal:`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Error {
     text: String,
@@ -29,29 +28,29 @@ impl Error {
         }
     }
 
-    /// Names the parameter whose value it is about. The one that was named first is the one that is wrong.
+    /// Sets the parameter with the wrong value. The first one set counts.
     pub(super) fn about(mut self, parameter: &'static str) -> Error {
         self.parameter = self.parameter.or(Some(parameter));
         self
     }
 
-    /// The parameter whose value it is about.
+    /// The parameter with the wrong value.
     pub fn parameter(&self) -> Option<&'static str> {
         self.parameter
     }
 
-    /// The same with other words.
+    /// The same error with another text.
     pub(super) fn with_text(self, text: String) -> Error {
         Error { text, ..self }
     }
 
-    /// Adds what Postfix logs as warnings before the text, where that alone does not say what is wrong.
+    /// Adds the warnings that Postfix logs before the text, if the text alone does not tell the mistake.
     pub(super) fn after_warnings(mut self, warnings: impl IntoIterator<Item = String>) -> Error {
         self.warnings.extend(warnings);
         self
     }
 
-    /// Adds what Postfix logs at level `error` before the text.
+    /// Adds the line that Postfix logs at level `error` before the text.
     pub(super) fn after_error(self, preceding: String) -> Error {
         Error {
             preceding: Some(preceding),
@@ -59,12 +58,12 @@ impl Error {
         }
     }
 
-    /// What is to be logged as warnings before this, in order.
+    /// The warnings to log before this error, in order.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }
 
-    /// What is to be logged at level `error` before this.
+    /// The line to log at level `error` before this error.
     pub fn preceding_error(&self) -> Option<&str> {
         self.preceding.as_deref()
     }
@@ -78,7 +77,7 @@ impl Display for Error {
 
 impl std::error::Error for Error {}
 
-/// A mistake in `$name` syntax. What is wrong is told by the warning alone.
+/// A mistake in `$name` syntax. Only the warning tells which.
 pub(super) fn bad(warning: String) -> Error {
     Error::new("dictionary mail_dict: macro processing error").after_warnings([warning])
 }

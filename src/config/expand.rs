@@ -1,8 +1,8 @@
-//! `$name`, `${name?text}` and `${{a} == {b} ? {text} : {text}}` in values.
+//! Expands `$name`, `${name?text}` and `${{a} == {b} ? {text} : {text}}` in values.
 //!
-//! A value is scanned once, from left to right; what a name stands for is asked of the caller, and scanned in turn.
-//! Comparing is left to `relation`. Authority: postconf(5), "the general format of the main.cf file"; the texts of the
-//! warnings, and what the manual leaves open, as Postfix 3.7's own programs answered.
+//! A value is scanned once, from left to right; the caller gives the value of a name, which is scanned in turn.
+//! Comparisons are left to `relation`. Follows `tests/spec/main-cf.md`, section 3, and postconf(5), "the general format
+//! of the main.cf file"; where the manual is silent, and for the warnings, Postfix 3.7's programs.
 
 use std::borrow::Cow;
 use std::cell::Cell;
@@ -12,27 +12,27 @@ use super::lines::{skip_space, split_where};
 use super::relation;
 use crate::log::Shown;
 
-/// How deep values may refer to values.
+/// The deepest nesting of values that refer to values.
 const NESTING: u32 = 100;
 
-/// How many references and stretches of text one value may lead to. Postfix has no such limit: a hundred names that
-/// each stand for the next one twice would keep it busy until it is killed (`tests/spec/differences.md`, 23).
+/// The largest number of references and pieces of text that one value may lead to. Postfix has no such limit: a hundred
+/// names that each refer twice to the next one would keep it busy without end (`tests/spec/differences.md`, 23).
 const PIECES: u32 = 100_000;
 
-/// Finds what a name stands for, not yet expanded. `None` is an unknown name, which stands for nothing.
+/// Returns the value of a name, not expanded; `None` for an unknown name, whose value is empty.
 pub(super) type Lookup<'f, 'a> = &'f dyn Fn(&[u8]) -> Result<Option<Cow<'a, [u8]>>, Error>;
 
-/// How far the expansion of a value has come. The lookup of a name can expand a default, which goes on from there.
+/// The progress of the expansion of a value, which continues in the defaults that it refers to.
 ///
-/// Unlike Postfix, where a default has limits of its own: it is expanded once, when it is loaded, and here as often as
-/// a value refers to it (`tests/spec/differences.md`, 23).
+/// Unlike Postfix, where a default has limits of its own: there it is expanded once, when it is loaded, and here for
+/// each reference (`tests/spec/differences.md`, 23).
 #[derive(Debug, Default)]
 pub(super) struct Progress {
     level: Cell<u32>,
     pieces: Cell<u32>,
 }
 
-/// `value` with everything replaced that starts with `$`.
+/// Replaces all references in `value`.
 pub(super) fn expand<'a>(
     value: &'a [u8],
     progress: &Progress,
@@ -55,8 +55,8 @@ struct Expansion<'f, 'a> {
     progress: &'f Progress,
 }
 
-/// What follows a name or a comparison: what to put in its place when it is there, or true, and when it is not.
-/// `None` is what stands there by itself: the name's value, or the word `true`; or nothing.
+/// The text after a name or a comparison: for a set name or a true comparison, and for the other case. `None` is the
+/// name's value, the word `true`, or nothing.
 struct Choice<'t> {
     then: Option<&'t [u8]>,
     otherwise: Option<&'t [u8]>,
@@ -103,7 +103,7 @@ impl<'a> Expansion<'_, 'a> {
         Ok(())
     }
 
-    /// Replaces what stands between the brackets after `$`, or a name without brackets.
+    /// Replaces the reference with the text between the brackets after `$`, or with a name without brackets.
     fn reference(&self, inner: &[u8], level: u32, out: &mut Vec<u8>) -> Result<(), Error> {
         let start = skip_space(inner);
         if start.first() == Some(&b'{') {
@@ -124,7 +124,7 @@ impl<'a> Expansion<'_, 'a> {
         };
         let value = self.value(name, level)?;
         match (value, choice.then) {
-            // Without a choice there is text for neither case, and with `:` alone none for this one.
+            // Without a choice there is no text for either case, and with `:` alone none for this one.
             (Some(value), None) if rest.is_empty() => self.text(&value, level + 1, out),
             (Some(_), Some(text)) => self.text(text, level + 1, out),
             (Some(_), None) => Ok(()),
@@ -132,7 +132,7 @@ impl<'a> Expansion<'_, 'a> {
         }
     }
 
-    /// What `name`, on this level, stands for, if that is not empty.
+    /// The value of `name` on this level, unless it is empty.
     fn value(&self, name: &[u8], level: u32) -> Result<Option<Cow<'a, [u8]>>, Error> {
         let outer = self.progress.level.replace(level + 1);
         let value = (self.lookup)(name);
@@ -158,8 +158,8 @@ impl<'a> Expansion<'_, 'a> {
             },
             None => return Err(syntax("\"?\" or \":\" expected", b"}", after)),
         };
-        // Unlike Postfix, an operand counts as a level: there a parameter that refers to itself in one runs out of
-        // stack (`tests/spec/differences.md`, 23).
+        // Unlike Postfix, an operand counts as a level: there a parameter that refers to itself in an operand runs out
+        // of stack (`tests/spec/differences.md`, 23).
         let (mut lhs, mut rhs) = (Vec::new(), Vec::new());
         self.text(left, level + 1, &mut lhs)?;
         self.text(right, level + 1, &mut rhs)?;
@@ -176,7 +176,7 @@ impl<'a> Expansion<'_, 'a> {
     }
 }
 
-/// Splits what follows a `$` into the reference, without its brackets, and the text after it.
+/// Splits the text after a `$` into the reference, without its brackets, and the rest.
 fn reference<'t>(whole: &[u8], text: &'t [u8]) -> Result<(&'t [u8], &'t [u8]), Error> {
     let (inner, after) = match text.first() {
         Some(b'(') => balanced(text, b'(', b')'),
@@ -192,8 +192,8 @@ fn reference<'t>(whole: &[u8], text: &'t [u8]) -> Result<(&'t [u8], &'t [u8]), E
     Ok((inner, after))
 }
 
-/// Reads `?text`, `?{text}`, `?{text}:text`, `?{text}:{text}`, `:text` or `:{text}`; `None` where there is neither
-/// `?` nor `:`. Text without braces goes on to the end, whatever it holds.
+/// Reads `?text`, `?{text}`, `?{text}:text`, `?{text}:{text}`, `:text` or `:{text}`; `None` if there is neither `?` nor
+/// `:`. Text without braces reaches to the end.
 fn choice(text: &[u8]) -> Result<Option<Choice<'_>>, Error> {
     if let Some(text) = text.strip_prefix(b":") {
         return Ok(Some(Choice {
@@ -239,9 +239,9 @@ fn last_text(text: &[u8]) -> Result<&[u8], Error> {
     Ok(inner)
 }
 
-/// Splits text that starts with `{` into what the braces hold and what follows them.
+/// Splits text that starts with `{` into the text in braces and the rest.
 fn braced(text: &[u8]) -> Result<(&[u8], &[u8]), Error> {
-    // Only round brackets outside can hold braces without a partner.
+    // Only outer round brackets can have unbalanced braces.
     balanced(text, b'{', b'}').ok_or_else(|| {
         let text = Shown(text);
         bad(format!(
@@ -250,7 +250,7 @@ fn braced(text: &[u8]) -> Result<(&[u8], &[u8]), Error> {
     })
 }
 
-/// Splits text that starts with `opening` after the `closing` that belongs to it. Brackets of another kind are text.
+/// Splits text that starts with `opening` after the matching `closing`. Brackets of other kinds are text.
 fn balanced(text: &[u8], opening: u8, closing: u8) -> Option<(&[u8], &[u8])> {
     let mut depth = 0_usize;
     for (at, &b) in text.iter().enumerate() {

@@ -1,6 +1,6 @@
-//! Opening a file that main.cf or the machine names.
+//! Opens a file that main.cf or the machine names.
 //!
-//! Knows no format. Authority: open(2).
+//! Follows open(2). The format of the file is the caller's.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
@@ -11,22 +11,22 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::makedev;
 
-/// /dev/null, in the numbers that Linux gives to devices: the one device that is a file without content.
+/// /dev/null by its device numbers on Linux: the only device that counts as an empty file.
 const NULL: (u64, u64) = (1, 3);
 
 const NOT_REGULAR: &str = "not a regular file";
 
-/// Opens a file to read it. A directory can be opened, and says itself that it cannot be read.
+/// Opens a file for reading. A directory can be opened; reading it gives the error.
 ///
-/// Unlike Postfix, which waits for a writer where the file is a pipe, and reads a device without end: nothing else than a
-/// regular file and /dev/null is opened (`tests/spec/differences.md`, 45).
+/// Unlike Postfix, which waits for a writer of a pipe, and reads a device without end: only a regular file and
+/// /dev/null are opened (`tests/spec/differences.md`, 45).
 pub fn open_file(path: impl AsRef<Path>) -> io::Result<File> {
     let opened = OpenOptions::new()
         .read(true)
         .custom_flags(OFlag::O_NONBLOCK.bits())
         .open(path);
     let file = match opened {
-        // A socket, which cannot be opened.
+        // A socket cannot be opened.
         Err(error) if error.raw_os_error() == Some(Errno::ENXIO as i32) => {
             return Err(io::Error::other(NOT_REGULAR));
         }

@@ -1,6 +1,7 @@
-//! What this machine is called: myhostname, mydomain, and what depends on them.
+//! The names of this machine: myhostname, mydomain, and the parameters that depend on them.
 //!
-//! No name is ever looked up. Authority: postconf(5); RFC 1123 as Postfix's valid_hostname reads it.
+//! No name is looked up. Follows `tests/spec/main-cf.md`, section 7, postconf(5), and RFC 1123 as in Postfix's
+//! valid_hostname.
 
 use std::io::Read;
 
@@ -19,13 +20,13 @@ const LABEL_LIMIT: usize = 63;
 /// The longest first line of a file that names myorigin, in bytes; the rest of the file is not read.
 pub(super) const ORIGIN_LIMIT: usize = 4096;
 
-/// How much of a bad name is shown.
+/// The length of a bad name that is shown.
 const SHOWN_NAME: usize = 100;
 
 /// The domain of a machine whose name has no dot.
 const LOCALDOMAIN: &[u8] = b"localdomain";
 
-/// myhostname where nobody has set it: the kernel's name for this machine, with a domain.
+/// The default of myhostname: the kernel's name for this machine, with a domain.
 pub(super) fn myhostname(config: &Config, param: &Param) -> Result<Vec<u8>, Error> {
     let name = config.kernel_name.get_or_init(|| {
         let name = nix::unistd::gethostname().unwrap_or_default();
@@ -42,7 +43,7 @@ pub(super) fn myhostname(config: &Config, param: &Param) -> Result<Vec<u8>, Erro
     checked(config, param, name)
 }
 
-/// mydomain where nobody has set it: what follows the first dot of myhostname.
+/// The default of mydomain: the text after the first dot of myhostname.
 pub(super) fn mydomain(config: &Config, param: &Param) -> Result<Vec<u8>, Error> {
     let name = config.myhostname()?;
     let domain = name.split_once('.').map(|(_, domain)| domain.as_bytes());
@@ -50,13 +51,13 @@ pub(super) fn mydomain(config: &Config, param: &Param) -> Result<Vec<u8>, Error>
     checked(config, param, domain)
 }
 
-/// The default of a parameter that is a host name. A value that refers to it is as bad as it is.
+/// The default of a parameter that is a host name. An error in it is an error of every value that refers to it.
 fn checked(config: &Config, param: &Param, default: Vec<u8>) -> Result<Vec<u8>, Error> {
     Hostname::parse(config, param, default.clone())?;
     Ok(default)
 }
 
-/// Says what is wrong with a host name, in the words of Postfix's warning.
+/// Checks a host name. The error is the text of Postfix's warning.
 pub fn valid_hostname(name: &[u8]) -> Result<(), String> {
     let shown = Shown(name.get(..SHOWN_NAME).unwrap_or(name));
     if name.is_empty() {
@@ -117,7 +118,7 @@ impl Kind for Hostname {
     }
 }
 
-/// A relay host; this machine's own name would be a loop.
+/// A relay host. This machine's own name would be a loop.
 pub enum Relayhost {}
 
 impl Kind for Relayhost {
@@ -136,7 +137,7 @@ impl Kind for Relayhost {
     }
 }
 
-/// The domain of local senders. On Debian it may be the name of a file whose first line has it.
+/// The domain of local senders. On Debian it may be the name of a file, whose first line has the domain.
 pub enum Origin {}
 
 impl Kind for Origin {

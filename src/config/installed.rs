@@ -1,6 +1,6 @@
-//! Defaults that the Postfix of this machine was built with, where versions differ: found in a file that comes with it.
+//! The defaults with which the Postfix of this machine was built, where versions differ.
 //!
-//! The file is read only where such a default is asked for, and no program is started. Authority:
+//! They are read from a file of Postfix, only if such a default is asked for; no program is started. Follows
 //! `tests/spec/versions.md`, 21 to 23.
 
 use std::path::PathBuf;
@@ -9,10 +9,10 @@ use super::file::read_file;
 use super::params::Param;
 use super::{Config, Error};
 
-/// How Debian's Postfix was built.
+/// The build settings of Debian's Postfix.
 const MAKEDEFS: &str = "/usr/share/postfix/makedefs.out";
 
-/// Defaults of versions whose file does not name them.
+/// The defaults of versions whose file does not have them.
 const DATABASE_TYPE: &str = "hash";
 const CACHE_TYPE: &str = "btree";
 const META_DIRECTORY: &str = "/etc/postfix";
@@ -31,12 +31,12 @@ pub(super) fn meta_directory(_: &Config, _: &Param) -> Result<Vec<u8>, Error> {
         .into_encoded_bytes())
 }
 
-/// Where dynamicmaps.cf is unless main.cf says otherwise.
+/// The default directory of dynamicmaps.cf.
 pub fn default_meta_directory() -> PathBuf {
     built_with("# meta_directory=", "\n", META_DIRECTORY).into()
 }
 
-/// What stands in the file behind `start`, up to `end`; `default` where that is not there.
+/// The text in the file between `start` and `end`, or `default`.
 fn built_with(start: &str, end: &str, default: &str) -> String {
     let text = read_file(MAKEDEFS).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);

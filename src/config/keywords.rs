@@ -1,6 +1,7 @@
-//! Parameters whose values are words out of a fixed list.
+//! Parameters whose values are words from a fixed list.
 //!
-//! Words are separated by commas and whitespace, and upper and lower case differ. Authority: postconf(5), syslog(3).
+//! Words are separated by commas and whitespace, and upper and lower case differ. Follows `tests/spec/main-cf.md`,
+//! sections 6.2 and 6.3, postconf(5) and syslog(3).
 
 use std::ffi::OsString;
 use std::fmt::{self, Display};
@@ -14,7 +15,7 @@ use super::lines;
 use super::params::Param;
 use crate::log::Shown;
 
-/// Looks the words of `list` up in `known`, and hands what they stand for to `found`.
+/// Looks the words of `list` up in `known`, and passes their meanings to `found`.
 fn words<T: Copy>(
     what: &'static str,
     list: &[u8],
@@ -32,10 +33,10 @@ fn words<T: Copy>(
     Ok(())
 }
 
-/// What receive_override_options takes away from cleanup's work on a message.
+/// The steps that receive_override_options makes cleanup omit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ReceiveOverrides {
-    /// Means something to smtpd(8) alone.
+    /// Has a meaning in smtpd(8) only.
     pub no_unknown_recipient_checks: bool,
     pub no_address_mappings: bool,
     pub no_header_body_checks: bool,
@@ -62,7 +63,7 @@ impl Kind for ReceiveOverrides {
     }
 }
 
-/// Whether smtputf8_autodetect_classes has mail looked at for UTF-8 that comes by QMQP.
+/// Whether smtputf8_autodetect_classes includes mail by QMQP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Utf8Classes {
     pub qmqpd: bool,
@@ -90,17 +91,17 @@ impl Kind for Utf8Classes {
     }
 }
 
-/// The address families of inet_protocols; one of them at least.
+/// The address families of inet_protocols, at least one.
 ///
-/// Postfix opens a socket of each family to see whether the kernel has it. Here nobody asks: a client that has
-/// connected, or an address that an interface has, proves its family (`tests/spec/differences.md`, 32).
+/// Postfix opens a socket of each family to see whether the kernel has it. This program does not: a connected client,
+/// or an interface's address, proves its family (`tests/spec/differences.md`, 32).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Protocols {
     pub ipv4: bool,
     pub ipv6: bool,
 }
 
-/// As it is written in main.cf.
+/// The form in main.cf.
 impl Display for Protocols {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match (self.ipv4, self.ipv6) {
@@ -136,18 +137,18 @@ impl Kind for Protocols {
     }
 }
 
-/// Where qmqpd_queue_method sends messages.
+/// The queue of qmqpd_queue_method.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum QueueMethod {
-    /// Through Postfix's cleanup(8).
+    /// Postfix's cleanup(8).
     Cleanup,
-    /// Into a queue file of our own.
+    /// A queue file, written by this program.
     File,
-    /// To this program, which is qmail-queue or takes its place.
+    /// This program, qmail-queue or a replacement of it.
     Qmail(PathBuf),
 }
 
-/// Where qmail has its qmail-queue.
+/// qmail's own qmail-queue.
 const QMAIL_QUEUE: &str = "/var/qmail/bin/qmail-queue";
 
 impl Kind for QueueMethod {
@@ -172,7 +173,7 @@ impl Kind for QueueMethod {
     }
 }
 
-/// By what a proxy in front of the program says who the client is.
+/// The protocol by which a proxy names the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProxyProtocol {
     /// There is no proxy.
@@ -240,7 +241,7 @@ impl Kind for Facility {
     }
 }
 
-/// How much around this machine's own addresses `$mynetworks` covers where nobody has set it.
+/// The extent of the networks in the default of `$mynetworks`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Style {
     /// The whole class A, B or C network.

@@ -1,6 +1,6 @@
-//! The kinds of values that parameters have, and when text is one.
+//! The kinds of values of parameters, and their checks.
 //!
-//! Authority: postconf(5), and for the texts of the errors Postfix 3.7's daemons.
+//! Follows `tests/spec/main-cf.md`, section 5, and postconf(5); the texts of errors are those of Postfix 3.7's daemons.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -13,17 +13,17 @@ use super::relation::{leading_number, level, malformed_level};
 use super::{Config, lines};
 use crate::log::Shown;
 
-/// Turns a parameter's expanded value into what the program works with.
+/// Turns a parameter's expanded value into the value for the program.
 pub trait Kind {
     type Value;
 
-    /// The kind's name, as the manual has it.
+    /// The kind's name in the manual.
     const NAME: &'static str;
 
     fn parse(config: &Config, param: &Param, value: Vec<u8>) -> Result<Self::Value, Error>;
 }
 
-/// Text to be looked at by people or taken apart as a list. What is not UTF-8 in it is replaced.
+/// Text for messages, or for a list. Bytes that are not UTF-8 are replaced.
 pub enum Text {}
 
 impl Kind for Text {
@@ -37,7 +37,7 @@ impl Kind for Text {
     }
 }
 
-/// Text that is passed on byte for byte. Bounds are of its length.
+/// Text that is used byte for byte. Its bounds are lengths.
 pub enum Bytes {}
 
 impl Kind for Bytes {
@@ -102,7 +102,7 @@ impl Kind for Long {
     }
 }
 
-/// A number of things. Less than none is none.
+/// A number of things. A negative number counts as 0.
 pub enum Count {}
 
 impl Kind for Count {
@@ -172,7 +172,7 @@ impl Kind for Bool {
     }
 }
 
-/// A number and a unit; the unit is seconds where there is none.
+/// A number and a unit; without a unit, seconds.
 pub enum Time {}
 
 impl Kind for Time {
@@ -197,7 +197,7 @@ impl Kind for Time {
     }
 }
 
-/// The seconds in a time value. As in Postfix a unit alone means none of it, and nothing after the unit counts.
+/// The seconds of a time value. As in Postfix, a unit alone is 0, and text after the unit is ignored.
 fn seconds(value: &[u8]) -> Option<u32> {
     let (number, rest) = match leading_number(value) {
         Some((number, rest)) => (number?, rest),
@@ -233,8 +233,7 @@ impl Kind for Level {
     }
 }
 
-/// The characters that may stand between the parts of a VERP address; those of default_verp_delimiters must be
-/// among them.
+/// The characters that may separate the parts of a VERP address, which include those of default_verp_delimiters.
 pub enum VerpFilter {}
 
 impl Kind for VerpFilter {
@@ -256,7 +255,7 @@ impl Kind for VerpFilter {
     }
 }
 
-/// The log file of postlogd(8), which must lie where maillog_file_prefixes allow it.
+/// The log file of postlogd(8), which must begin with one of maillog_file_prefixes.
 pub enum MaillogFile {}
 
 impl Kind for MaillogFile {

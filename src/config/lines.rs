@@ -1,15 +1,15 @@
-//! Logical lines, the layer that main.cf, list files and table files have in common.
+//! Splits main.cf, list files and table files into logical lines.
 //!
-//! Empty lines and comments vanish, and a line that starts with whitespace continues the one before it. Lines are bytes
-//! of any value and length. What a logical line means is for its reader. Authority: postconf(5), "the general format
-//! of the main.cf file".
+//! Empty lines and comments are dropped, and a line that starts with whitespace continues the one before. Lines may
+//! have any bytes and any length. Follows `tests/spec/main-cf.md`, section 2, and postconf(5), "the general format of
+//! the main.cf file". The meaning of a line is the caller's.
 
 use std::borrow::Cow;
 
 use crate::log::Shown;
 use crate::sys::bytes;
 
-/// How much of a misplaced line is shown.
+/// The length of a misplaced line that is shown.
 const SHOWN_LINE: usize = 30;
 
 /// One logical line.
@@ -19,14 +19,14 @@ pub struct Logical<'a> {
     pub first_line: usize,
     /// The number of the last physical line read for it, comments after it included.
     pub last_line: usize,
-    /// A NUL byte stood in one of those lines, or in a comment among them. Postfix reads no further than that.
+    /// Whether a NUL byte is in one of its lines, or in a comment among them. Postfix reads as far as the NUL.
     pub has_nul: bool,
-    /// The bytes of its physical lines, newlines left out and leading whitespace kept.
+    /// The bytes of the physical lines without newlines, with leading whitespace.
     pub text: Cow<'a, [u8]>,
 }
 
 impl Logical<'_> {
-    /// What Postfix reads of the text.
+    /// The part of the text that Postfix reads.
     pub fn up_to_nul(&self) -> &[u8] {
         if self.has_nul {
             self.text.split(|&b| b == 0).next().unwrap_or_default()
@@ -144,7 +144,7 @@ pub fn last_beginning(bytes: &[u8], from: usize) -> Option<usize> {
     Some(from + at)
 }
 
-/// What is wrong with a logical line that should continue another, and has none before it in the file `path`.
+/// The error of a line that continues no other one, in the file `path`.
 pub fn misplaced(path: &str, text: &[u8]) -> Option<String> {
     text.first().filter(|&&b| is_space(b))?;
     let (shown, more) = match text.get(..SHOWN_LINE) {

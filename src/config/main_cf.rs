@@ -1,6 +1,7 @@
-//! The file itself: reading it when nobody is writing it, and its lines of `name = value`.
+//! Reads main.cf when no program is writing it, and splits its lines of `name = value`.
 //!
-//! Knows no parameter, and expands nothing. Authority: postconf(5).
+//! Follows `tests/spec/main-cf.md`, sections 1 and 2, and postconf(5). Parameters and references are left to `config`
+//! and `config::expand`.
 
 use std::fs::Metadata;
 use std::io::{self, Read};
@@ -19,14 +20,14 @@ use crate::sys::bytes;
 /// A file changed less than this before it was read may still be in somebody's hands.
 const SETTLE: Duration = Duration::from_secs(1);
 
-/// How long to let such a file alone.
+/// The pause before such a file is read again.
 const PAUSE: Duration = Duration::from_millis(300);
 
-/// How often a file is read at most. Four pauses see out a file that is left alone. Postfix goes on for ever, and a
-/// program that keeps rewriting the file would keep every client waiting (`tests/spec/differences.md`, 31).
+/// The largest number of readings. Four pauses are enough for a file that no longer changes. Postfix reads on for ever,
+/// and a program that keeps rewriting the file would keep every client waiting (`tests/spec/differences.md`, 31).
 const READINGS: u32 = 10;
 
-/// main.cf of Debian's package is 27 kB with all its comments, and most are a tenth of that.
+/// Debian's main.cf has 27 kB with all its comments, and most others a tenth of that.
 const USUAL_SIZE: usize = 32 * 1024;
 
 /// Reads with `attempt`, which returns what it read and the time of the file's last change; again and again while that
@@ -35,7 +36,7 @@ pub fn read_settled<T, E>(mut attempt: impl FnMut() -> Result<(T, SystemTime), E
     for _ in 1..READINGS {
         let start = SystemTime::now();
         let (found, changed) = attempt()?;
-        // A time in the future is a wrong clock, not a busy writer.
+        // A time in the future comes from a wrong clock.
         let recent = start.checked_sub(SETTLE).is_none_or(|from| changed >= from);
         if !recent || changed > SystemTime::now() {
             return Ok(found);
@@ -84,8 +85,8 @@ pub(super) fn contents(path: &Path) -> Result<(Vec<u8>, Option<Stamp>), Error> {
     let bytes = read_settled(|| {
         let mut file = open_file(path).map_err(|error| failed("open", &error))?;
         let mut bytes = Vec::with_capacity(USUAL_SIZE);
-        // The limit that is none keeps the standard library from asking for the size first. The time is asked for
-        // last, so that a change during the reading shows in it.
+        // `take` without a limit keeps the standard library from asking for the size first. The time is asked for last,
+        // so that it shows a change during the reading.
         let changed = Read::by_ref(&mut file)
             .take(u64::MAX)
             .read_to_end(&mut bytes)

@@ -1,8 +1,9 @@
-//! main.cf: which parameters there are, and what this instance of Postfix has set them to.
+//! main.cf: its parameters and their values.
 //!
-//! Loading reads the file and no more. A parameter is expanded and checked when it is asked for, so that one which
-//! nobody uses can be as wrong as it likes. Does not know what a parameter is for, and does not log: warnings are
-//! collected for the caller, and an error has Postfix's text for it. Authority: postconf(5).
+//! Loading only reads the file. A parameter is expanded and checked when it is asked for, so that an unused parameter
+//! may be wrong. Warnings are collected for the caller, and an error has Postfix's text. Follows
+//! `tests/spec/main-cf.md`, sections 1 to 6, and postconf(5). The use of a parameter, and the log, are left to the rooms
+//! above.
 #![forbid(unsafe_code)]
 
 mod dictionary;
@@ -53,7 +54,7 @@ pub use {
     watch::Watch,
 };
 
-/// Where main.cf is unless the environment says otherwise.
+/// The default directory of main.cf.
 pub const DEFAULT_DIRECTORY: &str = "/etc/postfix";
 
 /// The directory of main.cf: the environment's `MAIL_CONFIG`, even if that is empty.
@@ -61,28 +62,28 @@ pub fn directory() -> PathBuf {
     std::env::var_os("MAIL_CONFIG").map_or_else(|| DEFAULT_DIRECTORY.into(), PathBuf::from)
 }
 
-/// The file's name, as messages have it, before it has been read.
+/// The file's name in messages, before it has been read.
 pub fn main_cf_path() -> String {
     main_cf_in(&directory()).to_string_lossy().into_owned()
 }
 
 fn main_cf_in(directory: &Path) -> PathBuf {
-    // Not `join`: a directory that is the empty string means /main.cf.
+    // Not `join`: an empty directory means /main.cf.
     let mut path = OsString::from(directory);
     path.push("/main.cf");
     path.into()
 }
 
-/// What this process is called, for `$process_name` and `$service_name`.
+/// The names of this process, for `$process_name` and `$service_name`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Names {
-    /// The last part of the name by which the program was called.
+    /// The last part of the name with which the program was started.
     pub process: String,
-    /// The service's name in master.cf (`-n`), else that of the process.
+    /// The service's name in master.cf (`-n`), by default the process's name.
     pub service: String,
 }
 
-/// One `-o name=value`, which takes the place of what main.cf says.
+/// One `-o name=value`, which replaces the value in main.cf.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Override {
     name: Vec<u8>,
@@ -108,7 +109,7 @@ impl Override {
     }
 }
 
-/// main.cf and what overrides it.
+/// main.cf and its overrides.
 #[derive(Debug)]
 pub struct Config {
     directory: PathBuf,
@@ -119,11 +120,11 @@ pub struct Config {
     stamp: Option<main_cf::Stamp>,
     warnings: RefCell<Warnings>,
     progress: expand::Progress,
-    /// The kernel's name for this machine, as soon as it was asked for.
+    /// The kernel's name for this machine, after it was asked for.
     kernel_name: OnceCell<Vec<u8>>,
 }
 
-/// Each warning is given out once.
+/// Warnings, each of which is returned once.
 #[derive(Debug, Default)]
 struct Warnings {
     all: Vec<String>,
@@ -179,7 +180,7 @@ impl Config {
         })
     }
 
-    /// The warnings since the last call, in order; to be logged by the caller, before an error if there is one.
+    /// The warnings since the last call, in order. The caller logs them, before an error if there is one.
     pub fn take_warnings(&self) -> Vec<String> {
         let mut warnings = self.warnings.borrow_mut();
         let new = warnings.all.get(warnings.taken..).unwrap_or_default();
@@ -195,7 +196,7 @@ impl Config {
         }
     }
 
-    /// What main.cf or `-o` sets the name to, known or not, as it stands there.
+    /// The text to which main.cf or `-o` sets the name, known or unknown.
     pub fn as_set(&self, name: &str) -> Option<&[u8]> {
         self.set.get(name.as_bytes())
     }
@@ -207,22 +208,22 @@ impl Config {
         names
     }
 
-    /// A parameter's value, expanded, not checked, where that is possible.
+    /// A parameter's value, expanded but not checked, if it can be expanded.
     pub fn expanded(&self, name: &str) -> Option<Cow<'_, [u8]>> {
         self.value(position(name.as_bytes())?).ok()
     }
 
-    /// What stands for a parameter that is not set, as [`Config::expanded`] has its value.
+    /// The default of a parameter, in the form of [`Config::expanded`].
     pub fn expanded_default(&self, name: &str) -> Option<Cow<'_, [u8]>> {
         self.default_value(position(name.as_bytes())?).ok()
     }
 
-    /// The file's name, as messages have it.
+    /// The file's name in messages.
     pub fn main_cf(&self) -> String {
         main_cf_in(&self.directory).to_string_lossy().into_owned()
     }
 
-    /// A mistake in main.cf that takes more than the file to see.
+    /// An error in main.cf that other parameters or the machine show.
     pub fn in_file(&self, problem: fmt::Arguments<'_>) -> Error {
         Error::new(format!("file {}: {problem}", self.main_cf()))
     }
@@ -235,7 +236,7 @@ impl Config {
             .map_err(|error| error.about(param.name))
     }
 
-    /// A parameter's value, expanded, not checked.
+    /// A parameter's value, expanded but not checked.
     fn value(&self, position: usize) -> Result<Cow<'_, [u8]>, Error> {
         let param = &TABLE[position];
         match self.set.get(param.name.as_bytes()) {
@@ -244,10 +245,10 @@ impl Config {
         }
     }
 
-    /// What main.cf or `-o` gives the parameter `name`, for the computation of the parameter `reader`.
+    /// The value that main.cf or `-o` gives to the parameter `name`, for the computation of the parameter `reader`.
     ///
-    /// Names are as unknown in it as they are in a value of `reader`: in `mydomain = $myhostname` the reference stands
-    /// for nothing while the default of myhostname is computed.
+    /// It can refer to the same names as a value of `reader`: in `mydomain = $myhostname` the reference is unknown
+    /// while the default of myhostname is computed.
     fn given(&self, name: &[u8], reader: &[u8]) -> Result<Option<Vec<u8>>, Error> {
         let Some(value) = self.set.get(name) else {
             return Ok(None);
@@ -270,10 +271,10 @@ impl Config {
         expand::expand(value, &self.progress, &|name| self.lookup(name, position))
     }
 
-    /// What `$name` stands for in the parameter at `position`.
+    /// The value of `$name` in the parameter at `position`.
     ///
-    /// Postfix's daemons load one parameter after the other, and a default can be referred to only once it has been
-    /// loaded. So what comes later in the table is as unknown here as it is there; what main.cf sets is always known.
+    /// Postfix's daemons load parameters in order, and a reference to a default works only after it has been loaded. So
+    /// a later parameter is unknown here as it is there; values in main.cf are always known.
     fn lookup(&self, name: &[u8], position: usize) -> Result<Option<Cow<'_, [u8]>>, Error> {
         let set = self.set.get(name);
         let known = self::position(name);
@@ -297,7 +298,7 @@ fn position(name: &[u8]) -> Option<usize> {
     TABLE.iter().position(|param| param.name.as_bytes() == name)
 }
 
-// Values of the parameters that depend on the process.
+// The values of parameters that depend on the process.
 
 fn process_name(config: &Config, _: &Param) -> Result<Vec<u8>, Error> {
     Ok(config.names.process.clone().into_bytes())

@@ -1,7 +1,7 @@
-//! mynetworks where nobody has set it: the networks around this machine's own addresses.
+//! The default of mynetworks: the networks of this machine's own addresses.
 //!
-//! Asks the kernel for its interfaces, so it must run before the process is confined. Authority: postconf(5),
-//! mynetworks_style and inet_interfaces.
+//! Asks the kernel for its interfaces, so that it must run before confinement. Follows `tests/spec/main-cf.md`, section
+//! 7.1, and postconf(5), mynetworks_style and inet_interfaces.
 
 use std::net::{IpAddr, Ipv4Addr, ToSocketAddrs};
 
@@ -16,7 +16,7 @@ use super::params::Param;
 use super::{Config, Protocols, lines};
 use crate::log::errno_text;
 
-/// mynetworks where nobody has set it; each network is followed by a space, the last one too.
+/// The default of mynetworks. Each network is followed by a space, also the last one.
 pub(super) fn mynetworks(config: &Config, _: &Param) -> Result<Vec<u8>, Error> {
     let style = config.mynetworks_style()?;
     let interfaces = config.inet_interfaces()?;
@@ -56,7 +56,7 @@ fn local_addresses(
     Ok(found)
 }
 
-/// The address of an interface in the Internet, and the length of its network's prefix.
+/// The Internet address of an interface, and the length of its network's prefix.
 fn own_address(interface: &InterfaceAddress) -> Option<IpNetwork> {
     let ip = |address: &SockaddrStorage| -> Option<IpAddr> {
         let ipv4 = address.as_sockaddr_in().map(|ipv4| ipv4.ip().into());
@@ -73,7 +73,7 @@ fn has_family(protocols: Protocols, address: IpAddr) -> bool {
     }
 }
 
-/// Those of the `local` addresses that inet_interfaces names.
+/// The addresses of `local` that inet_interfaces names.
 fn choose(
     interfaces: &str,
     protocols: Protocols,
@@ -122,7 +122,7 @@ fn resolve(name: &str, protocols: Protocols) -> Result<Vec<IpAddr>, Error> {
     let bare = bare.unwrap_or(name);
     let mut addresses: Vec<IpAddr> = match bare.parse() {
         Ok(address) => vec![address],
-        // Why a name has no address makes no difference here.
+        // The reason why a name has no address is not reported.
         Err(_) => (bare, 0)
             .to_socket_addrs()
             .map(|found| found.map(|socket| socket.ip()).collect())
@@ -137,7 +137,7 @@ fn resolve(name: &str, protocols: Protocols) -> Result<Vec<IpAddr>, Error> {
     Ok(addresses)
 }
 
-/// Each network once.
+/// The networks, without repetitions.
 fn networks(style: Style, own: &[IpNetwork]) -> String {
     let mut networks = Vec::new();
     for own in own {
@@ -153,7 +153,7 @@ fn networks(style: Style, own: &[IpNetwork]) -> String {
     networks.concat()
 }
 
-/// An address of this machine, with the length of the prefix that `style` gives to it.
+/// The network of an address of this machine under `style`.
 fn around(style: Style, own: IpNetwork) -> IpNetwork {
     match (style, own.ip()) {
         (Style::Host, address) => address.into(),

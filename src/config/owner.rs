@@ -1,4 +1,6 @@
-//! The account that mail_owner names: the one to become, and the one that the queue belongs to.
+//! The account of mail_owner: the user that a process becomes, and the owner of the queue.
+//!
+//! Follows `tests/spec/main-cf.md`, section 6.5. Becoming that user is left to `jail`.
 
 use std::ffi::CString;
 use std::io;
@@ -11,7 +13,7 @@ use super::{Config, Error};
 use crate::log;
 use crate::sys::child::bounded_child;
 
-/// How long [`Config::mail_owner_ids_apart`] waits for the name service.
+/// The limit of [`Config::mail_owner_ids_apart`] for the name service.
 const LOOKUP_LIMIT: Duration = Duration::from_secs(60);
 
 /// An account without privileges that owns the mail queue.
@@ -20,23 +22,23 @@ pub struct Owner {
     pub name: String,
     pub uid: Uid,
     pub gid: Gid,
-    /// All groups that the account is in, `gid` among them.
+    /// All groups of the account, `gid` included.
     pub groups: Vec<Gid>,
 }
 
 impl Config {
-    /// Looks mail_owner up in the accounts of this machine; to be asked where the process is to become that user.
+    /// Looks mail_owner up in the accounts of this machine.
     ///
-    /// Unlike Postfix, this does not walk through all accounts for another one with the same user id: that can take
-    /// longer than everything else that a connection needs, and `--check` does it (`tests/spec/differences.md`, 28).
+    /// Unlike Postfix, this does not search all accounts for another one with the same user id, which can take longer
+    /// than the rest of a session; `--check` does it (`tests/spec/differences.md`, 28).
     pub fn mail_owner_ids(&self) -> Result<Owner, Error> {
         let name = self.mail_owner()?;
         let found = look_up(&name).map_err(io::Error::from);
         self.fit_owner(name, found)
     }
 
-    /// As [`Config::mail_owner_ids`], and leaves nothing of the libraries that the name service loads in this process: a
-    /// child that serves a client would have them as well, and each fork their pages to copy.
+    /// The same as [`Config::mail_owner_ids`], in a child, so that the libraries of the name service are not loaded
+    /// into this process and copied at each fork.
     pub fn mail_owner_ids_apart(&self) -> Result<Owner, Error> {
         let name = self.mail_owner()?;
         let found = match bounded_child(LOOKUP_LIMIT, || encode(look_up(&name))) {
@@ -75,7 +77,7 @@ impl Config {
     }
 }
 
-/// What the name service knows of an account.
+/// The ids of an account in the name service.
 type Ids = (Uid, Gid, Vec<Gid>);
 
 fn look_up(name: &str) -> nix::Result<Option<Ids>> {
@@ -86,7 +88,7 @@ fn look_up(name: &str) -> nix::Result<Option<Ids>> {
     Ok(Some((uid, gid, getgrouplist(&name, gid)?)))
 }
 
-/// What goes through the pipe: the ids in decimal, or nothing, or `!` and the number of an error.
+/// The form for the pipe: the ids in decimal, nothing, or `!` and the number of an error.
 fn encode(found: nix::Result<Option<Ids>>) -> Vec<u8> {
     match found {
         Ok(None) => String::new(),

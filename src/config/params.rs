@@ -1,6 +1,6 @@
-//! What a parameter is, and the macro that makes the table and the functions of the same names out of one list.
+//! The form of a parameter, and the macro that turns the list in `table.rs` into a table and into functions.
 //!
-//! The list itself is `table.rs`.
+//! The values are left to `kinds` and `keywords`.
 
 use super::{Config, Error};
 
@@ -8,25 +8,25 @@ use super::{Config, Error};
 #[derive(Debug)]
 pub struct Param {
     pub name: &'static str,
-    /// What its values are, in the manual's words.
+    /// The kind of its values, in the manual's words.
     pub kind: &'static str,
     pub default: DefaultValue,
     /// Bounds of a number, of the seconds of a time, of the length of text. 0 is no bound.
     pub min: i64,
     pub max: i64,
-    /// What it is for, in one line.
+    /// Its purpose, in one line.
     pub doc: &'static str,
-    /// It changes what qmqpd does. The others are there to be referred to, and are checked.
+    /// Whether it has an effect on qmqpd. The others can be referred to, and are checked.
     pub acts: bool,
-    /// Evaluates the parameter, and says whether its value will do.
+    /// Evaluates the parameter, and checks its value.
     pub check: fn(&Config) -> Result<(), Error>,
 }
 
-/// A parameter's value where nobody has set it.
+/// The value of a parameter that is not set.
 #[derive(Debug)]
 pub enum DefaultValue {
     Text(&'static str),
-    /// Depends on this machine or this process.
+    /// It depends on this machine or this process.
     Computed(Compute),
     /// The same, and main.cf cannot change it.
     Fixed(Compute),
@@ -35,12 +35,12 @@ pub enum DefaultValue {
 /// Computes the value of the parameter.
 pub type Compute = fn(&Config, &Param) -> Result<Vec<u8>, Error>;
 
-/// Makes out of a list of parameters the [`TABLE`](super::TABLE), in the list's order, and functions of `Config` that
-/// have their names.
+/// Turns a list of parameters into the [`TABLE`](super::TABLE), in the list's order, and into functions of `Config`
+/// with their names.
 ///
-/// A row ends with `acts` where the program asks for the parameter, with `acts_in_values` where it changes what other
-/// parameters come to, and with `asked` where a rule about other parameters needs it. The compiler holds the rows to the
-/// program: a row without a word has no function, and a function that the program does not call is an error.
+/// A row ends with `acts` if the program asks for the parameter, with `acts_in_values` if it changes other parameters,
+/// and with `asked` if a rule about other parameters needs it. The compiler checks the rows: a row without such a word
+/// has no function, and an unused function is an error.
 macro_rules! parameters {
     (@acts acts) => { true };
     (@acts acts_in_values) => { true };

@@ -1,10 +1,10 @@
-//! Where a parameter is set, for messages about its value.
+//! The place that sets a parameter, for messages about its value.
 //!
-//! A serving process asks only when it is about to end. Does not know what is wrong.
+//! A serving process asks only when it is about to end. The error itself is `config::error`'s.
 
 use super::{Config, Error, lines, main_cf, read_file};
 
-/// Where a parameter was given the value that counts.
+/// The place of the value that counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
     /// The first line of the entry in main.cf.
@@ -14,7 +14,7 @@ pub enum Place {
 }
 
 impl Config {
-    /// Where `name` was set, if it was, and main.cf can still be read. Reads it once more.
+    /// The place that sets `name`, if one does and main.cf can still be read. Reads the file again.
     pub fn place_of(&self, name: &str) -> Option<Place> {
         let value = self.as_set(name)?;
         let bytes = read_file(self.main_cf()).ok()?;
@@ -31,7 +31,7 @@ impl Config {
         }
     }
 
-    /// `FILE, line N`, or the option, where `name` was set.
+    /// `FILE, line N`, or the option, that sets `name`.
     pub fn place_text(&self, name: &str) -> Option<String> {
         Some(match self.place_of(name)? {
             Place::Line(line) => format!("{}, line {line}", self.main_cf()),
@@ -39,7 +39,7 @@ impl Config {
         })
     }
 
-    /// What is wrong with the parameter `name`, behind the place where it was set.
+    /// The error of the parameter `name`, after the place that sets it.
     pub fn located(&self, name: &str, text: &str) -> String {
         let file = format!("file {}: ", self.main_cf());
         let Some(place) = self.place_text(name) else {
@@ -53,7 +53,7 @@ impl Config {
         }
     }
 
-    /// The error, behind the place where its parameter was set.
+    /// The error, after the place that sets its parameter.
     pub fn locate(&self, error: Error) -> Error {
         match error.parameter() {
             Some(name) => {

@@ -1,6 +1,6 @@
-//! Comparisons in values: numbers, texts, and compatibility levels.
+//! Comparisons in values: of numbers, texts and compatibility levels.
 //!
-//! Authority: postconf(5), "relational expressions", and Postfix 3.7 itself.
+//! Follows `tests/spec/main-cf.md`, section 3, postconf(5), "relational expressions", and Postfix 3.7.
 
 use std::cmp::Ordering;
 
@@ -8,7 +8,7 @@ use super::error::{Error, bad, syntax};
 use super::lines::{skip_space, split_where};
 use crate::log::Shown;
 
-/// The parts of a level after the first stay below this.
+/// The parts of a level after the first are smaller than this.
 const LEVEL_PART: i64 = 1024;
 
 type Accepts = fn(Ordering) -> bool;
@@ -25,7 +25,7 @@ const OPERATORS: [(&str, Accepts); 6] = [
 pub(super) struct Operator {
     symbol: &'static str,
     accepts: Accepts,
-    /// Compares compatibility levels, not numbers or texts.
+    /// Whether compatibility levels are compared, and not numbers or texts.
     of_levels: bool,
 }
 
@@ -99,7 +99,7 @@ pub(super) fn malformed_level(text: &[u8]) -> String {
     format!("malformed compatibility level syntax: \"{}\"", Shown(text))
 }
 
-/// A compatibility level `major[.minor[.patch]]` as one number that sorts.
+/// A compatibility level `major[.minor[.patch]]` as one number that compares in the same order.
 pub(super) fn level(text: &[u8]) -> Option<i64> {
     let part = |text, limit| match leading_number(text)? {
         (Some(part), rest) if (0..limit).contains(&part) => Some((part, rest)),
@@ -117,8 +117,8 @@ pub(super) fn level(text: &[u8]) -> Option<i64> {
     rest.is_empty().then_some(level)
 }
 
-/// strtol(3) in base 10: skips whitespace, takes a sign and digits. `None` where there are no digits; a number of
-/// `None` where it does not fit.
+/// strtol(3) in base 10: skips whitespace, reads a sign and digits. `None` if there are no digits; a number of `None`
+/// if it is out of range.
 pub(super) fn leading_number(text: &[u8]) -> Option<(Option<i64>, &[u8])> {
     let text = skip_space(text);
     let (negative, digits) = match text.split_first() {

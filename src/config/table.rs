@@ -1,10 +1,11 @@
-//! The parameter table: the only place where a parameter's name, kind, default and bounds are written down, and whether
-//! it acts.
+//! The table of parameters: the only place with their names, kinds, defaults and bounds, and whether they have an
+//! effect.
 //!
-//! Its order is the order in which Postfix's daemons load their parameters (as `qmqpd -v -v -v` shows it), since a
-//! default can refer only to what was loaded before it. Everything that each daemon loads is here, whether qmqpd uses
-//! it or not, so that a `$name` in main.cf finds what it would find in Postfix. Defaults are those of Debian's Postfix
-//! where they are paths. `tests.rs` compares them with postconf(1).
+//! The order is that in which Postfix's daemons load their parameters (as `qmqpd -v -v -v` shows it), because a default
+//! can refer to earlier ones only. The table has every parameter that each daemon loads, so that a `$name` in main.cf
+//! has the same value as in Postfix. Defaults are those of Debian's Postfix where they are paths.
+//! `config/tests/postfix.rs` compares them with postconf(1). Follows `tests/spec/main-cf.md`, section 6. `--check`
+//! prints the comments.
 
 use super::hostname::{Hostname, Origin, Relayhost, mydomain, myhostname};
 use super::installed::{default_cache_db_type, default_database_type, meta_directory};
@@ -114,7 +115,7 @@ parameters! {
     proxy_interfaces: Text = "";
     /// The sender of notices about undeliverable notices.
     double_bounce_sender: Text = "double-bounce", min 1;
-    /// The user for deliveries on behalf of nobody in particular.
+    /// The user for deliveries that no user owns.
     default_privs: Text = "nobody", min 1 => asked;
     /// The date of the version of Postfix that this is compatible with.
     mail_release_date: Text = "20240304", min 1;
@@ -302,7 +303,7 @@ parameters! {
     /// The pause when mail comes in faster than it goes out.
     in_flow_delay: Time = "1s", max 10;
 
-    // What takes the machine's interfaces and accounts to know.
+    // The machine's interfaces and accounts decide these.
 
     /// The networks of clients that are trusted.
     mynetworks: Text = computed mynetworks => acts_in_values;
@@ -313,51 +314,51 @@ parameters! {
 
     /// The limit of each wait for the client.
     qmqpd_timeout: Time = "300s", min 1 => acts;
-    /// The pause before a reply that is not good news.
+    /// The pause before a reply other than `K`.
     qmqpd_error_delay: Time = "1s" => acts;
-    /// The filter that messages are to go through, as the queue manager will have it.
+    /// The filter that the queue manager sends messages through.
     content_filter: Bytes = "" => acts;
     /// The clients that may use the service.
     qmqpd_authorized_clients: Text = "" => acts;
-    /// What cleanup(8) is not to do with the messages of this service.
+    /// The steps that cleanup(8) omits for messages of this service.
     receive_override_options: ReceiveOverrides = "" => acts;
     /// Whether log lines have the client's port.
     qmqpd_client_port_logging: Bool = "no" => acts;
 
     // Not in Postfix.
 
-    /// Where messages go: `cleanup` (Postfix's), `file` (a queue file that we write), or `qmail:` and a program.
+    /// The queue: `cleanup` (Postfix's), `file` (a queue file that qmqpd writes), or `qmail:` and a program.
     qmqpd_queue_method: QueueMethod = "cleanup" => acts;
-    /// Whether to serve only in a process that has given up what it does not need.
+    /// Whether processes are confined; with `yes` none serves unconfined.
     qmqpd_sandbox: Bool = "yes" => acts;
-    /// Whether to ask the DNS for the client's name.
+    /// Whether the client's name is looked up.
     qmqpd_peername_lookup: Bool = "yes" => acts;
     /// Whether log lines go to standard error.
     qmqpd_log_stderr: Bool = "no" => acts;
-    /// How many sessions there may be at a time, with `--accept`.
+    /// The largest number of sessions at a time, with `--accept`.
     qmqpd_process_limit: Count = "100", min 1 => acts;
-    /// How many of them one client may have, with `--accept`; 0 is no limit.
+    /// The largest number of sessions of one client, with `--accept`; 0 is no limit.
     qmqpd_client_connection_count_limit: Count = "40" => acts;
-    /// How many bits of its IPv4 address make a client, with `--accept`.
+    /// The number of bits of an IPv4 address that make a client, with `--accept`.
     qmqpd_client_ipv4_prefix_length: Count = "32", max 32 => acts;
-    /// How many bits of its IPv6 address make a client, with `--accept`.
+    /// The number of bits of an IPv6 address that make a client, with `--accept`.
     qmqpd_client_ipv6_prefix_length: Count = "64", max 128 => acts;
-    /// Whether the line that ends a session says what came of it.
+    /// Whether the last line of a session has its result.
     qmqpd_disconnect_stats: Bool = "no" => acts;
-    /// The protocol by which a proxy in front says who the client is; empty where there is no proxy.
+    /// The protocol by which a proxy names the client; empty without a proxy.
     qmqpd_upstream_proxy_protocol: ProxyProtocol = "" => acts;
     /// The limit for the proxy's header.
     qmqpd_upstream_proxy_timeout: Time = "5s", min 1 => acts;
-    /// The proxies that may say who the client is, by address.
+    /// The addresses of the proxies that may name clients.
     qmqpd_upstream_proxy_clients: Text = "" => acts;
 
-    // cleanup(8)'s, for the queue method that does its work.
+    // cleanup(8)'s, for the queue method `file`.
 
     /// Whether CR and LF within a line become blanks.
     cleanup_replace_stray_cr_lf: Bool = "yes" => acts;
     /// How many recipients are compared to find duplicates; 0 is no limit.
     duplicate_filter_limit: Count = "1000" => acts;
-    /// Who receives mail for the empty address.
+    /// The recipient that replaces an empty recipient.
     empty_address_recipient: Text = "MAILER-DAEMON", min 1 => acts;
     /// How many Received: headers a message may have.
     hopcount_limit: Count = "50", min 1 => acts;

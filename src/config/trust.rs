@@ -1,7 +1,8 @@
 //! Whether a set-id process may use the configuration directory that the environment names.
 //!
-//! Its caller chooses the environment, so a directory other than the default must be listed in the default main.cf.
-//! A qmqpd that was started by its launcher, even by an ordinary user, is not set-id and may use any directory.
+//! The caller of a set-id program chooses the environment, so that a directory other than the default must be listed in
+//! the default main.cf. A qmqpd that a launcher started, as any user, is not set-id and may use any directory. Follows
+//! `tests/spec/main-cf.md`, section 1.
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -36,7 +37,7 @@ fn is_set_id() -> bool {
     !(uid.is_root() && euid.is_root()) && (uid != euid || getgid() != getegid())
 }
 
-/// Looks `directory` up, exactly as it is spelled, in the file `main_cf`. Lines that are malformed list nothing.
+/// Looks `directory` up, as it is spelled, in the file `main_cf`. Malformed lines list nothing.
 fn listed(directory: &Path, main_cf: &Path) -> Result<(), Error> {
     let path = main_cf.to_string_lossy().into_owned();
     let bytes = read_file(main_cf)

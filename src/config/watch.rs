@@ -1,6 +1,6 @@
-//! Whether main.cf is still the file that was read, for a process that serves one client after another.
+//! Whether main.cf is still the file that was read, for a process that serves many clients.
 //!
-//! The directory is kept open, so that a chroot does not put the file out of sight. Authority: stat(2).
+//! The directory is kept open, because a chroot would hide the file. Follows stat(2).
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -24,7 +24,7 @@ impl Config {
     /// Watches the file that this was read from. With the rights and the root directory of the start.
     pub fn watch(&self) -> io::Result<Watch> {
         let mut path = self.directory.clone().into_os_string();
-        // A directory that is the empty string means /main.cf.
+        // An empty directory means /main.cf.
         path.push("/");
         let directory = OpenOptions::new()
             .read(true)
@@ -36,8 +36,8 @@ impl Config {
 }
 
 impl Watch {
-    /// Whether a start would find another file now. An error where this process cannot see it: behind a symbolic link that
-    /// leads out of the root directory, or past a directory that its user may not enter.
+    /// Whether a start would find another file now. An error if this process cannot see it: behind a symbolic link out
+    /// of the root directory, or in a directory that its user may not enter.
     pub fn has_changed(&self) -> nix::Result<bool> {
         let now = fstatat(&self.directory, "main.cf", AtFlags::empty())?;
         Ok(self.read != Some(Stamp::of_status(&now)))

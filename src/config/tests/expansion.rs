@@ -1,4 +1,4 @@
-//! What `$` does in values. All results are what Postfix 3.7's qmqpd made of the same main.cf.
+//! The effect of `$` in values. All results are those of Postfix 3.7's qmqpd with the same main.cf.
 
 use proptest::prelude::*;
 
@@ -59,14 +59,14 @@ const VALUES: &[(&str, &str)] = &[
     ("$$$$", "$$"),
     ("${f?$$x}", "$x"),
     ("${f?(}}", "(}"),
-    // A value that is there counts as there, whatever it leads to.
+    // A set value counts as set with any expansion.
     ("${g?yes}", "yes"),
     ("${bad?x}", "x"),
-    // The branch that is not taken is not looked at, if it can be told from the one that is.
+    // The other branch is not expanded, if it can be separated.
     ("${e?$bad}", ""),
     ("${undefd?${}}", ""),
     ("${f?{a}:{$bad}}", "a"),
-    // No name at all is an unknown name, unless there is nothing else either.
+    // An empty name is an unknown name, unless there is no other text.
     ("a ${ } b", "a  b"),
     ("${:x}", "x"),
     ("$1$_", ""),

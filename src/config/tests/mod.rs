@@ -1,4 +1,4 @@
-//! What the room promises, in Postfix's own words where it has them.
+//! The results of the room for a main.cf, in Postfix's words where it has them.
 
 mod expansion;
 mod grammar;
@@ -73,13 +73,13 @@ pub fn config(main_cf: &str) -> Config {
     directory_with(main_cf).load(&[]).unwrap()
 }
 
-/// What the parameter `name`, which need not act, comes to.
+/// The value of the parameter `name`, which need not have an effect.
 fn value(config: &Config, name: &str) -> String {
     let value = config.value(position(name.as_bytes()).unwrap()).unwrap();
     String::from_utf8(value.into_owned()).unwrap()
 }
 
-/// What the parameter `name` says to this main.cf: nothing, or the fatal message.
+/// The error of the parameter `name` in this main.cf, or nothing.
 fn complaint(name: &str, main_cf: &str) -> String {
     complaints(name, main_cf).pop().unwrap_or_default()
 }

@@ -1,6 +1,6 @@
-//! The same main.cf, read by us and by postconf(1).
+//! The same main.cf, read by this program and by postconf(1).
 //!
-//! postconf loads nothing in order, so only names that main.cf sets are referred to.
+//! postconf does not load parameters in order, so that only names are referred to that main.cf sets.
 
 use std::collections::BTreeMap;
 use std::process::{Command, Output, Stdio};
@@ -46,9 +46,9 @@ fn version(text: &str) -> Version {
 
 /// A default that differs by version (`tests/spec/versions.md`, 20 and following).
 struct Row {
-    /// What this version has, if it has the parameter.
+    /// The value of this version, if it has the parameter.
     theirs: Option<&'static str>,
-    /// What we have, unless that depends on the installed version.
+    /// This program's value, unless it depends on the installed version.
     ours: Option<&'static str>,
 }
 
@@ -81,7 +81,7 @@ fn installed(directory: &Directory) -> Option<Version> {
     Some(version(String::from_utf8(output.stdout).unwrap().trim()))
 }
 
-/// What no Postfix has.
+/// Parameters that no Postfix has.
 const OURS: &[&str] = &[
     "qmqpd_client_connection_count_limit",
     "qmqpd_client_ipv4_prefix_length",
@@ -97,7 +97,7 @@ const OURS: &[&str] = &[
     "qmqpd_upstream_proxy_timeout",
 ];
 
-/// What every version has a value of its own for.
+/// Parameters with a value of their own in each version.
 const OF_EACH_VERSION: &[&str] = &["mail_release_date", "mail_version"];
 
 #[test]
@@ -294,7 +294,7 @@ fn damaged(dice: &mut Dice, mut value: String) -> String {
     value
 }
 
-/// Names among those used here whose values Postfix takes as they stand.
+/// Names in these tests whose values Postfix does not expand.
 const NOT_EXPANDED: &[&str] = &["smtpd_expansion_filter", "smtpd_reject_footer"];
 
 const DICTIONARY: &str = "f = full\ne =\nnum = 10\ng = $undefd\nlevel = 3.6\ndeep = ${f?<$num>}\n";
@@ -312,7 +312,7 @@ fn expansion(config: &Config, name: &str) -> Result<String, String> {
     }
 }
 
-/// A parameter, its line in main.cf, and what we make of it.
+/// A parameter, its line in main.cf, and this program's result.
 type Case = (String, String, String);
 
 /// For each of the `names` a value that we can expand, and a few values for each kind of mistake.

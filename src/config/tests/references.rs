@@ -1,4 +1,4 @@
-//! Values that refer to one another, to defaults, and to themselves, whatever parameters they belong to.
+//! Values of all parameters that refer to one another, to defaults, and to themselves.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::thread;
