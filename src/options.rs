@@ -112,7 +112,7 @@ impl std::fmt::Display for Error {
             Error::RetirementTime(text) => write!(f, "invalid retirement time: {text}"),
             Error::Argument(text) => write!(f, "unexpected command-line argument: {text}"),
             Error::Transport(text) => write!(f, "unsupported transport type: {text}"),
-            Error::AcceptWith(option) => write!(f, "--accept does not go with {option}"),
+            Error::AcceptWith(option) => write!(f, "--accept excludes {option}"),
         }
     }
 }
@@ -338,8 +338,8 @@ mod tests {
             ("-r 0", "invalid retirement time: 0"),
             ("-t fifo", "unsupported transport type: fifo"),
             ("--configuration", "invalid option: configuration"),
-            ("--accept -t inet", "--accept does not go with -t"),
-            ("-S --accept", "--accept does not go with -S"),
+            ("--accept -t inet", "--accept excludes -t"),
+            ("-S --accept", "--accept excludes -S"),
             ("--check x", "unexpected command-line argument: x"),
             (
                 "--explain",

@@ -199,14 +199,14 @@ fn every_mistake_is_found_in_one_run() {
          should use \"[::1]\" instead\n\
          error: DIR/conf/main.cf, line 11: open file DIR/nosuch: No such file or directory\n\
          error: DIR/conf/main.cf, line 11: unsupported dictionary type: foo\n\
-         \x20   What stands before a colon is a type of table, and some types have packages of their own (postfix-pcre); the items of a list have no port and no protocol.\n\
+         \x20   The text before a colon is a type of table. Some types have packages of their own (postfix-pcre). The items of a list have no port and no protocol.\n\
          warning: DIR/list, line 2: qmqpd_authorized_clients: \"a.example\" can match no client\n\
          \x20   Write an address: with qmqpd_peername_lookup = no a client has no name.\n\
          error: DIR/conf/main.cf, line 11: qmqpd_authorized_clients: non-null host address bits in \"10.0.0.1/8\", perhaps you \
          should use \"10.0.0.0/8\" instead\n\
-         \x20   Serving, a client that is held against this item is answered Z, try later.\n\
+         \x20   A client whose evaluation comes to this item is answered Z, try later.\n\
          error: DIR/list, line 3: qmqpd_authorized_clients: bad mask length in \"::1/129\"\n\
-         \x20   Serving, a client that is held against this item is answered Z, try later.\n\
+         \x20   A client whose evaluation comes to this item is answered Z, try later.\n\
          warning: the log is out of reach: DIR/queue/public/postlog: No such file or directory\n\
          \x20   Log lines go to syslog while Postfix is stopped. \"qmqpd_log_stderr = yes\" writes them to standard error.\n\
          error: cleanup is out of reach: DIR/queue/public/cleanup: No such file or directory\n\
@@ -335,7 +335,7 @@ fn examples_of_packages_have_no_slips() {
         let warnings: Vec<&str> = report
             .lines()
             .filter(|line| line.starts_with("warning: "))
-            .filter(|line| !line.ends_with("qmqpd_authorized_clients is empty: nobody may send"))
+            .filter(|line| !line.ends_with("qmqpd_authorized_clients is empty: no client may send"))
             .filter(|line| !line.contains(": overriding earlier entry: "))
             .collect();
         assert_eq!(warnings, [""; 0], "{path}");
@@ -419,7 +419,7 @@ fn the_queue_is_looked_for_as_mail_owner() {
     assert_eq!(
         findings(),
         "error: cleanup is out of reach: DIR/queue/public/cleanup: Connection refused\n\
-         \x20   Start Postfix: its socket is there, nobody listens.\n\
+         \x20   Start Postfix: its socket exists, and no process listens on it.\n\
          1 error, no warnings\n"
     );
     let public = socket.parent().unwrap();
@@ -439,7 +439,7 @@ fn the_queue_is_looked_for_as_mail_owner() {
     assert_eq!(
         &report[start..],
         "error: option -o: chdir(\"/nonexistent\"): No such file or directory\n\
-         \x20   queue_directory must be there, and user postfix allowed to enter it.\n\
+         \x20   queue_directory must exist, and user postfix must be allowed to enter it.\n\
          1 error, no warnings\n"
     );
     assert_eq!(code, Some(78));
@@ -651,7 +651,7 @@ fn who_is_not_root_hears_what_was_not_checked() {
     assert_eq!(
         &report[start..],
         "error: DIR/conf/main.cf, line 9: open file DIR/list: Permission denied\n\
-         \x20   Lists are read as the user who starts qmqpd: start it as root, or let that user read them.\n\
+         \x20   Lists are opened as the user that starts qmqpd: start qmqpd as root, or let that user read them.\n\
          note: You are not root: the queue and the files were checked as user nobody, and not as mail_owner; what qmqpd can \
          reach if it is started as root or as that user was not checked.\n\
          1 error, no warnings\n"
@@ -699,7 +699,7 @@ fn a_list_that_lets_in_nobody_or_everybody_is_a_warning() {
     };
     assert_eq!(
         line(" ,").as_deref(),
-        Some("warning: option -o: qmqpd_authorized_clients is empty: nobody may send")
+        Some("warning: option -o: qmqpd_authorized_clients is empty: no client may send")
     );
     for everybody in ["0.0.0.0/0", "!192.0.2.1 unknown", "static:all"] {
         // Only where there are such tables.
@@ -716,7 +716,7 @@ fn a_list_that_lets_in_nobody_or_everybody_is_a_warning() {
         }
         assert_eq!(
             line(everybody).as_deref(),
-            Some("warning: option -o: qmqpd_authorized_clients lets everybody in, from anywhere"),
+            Some("warning: option -o: qmqpd_authorized_clients lets every client in"),
             "{everybody}"
         );
     }
@@ -744,7 +744,7 @@ fn a_client_is_explained_by_the_item_that_decides() {
             &["[2001:db8::1]", "mx.Example.com"],
             0,
             "client mx.Example.com[2001:db8::1]\n\
-             debug_peer_list: not listed, no item has it\n    (DIR/conf/main.cf, line 9)\n\
+             debug_peer_list: not listed, no item matches\n    (DIR/conf/main.cf, line 9)\n\
              qmqpd_authorized_clients: listed, because of example.com in DIR/list, line 2\n    (DIR/conf/main.cf, line 10)\n\
              The client is let in.\n",
         ),
@@ -752,7 +752,7 @@ fn a_client_is_explained_by_the_item_that_decides() {
             &["10.0.0.9", "mx.example.com"],
             1,
             "client mx.example.com[10.0.0.9]\n\
-             debug_peer_list: not listed, no item has it\n    (DIR/conf/main.cf, line 9)\n\
+             debug_peer_list: not listed, no item matches\n    (DIR/conf/main.cf, line 9)\n\
              qmqpd_authorized_clients: not listed, because of !10.0.0.9\n    (DIR/conf/main.cf, line 10)\n\
              The client is refused: DError: mx.example.com[10.0.0.9] is not authorized to use this service\n\
              To let it in, put 10.0.0.9 before what excludes it, or anywhere if nothing does, in\n\
@@ -762,13 +762,13 @@ fn a_client_is_explained_by_the_item_that_decides() {
             &["::ffff:192.0.2.1"],
             1,
             "client unknown[192.0.2.1]\n\
-             debug_peer_list: not listed, no item has it\n    (DIR/conf/main.cf, line 9)\n\
-             qmqpd_authorized_clients: not listed, no item has it\n    (DIR/conf/main.cf, line 10)\n\
+             debug_peer_list: not listed, no item matches\n    (DIR/conf/main.cf, line 9)\n\
+             qmqpd_authorized_clients: not listed, no item matches\n    (DIR/conf/main.cf, line 10)\n\
              The client is refused: DError: unknown[192.0.2.1] is not authorized to use this service\n\
              To let it in, put 192.0.2.1 before what excludes it, or anywhere if nothing does, in\n\
              qmqpd_authorized_clients in DIR/conf/main.cf.\n\
-             Names in the list do not count for it: it has no name that leads back to its address,\n\
-             or none was asked for (qmqpd_peername_lookup).\n",
+             Names in the list do not match this client: it has no name that resolves back to its address,\n\
+             or its name was not looked up (qmqpd_peername_lookup).\n",
         ),
     ] {
         let arguments = [&["--explain"][..], client].concat();
@@ -963,7 +963,7 @@ fn a_slip_of_the_keyboard_is_answered_where_it_was_made() {
     assert_eq!(output.stdout, b"");
     assert_eq!(
         String::from_utf8_lossy(&output.stderr),
-        "qmqpd: invalid option: verbos\n\"qmqpd --help\" lists what there is.\n"
+        "qmqpd: invalid option: verbos\n\"qmqpd --help\" lists the options.\n"
     );
     assert_eq!(output.status.code(), Some(64));
 }
@@ -988,7 +988,7 @@ fn proxies_that_make_no_sense_are_named() {
     for (lines, expected) in [
         (
             &[set][..],
-            "qmqpd_upstream_proxy_clients is empty: nobody may send",
+            "qmqpd_upstream_proxy_clients is empty: no client may send",
         ),
         (
             &[
@@ -999,7 +999,7 @@ fn proxies_that_make_no_sense_are_named() {
         ),
         (
             &[set, "qmqpd_upstream_proxy_clients = static:all"],
-            "qmqpd_upstream_proxy_clients lets everybody be a proxy",
+            "qmqpd_upstream_proxy_clients lets every client be a proxy",
         ),
         (
             &["qmqpd_upstream_proxy_clients = 192.0.2.1"],

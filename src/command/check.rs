@@ -167,9 +167,8 @@ fn check_names(report: &mut Report, config: &Config) {
     {
         let place = place(config, &parameter);
         let advice = meant.map(|meant| format!("Did you mean ${meant}?"));
-        let text = format!(
-            "{place}: {parameter}: ${name} stands for nothing: there is no parameter {name}"
-        );
+        let text =
+            format!("{place}: {parameter}: ${name} has no value: there is no parameter {name}");
         report.warning(&text, advice.as_deref());
     }
 }
@@ -288,11 +287,11 @@ fn check_unit(report: &mut Report, config: &Config, unit: &Unit) {
         };
         let advice = match limit {
             Some(_) => format!(
-                "A session that outgrows it is killed without an answer. Set MemoryMax={} or more.",
+                "A session that needs more is killed without an answer. Set MemoryMax={} or more.",
                 needed
             ),
             None => {
-                "A session that outgrows it is killed without an answer. Set message_size_limit."
+                "A session that needs more is killed without an answer. Set message_size_limit."
                     .to_owned()
             }
         };
@@ -387,7 +386,7 @@ fn check_lists(report: &mut Report, config: &Config) {
             .place
             .unwrap_or_else(|| place(config, list_in(&problem.text)));
         let mut advice =
-            "Serving, a client that is held against this item is answered Z, try later.".to_owned();
+            "A client whose evaluation comes to this item is answered Z, try later.".to_owned();
         if problem.text.contains(&log::errno_text(Errno::EACCES)) {
             advice.push_str(&readers(config).unwrap_or_default());
         }
@@ -451,13 +450,13 @@ fn check_access(report: &mut Report, config: &Config, lists: &Lists) {
     if survey::is_empty_list(config, name) {
         let advice = "To let this machine in: qmqpd_authorized_clients = 127.0.0.1, [::1]";
         return report.warning(
-            &format!("{place}: {name} is empty: nobody may send"),
+            &format!("{place}: {name} is empty: no client may send"),
             Some(advice),
         );
     }
     if survey::has_everybody(&lists.qmqpd_authorized_clients, Some("unknown")) {
-        let advice = "QMQP has no password: list the addresses that are to send.";
-        let text = format!("{place}: {name} lets everybody in, from anywhere");
+        let advice = "QMQP has no password: list the addresses of the clients.";
+        let text = format!("{place}: {name} lets every client in");
         report.warning(&text, Some(advice));
     }
 }
@@ -485,19 +484,19 @@ fn readers(config: &Config) -> Option<String> {
     let group = Group::from_gid(gid).ok().flatten();
     let group = group.map_or_else(|| gid.to_string(), |group| group.name);
     Some(format!(
-        " User {name} asks it: \"chgrp {group}\" and \"chmod g+r\" let that user read its file."
+        " User {name} reads this table: \"chgrp {group}\" and \"chmod g+r\" give that user the right."
     ))
 }
 
 fn advice_for(text: &str) -> Option<&'static str> {
     if text.contains(&log::errno_text(Errno::EACCES)) {
         return Some(
-            "Lists are read as the user who starts qmqpd: start it as root, or let that user read them.",
+            "Lists are opened as the user that starts qmqpd: start qmqpd as root, or let that user read them.",
         );
     }
     if text.starts_with("unsupported dictionary type: ") {
         return Some(
-            "What stands before a colon is a type of table, and some types have packages of their own (postfix-pcre); the items of a list have no port and no protocol.",
+            "The text before a colon is a type of table. Some types have packages of their own (postfix-pcre). The items of a list have no port and no protocol.",
         );
     }
     let unmade =

@@ -13,7 +13,7 @@ const UTF_16: [&[u8]; 2] = [b"\xff\xfe", b"\xfe\xff"];
 pub fn problems(path: &str, bytes: &[u8]) -> Vec<(String, String)> {
     if UTF_16.iter().any(|mark| bytes.starts_with(mark)) {
         let text = format!("{path}: the file is UTF-16, and not ASCII or UTF-8");
-        let advice = format!("\"iconv -f UTF-16 -t UTF-8 {path}\" writes what it should be.");
+        let advice = format!("\"iconv -f UTF-16 -t UTF-8 {path}\" converts it.");
         return vec![(text, advice)];
     }
     let mut problems = Vec::new();

@@ -209,12 +209,12 @@ fn without_name(list: &MatchList, peer: &Peer, listing: Listing) -> String {
                 .map(|item| item.to_string())
                 .unwrap_or_default();
             format!(
-                "If its name cannot be looked up for now, it is told to try later, because of {item}:\n    {}\n",
+                "If the name of the client cannot be looked up for now, the client is told to try later, because of {item}:\n    {}\n",
                 postponed(peer)
             )
         }
         Err(_) => {
-            "If its name cannot be looked up for now, it is told to try later: a part of the list cannot be evaluated.\n"
+            "If the name of the client cannot be looked up for now, the client is told to try later: a part of the list cannot be evaluated.\n"
                 .to_owned()
         }
     }
@@ -255,7 +255,7 @@ fn verdict(
     };
     let line = match decision.item {
         Some(item) => format!("{name}: {listed}, because of {item}\n    ({place})\n"),
-        None => format!("{name}: {listed}, no item has it\n    ({place})\n"),
+        None => format!("{name}: {listed}, no item matches\n    ({place})\n"),
     };
     text.push_str(&line);
     Ok(decision.listing)
@@ -283,8 +283,8 @@ fn refusal(config: &Config, settings: &SessionSettings, peer: &Peer) -> String {
     ));
     if peer.name == "unknown" && !peer.is_name_open {
         text.push_str(
-            "Names in the list do not count for it: it has no name that leads back to its address,\n\
-             or none was asked for (qmqpd_peername_lookup).\n",
+            "Names in the list do not match this client: it has no name that resolves back to its address,\n\
+             or its name was not looked up (qmqpd_peername_lookup).\n",
         );
     }
     text

@@ -11,33 +11,33 @@ pub const HELP: &str = "\
 usage: qmqpd [-cSvV] [-n service] [-o parameter=value] [--accept]
        qmqpd --check [--configuration] | --explain address [name] ... | --cat file
 
-Receives one message by QMQP on standard input and output, puts it into the
-mail queue, and answers. It is started for each connection by inetd, xinetd,
-tcpserver or systemd (Accept=yes), or as a service by Postfix's master(8);
-with --accept it accepts connections on a socket of systemd's or inetd's, and
-starts a process for each itself;
-parameters come from Postfix's main.cf, in /etc/postfix or the directory that
-the environment variable MAIL_CONFIG names. qmqpd_queue_method says where the
-message goes: to Postfix's cleanup daemon (cleanup, the default), into a queue
-file that qmqpd writes (file), or to a program such as qmail-queue
-(qmail:PROGRAM).
+qmqpd receives one message by QMQP on standard input and output, puts it into
+the mail queue, and replies. inetd, xinetd, tcpserver or systemd (Accept=yes)
+starts it for each connection, or Postfix's master(8) starts it as a service.
+With --accept qmqpd accepts connections on the listening sockets of systemd,
+inetd or xinetd, and starts a process for each connection.
 
-  -c           chroot to $queue_directory
-  -n SERVICE   what $service_name stands for
-  -o NAME=VAL  as in main.cf, and instead of it
+The parameters are those of Postfix's main.cf, in /etc/postfix or in the
+directory that the environment variable MAIL_CONFIG names. qmqpd_queue_method
+names the queue: Postfix's cleanup daemon (cleanup, the default), a queue file
+that qmqpd writes (file), or a program such as qmail-queue (qmail:PROGRAM).
+
+  -c           make $queue_directory the root directory
+  -n SERVICE   the value of $service_name
+  -o NAME=VAL  set a parameter, in place of main.cf
   -S           serve standard input and output (the default)
-  -t TYPE      serve for master: inet, unix or pass
+  -t TYPE      serve as a service of master: inet, unix or pass
   -v           log more; may be repeated
   -V           log to standard error as well
   --accept     accept connections on the launcher's listening sockets
-  --cat FILE   show a queue file: envelope, times, message
-  --check      what is set, and everything that is wrong with it
+  --cat FILE   print a queue file: envelope, times, message
+  --check      print the settings and all mistakes in them
   --configuration
-               with --check: look at main.cf alone, and not at this machine
+               with --check: look at the configuration, and not at this machine
   --explain ADDRESS [NAME] ...
-               whether these clients may send, and what decides that
-  --help, -h   this text
-  --version    name and version
+               print whether these clients may send, and what decides it
+  --help, -h   print this text
+  --version    print name and version
 ";
 
 pub const VERSION: &str = concat!("qmqpd ", env!("CARGO_PKG_VERSION"), "\n");
@@ -50,7 +50,7 @@ for each connection. \"qmqpd --help\" says how.
 
 /// Reports a wrong command line on standard error, which is never the client: the first step of a start sees to it.
 pub fn misuse(error: &options::Error) -> u8 {
-    let text = format!("qmqpd: {error}\n\"qmqpd --help\" lists what there is.\n");
+    let text = format!("qmqpd: {error}\n\"qmqpd --help\" lists the options.\n");
     tell(&text);
     EX_USAGE
 }

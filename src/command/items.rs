@@ -43,7 +43,7 @@ pub fn advice(item: &Literal<'_>, names: bool) -> Option<String> {
     }
     if domain != pattern && item.includes_subdomains {
         return Some(format!(
-            "Write {domain}, which is this name and all below it, as parent_domain_matches_subdomains has this list."
+            "Write {domain}, which includes all names below it, because parent_domain_matches_subdomains has this list."
         ));
     }
     for_a_word(pattern).or_else(|| {
@@ -172,7 +172,7 @@ fn for_no_name(item: &Literal<'_>) -> String {
         return write(&items.join(", "), "commas and blanks separate items");
     }
     if let Some((_, domain)) = pattern.rsplit_once('@') {
-        return write(domain, "a list has clients, and no senders");
+        return write(domain, "a list has clients and not senders");
     }
     if let Some((address, _)) = pattern.split_once('%') {
         return write(
@@ -204,7 +204,7 @@ fn for_a_word(pattern: &str) -> Option<String> {
     let parameter = pattern.strip_prefix("permit_").unwrap_or(pattern);
     if TABLE.iter().any(|param| param.name == parameter) {
         return Some(format!(
-            "Write ${parameter} if what that parameter has is meant."
+            "Write ${parameter} if the value of that parameter is meant."
         ));
     }
     pattern.contains('_').then(|| FORMS.to_owned())

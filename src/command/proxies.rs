@@ -24,15 +24,14 @@ pub fn check(report: &mut Report, config: &Config, lists: &Lists) {
         return;
     }
     if survey::is_empty_list(config, LIST) {
-        let advice =
-            "List the addresses of the proxies. Each connection is answered Z, try later, without.";
-        let text = format!("{place}: {LIST} is empty: nobody may send");
+        let advice = "List the addresses of the proxies. Without them each connection is answered Z, try later.";
+        let text = format!("{place}: {LIST} is empty: no client may send");
         return report.warning(&text, Some(advice));
     }
     let list = lists.qmqpd_upstream_proxy_clients.as_ref();
     let advice = "A proxy can name any client: list single addresses.";
     if list.is_some_and(|list| survey::has_everybody(list, None)) {
-        let text = format!("{place}: {LIST} lets everybody be a proxy");
+        let text = format!("{place}: {LIST} lets every client be a proxy");
         return report.warning(&text, Some(advice));
     }
     let literals = list.into_iter().flat_map(|list| list.literals());

@@ -96,7 +96,9 @@ fn become_owner(report: &mut Report, config: &Config, options: &Options) -> Opti
         return Some(Where::Outside);
     }
     let (Ok(owner), Ok(queue)) = (config.mail_owner_ids(), config.queue_directory()) else {
-        report.note("The queue and the confinement were not checked, for want of a mail_owner.");
+        report.note(
+            "The queue and the confinement were not checked, because mail_owner is not known.",
+        );
         return None;
     };
     let root = options.chroot.then_some(queue.as_path());
@@ -128,7 +130,8 @@ fn enter_queue(report: &mut Report, config: &Config) -> bool {
     };
     let place = place(config, "queue_directory");
     let user = user_name(geteuid());
-    let advice = format!("queue_directory must be there, and user {user} allowed to enter it.");
+    let advice =
+        format!("queue_directory must exist, and user {user} must be allowed to enter it.");
     report.error(&format!("{place}: {fatal}"), Some(&advice));
     false
 }
@@ -143,9 +146,10 @@ fn check_name_server(report: &mut Report, config: &Config, directory: Where, loc
         (Where::InQueue, Ok(queue)) => queue.display().to_string(),
         (Where::InQueue | Where::Outside, _) => String::new(),
     };
-    let text =
-        format!("there is no name server: {root}{why}, and nobody listens on port 53 of 127.0.0.1");
-    let advice = "No client's name can be looked up, and a client that its address does not settle is answered Z. \
+    let text = format!(
+        "there is no name server: {root}{why}, and no server listens on port 53 of 127.0.0.1"
+    );
+    let advice = "No client's name can be looked up, and a client that depends on its name is answered Z. \
                   Name a server in that file, or set qmqpd_peername_lookup = no: each client is \"unknown\" then.";
     report.warning(&text, Some(advice));
 }
@@ -241,7 +245,7 @@ fn check_cleanup(report: &mut Report, config: &Config, queue: &Path, user: &str)
     let advice = if error.kind() == ErrorKind::PermissionDenied {
         format!("User {user} must be mail_owner, or in the group of that directory (setgid_group).")
     } else if error.kind() == ErrorKind::ConnectionRefused {
-        "Start Postfix: its socket is there, nobody listens.".to_owned()
+        "Start Postfix: its socket exists, and no process listens on it.".to_owned()
     } else {
         "Start Postfix (postfix start); its master makes the socket.".to_owned()
     };
@@ -267,14 +271,14 @@ fn check_sandbox(report: &mut Report, config: &Config) {
         return;
     }
     if !jail::SUPPORTED {
-        let advice = "qmqpd_sandbox = no says that you know.";
+        let advice = "qmqpd_sandbox = no ends this warning.";
         return report.warning(
             "there is no filter of system calls for this architecture: sessions are not confined",
             Some(advice),
         );
     }
     if let Err(error) = jail::confine(&[]) {
-        let advice = "The kernel, or the container around, allows no seccomp filter; qmqpd refuses to serve. \
+        let advice = "The kernel, or the container around the process, allows no seccomp filter; qmqpd refuses to serve. \
                       Allow it, or set qmqpd_sandbox = no.";
         report.error(&error.to_string(), Some(advice));
     }

@@ -31,7 +31,7 @@ pub fn is_empty_list(config: &Config, name: &str) -> bool {
 }
 
 /// Addresses that no client has (RFC 5737). A list that has both has every client.
-const NOBODY: [Ipv4Addr; 2] = [
+const UNUSED: [Ipv4Addr; 2] = [
     Ipv4Addr::new(198, 51, 100, 77),
     Ipv4Addr::new(203, 0, 113, 77),
 ];
@@ -42,7 +42,7 @@ pub fn has_everybody(list: &MatchList, name: Option<&str>) -> bool {
         let decision = list.decide(name, &addr.to_string());
         decision.is_ok_and(|decision| decision.listing == Listing::Listed)
     };
-    NOBODY.iter().all(is_listed)
+    UNUSED.iter().all(is_listed)
 }
 
 /// The meaning of the parameter, its kind of value, and its default.
@@ -52,7 +52,7 @@ pub fn advice(param: &Param) -> String {
         "yes or no" => "\"yes\" or \"no\"",
         "time" => "a time (30s, 5m, 2h, 1d, 1w)",
         "number" => "a whole number",
-        "keyword" | "keywords" => "words that it knows",
+        "keyword" | "keywords" => "words from a fixed list",
         other => other,
     });
     match (param.kind, param.min, param.max) {
@@ -67,7 +67,7 @@ pub fn advice(param: &Param) -> String {
     match param.default {
         DefaultValue::Text("") => text.push_str("; its default is empty"),
         DefaultValue::Text(default) => text.push_str(&format!("; its default is {default}")),
-        DefaultValue::Computed(_) => text.push_str("; without a line it is worked out"),
+        DefaultValue::Computed(_) => text.push_str("; its default depends on this machine"),
         DefaultValue::Fixed(_) => {}
     }
     text

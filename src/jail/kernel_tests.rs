@@ -92,7 +92,7 @@ fn in_a_process_of_its_own() {
         "file" => finish_a_file(),
         "wait" => wait_for_a_child(),
         "postlog" => break_out_under_postlog(),
-        "drop" => become_nobody(),
+        "drop" => become_a_user(),
         "resident" => serve_in_a_child(),
         "resident tries" => {
             confine_resident().unwrap();
@@ -103,7 +103,7 @@ fn in_a_process_of_its_own() {
             hide_landlock();
             look_a_name_up();
         }
-        "chroot" => become_nobody_in_a_chroot(),
+        "chroot" => become_a_user_in_a_chroot(),
         "stay root" => refuse_to_stay_root(),
         _ => break_out(&act),
     }
@@ -320,7 +320,7 @@ fn break_out(act: &str) {
         }
         "wait for another child" => attempt(libc::SYS_wait4, [-1, 0, 0, 0, 0, 0]),
         "x32" => attempt(X32, [0; 6]),
-        unknown => panic!("nobody knows how to {unknown}"),
+        unknown => panic!("there is no act {unknown}"),
     }
     panic!("got out");
 }
@@ -625,7 +625,7 @@ fn run_as_root(act: &str) {
     }
 }
 
-fn nobody() -> Owner {
+fn user() -> Owner {
     let user = nix::unistd::User::from_name("nobody").unwrap().unwrap();
     Owner {
         name: user.name,
@@ -640,8 +640,8 @@ fn root_becomes_the_owner_for_good() {
     run_as_root("drop");
 }
 
-fn become_nobody() {
-    let owner = nobody();
+fn become_a_user() {
+    let owner = user();
     drop_privileges(&owner, None).unwrap();
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let line = |name: &str| {
@@ -669,9 +669,9 @@ fn the_owner_sees_the_new_root_directory_only() {
     run_as_root("chroot");
 }
 
-fn become_nobody_in_a_chroot() {
+fn become_a_user_in_a_chroot() {
     let directory = temporary("root");
-    let owner = nobody();
+    let owner = user();
     assert_eq!(
         drop_privileges(&owner, Some(&directory))
             .unwrap_err()
@@ -701,10 +701,10 @@ fn refuse_to_stay_root() {
     };
     let refused = Err(Error::StillRoot(Uid::from_raw(0)));
     assert_eq!(drop_privileges(&root(Gid::from_raw(0)), None), refused);
-    assert_eq!(drop_privileges(&root(nobody().gid), None), refused);
+    assert_eq!(drop_privileges(&root(user().gid), None), refused);
     let group = Owner {
         gid: Gid::from_raw(0),
-        ..nobody()
+        ..user()
     };
     assert_eq!(
         drop_privileges(&group, None),

@@ -112,7 +112,7 @@ impl Display for Error {
             ),
             Error::Listening => f.write_str(
                 "standard input is a listening socket: the launcher has to accept connections \
-                 (inetd: nowait, xinetd: wait = no, systemd: Accept=yes), or the program has to be told to (--accept)",
+                 (inetd: nowait, xinetd: wait = no, systemd: Accept=yes), or to start this program with --accept",
             ),
             Error::Untold(errno) => {
                 let why = log::errno_text(*errno);

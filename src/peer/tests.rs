@@ -50,7 +50,7 @@ fn connected(address: &str, to: &str) -> (TcpStream, TcpStream, u16) {
 }
 
 const LOCAL: &str = "localhost[127.0.0.1]:0 127.0.0.1 0";
-const NOBODY: &str = "unknown[unknown]:unknown unknown 0";
+const NO_CLIENT: &str = "unknown[unknown]:unknown unknown 0";
 const UCSPI: &[(&str, &str)] = &[("TCPREMOTEIP", "192.0.2.7"), ("TCPREMOTEPORT", "4711")];
 const CGI: &[(&str, &str)] = &[("REMOTE_ADDR", "2001:db8::5"), ("REMOTE_PORT", "99")];
 const SOCAT: &[(&str, &str)] = &[
@@ -141,7 +141,7 @@ fn a_family_that_inet_protocols_does_not_have_is_an_error() {
 }
 
 #[test]
-fn a_socket_without_a_peer_is_nobody_whatever_the_environment_says() {
+fn a_socket_without_a_peer_is_unknown_in_any_environment() {
     let unconnected = socket(
         AddressFamily::Inet,
         SockType::Stream,
@@ -149,7 +149,7 @@ fn a_socket_without_a_peer_is_nobody_whatever_the_environment_says() {
         None,
     )
     .expect("socket");
-    assert_eq!(on(&unconnected, &ask(), UCSPI), NOBODY);
+    assert_eq!(on(&unconnected, &ask(), UCSPI), NO_CLIENT);
 }
 
 #[test]
@@ -211,7 +211,7 @@ fn on_an_accepted_unix_domain_socket_only_stunnel_says_who_it_is() {
         assert_eq!(on_socket(UCSPI), LOCAL);
         assert_eq!(on_socket(SOCAT), LOCAL);
         assert_eq!(on_socket(&[("REMOTE_ADDR", "/run/client")]), LOCAL);
-        assert_eq!(on_socket(&[("REMOTE_HOST", "mail.example.com")]), NOBODY);
+        assert_eq!(on_socket(&[("REMOTE_HOST", "mail.example.com")]), NO_CLIENT);
     }
     std::fs::remove_file(path).expect("remove");
 }
@@ -251,15 +251,15 @@ fn socat_and_ncat_write_addresses_in_ways_of_their_own() {
         ),
         ("SOCAT", "[::1]", "9", "unknown[::1]:9 IPv6:::1 10"),
         ("SOCAT", "::1", "9", "unknown[::1]:9 IPv6:::1 10"),
-        ("SOCAT", "[::1", "9", NOBODY),
-        ("SOCAT", "", "9", NOBODY),
-        ("SOCAT", "192.0.2.1", "", NOBODY),
-        ("SOCAT", "192.0.2.1", "65536", NOBODY),
+        ("SOCAT", "[::1", "9", NO_CLIENT),
+        ("SOCAT", "", "9", NO_CLIENT),
+        ("SOCAT", "192.0.2.1", "", NO_CLIENT),
+        ("SOCAT", "192.0.2.1", "65536", NO_CLIENT),
         ("SOCAT", "<anon>", "", LOCAL),
         ("SOCAT", "/run/client", "", LOCAL),
         ("SOCAT", "\\0client", "", LOCAL),
-        ("SOCAT", "client", "", NOBODY),
-        ("SOCAT", "2", "1023", NOBODY),
+        ("SOCAT", "client", "", NO_CLIENT),
+        ("SOCAT", "2", "1023", NO_CLIENT),
         (
             "NCAT",
             "192.0.2.1",
@@ -279,8 +279,8 @@ fn socat_and_ncat_write_addresses_in_ways_of_their_own() {
             "unknown[fe80::1]:9 IPv6:fe80::1 10",
         ),
         ("NCAT", "localhost", "", LOCAL),
-        ("NCAT", "localhost", "9", NOBODY),
-        ("NCAT", "192.0.2.1", "", NOBODY),
+        ("NCAT", "localhost", "9", NO_CLIENT),
+        ("NCAT", "192.0.2.1", "", NO_CLIENT),
     ] {
         let (address_variable, port_variable) = match variable {
             "SOCAT" => ("SOCAT_PEERADDR", "SOCAT_PEERPORT"),
@@ -305,7 +305,7 @@ fn a_launcher_that_names_no_address_leaves_the_client_unknown() {
         "1.2.3.4%eth0",
     ] {
         let said = [("TCPREMOTEIP", value)];
-        assert_eq!(on(&read, &ask(), &said), NOBODY, "{value}");
+        assert_eq!(on(&read, &ask(), &said), NO_CLIENT, "{value}");
     }
 }
 
@@ -392,7 +392,7 @@ fn the_environment_is_not_asked_where_it_is_not_the_clients() {
 
 /// A terminal or a file counts like a pipe.
 #[test]
-fn the_environment_is_asked_whatever_is_no_socket() {
+fn the_environment_is_asked_for_all_that_is_no_socket() {
     let terminal = File::open("/dev/ptmx").expect("terminal");
     let file = File::open("/dev/null").expect("open");
     for fd in [terminal.as_fd(), file.as_fd()] {

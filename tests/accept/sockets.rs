@@ -33,7 +33,7 @@ fn said(prepare: &str, input: Stdio) -> String {
 
 #[test]
 fn without_a_listening_socket_it_says_what_to_type() {
-    let nowhere = "no listening socket: a launcher has to hand it down (systemd: a .socket unit with Accept=no; inetd: wait; \
+    let nowhere = "no listening socket: a launcher has to pass one (systemd: a .socket unit with Accept=no; inetd: wait; \
                    xinetd: wait = yes)";
     let another =
         "no listening socket: systemd has passed its sockets to process 1, and this is process ";

@@ -408,7 +408,7 @@ fn check_tells_of_a_machine_or_a_chroot_without_a_name_server() {
     };
     let tells = |file: &str, why: &str| {
         let text = format!(
-            "warning: there is no name server: {file}: {why}, and nobody listens on port 53 of 127.0.0.1"
+            "warning: there is no name server: {file}: {why}, and no server listens on port 53 of 127.0.0.1"
         );
         Some(text)
     };
@@ -452,7 +452,7 @@ fn explain_says_what_comes_of_a_lookup_that_fails() {
     let place = "qmqpd_authorized_clients: listed, because of .a.example\n    (option -o)\n";
     let let_in = format!("client mx.a.example[192.0.2.7]\n{place}The client is let in.\n");
     let otherwise = format!(
-        "If its name cannot be looked up for now, it is told to try later, because of .a.example:\n    {hears}\n"
+        "If the name of the client cannot be looked up for now, the client is told to try later, because of .a.example:\n    {hears}\n"
     );
     assert_eq!(
         explained(".a.example", &[]),

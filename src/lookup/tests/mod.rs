@@ -616,7 +616,7 @@ fn a_table_problem_in_parent_domain_matches_subdomains_is_fatal_only_if_it_is_re
 }
 
 #[test]
-fn each_item_is_checked_by_itself_where_nobody_is_held_against_it() {
+fn each_item_is_checked_by_itself_without_a_client() {
     let files = Files::new("problems", &[("list", "a.example\n10.0.0.1/8 [::1]\n")]);
     let patterns = files.at("127.0.0.1 [::1]/129 @/list xyz/8 foo:bar");
     let (_, list) = parse(&patterns, ParentAlso);

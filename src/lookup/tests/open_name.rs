@@ -99,7 +99,7 @@ fn an_answer_is_given_where_the_name_makes_no_difference() {
 }
 
 #[test]
-fn a_table_of_networks_has_no_names_whoever_reads_it() {
+fn a_table_of_networks_has_no_names_for_any_reader() {
     let patterns = "proxy:cidr:/x proxy:texthash:/cidr: cidr:{{192.0.2.9 x}}";
     let list = parse(patterns, ParentAlso).1;
     let list = list.expect("list");

@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn a_recipient_counts_once_whatever_its_case() {
+    fn a_recipient_counts_once_in_upper_and_lower_case() {
         let recipients = ["r@y.example", "R@Y.example", "a@b", "r@y.example"];
         assert_eq!(kept(&settings(true, 9), &recipients), "r@y.example a@b");
     }

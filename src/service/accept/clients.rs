@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_limit_nobody_is_turned_away() {
+    fn without_a_limit_no_client_is_turned_away() {
         let settings = Settings {
             limit: 0,
             ..SETTINGS

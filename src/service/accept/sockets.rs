@@ -46,13 +46,13 @@ impl Display for Missing {
         f.write_str("--accept: ")?;
         match self {
             Missing::Nowhere => f.write_str(
-                "no listening socket: a launcher has to hand it down (systemd: a .socket unit with Accept=no; \
+                "no listening socket: a launcher has to pass one (systemd: a .socket unit with Accept=no; \
                  inetd: wait; xinetd: wait = yes)",
             ),
             Missing::ForAnother { pid } => write!(
                 f,
                 "no listening socket: systemd has passed its sockets to process {pid}, and this is process {}: \
-                 where a shell is between the two, it has to use exec",
+                 a shell between the two has to use exec",
                 std::process::id()
             ),
             Missing::Closed(number, errno) => {

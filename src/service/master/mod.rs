@@ -134,7 +134,7 @@ enum Event {
 /// The result of a listener that was ready.
 enum Accepted {
     Connection(Connection),
-    Nobody,
+    NoClient,
     /// A table has changed: a new process has to take the connection.
     Outdated,
 }
@@ -161,7 +161,7 @@ impl Resident {
             };
             let connection = match self.accept(ready, server)? {
                 Accepted::Connection(connection) => connection,
-                Accepted::Nobody => continue,
+                Accepted::NoClient => continue,
                 Accepted::Outdated => return Ok(None),
             };
             log::debug!(1, "connection established");
@@ -235,10 +235,10 @@ impl Resident {
         self.lock.release()?;
         match accepted {
             Some(Ok(Some(connection))) => Ok(Accepted::Connection(connection)),
-            Some(Ok(None)) | None => Ok(Accepted::Nobody),
+            Some(Ok(None)) | None => Ok(Accepted::NoClient),
             Some(Err(error)) => {
                 log::error!("accept connection: {}", log::error_text(&error))?;
-                Ok(Accepted::Nobody)
+                Ok(Accepted::NoClient)
             }
         }
     }
