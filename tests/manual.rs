@@ -10,7 +10,7 @@ mod harness;
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
 
 use harness::instance::Instance;
@@ -411,5 +411,89 @@ fn the_line_that_removes_unfinished_files_removes_no_mail() {
         let status = Command::new("sh").args(["-c", &line]).status().unwrap();
         assert!(status.success(), "{line}");
         assert_eq!(fs::exists(&path).unwrap(), stays, "{name}");
+    }
+}
+
+/// The exit status of a command line, and its standard output and error together. Standard input ends at once.
+fn result(instance: &Instance, arguments: &[&str]) -> (Option<i32>, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_qmqpd"))
+        .env_clear()
+        .env("MAIL_CONFIG", instance.config_directory())
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .output()
+        .unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    let text = String::from_utf8_lossy(&text).into_owned();
+    (output.status.code(), text)
+}
+
+/// The section "Exit status", row by row.
+#[test]
+fn the_exit_statuses_are_those_of_the_page() {
+    let list = "qmqpd_authorized_clients = 192.0.2.1, fail:x";
+    let settings = [list, "qmqpd_peername_lookup = no", "qmqpd_log_stderr = yes"];
+    let instance = Instance::new(&settings.map(str::to_owned));
+    let no_file = instance.dir.join("none").display().to_string();
+    for (arguments, status) in [
+        // A client that leaves at once is served.
+        (&["-S"][..], 0),
+        (&["--help"], 0),
+        (&["-h"], 0),
+        (&["--version"], 0),
+        (&["--explain", "192.0.2.1"], 0),
+        (
+            &["-o", "qmqpd_authorized_clients=", "--explain", "192.0.2.1"],
+            1,
+        ),
+        (&["--cat", &no_file], 1),
+        (&["-S", "-x"], 1),
+        (&["-S", "-o", "qmqpd_timeout=1y"], 1),
+        (&["--accept", "-t", "inet"], 1),
+        (&["--accept", "-S"], 1),
+        (&["--accept"], 1),
+        (&["--explain"], 64),
+        (&["--explain", "a.example"], 64),
+        (&["--explain", "192.0.2.1", "a.example", "-o", "a=b"], 64),
+        (&["--cat"], 64),
+        (&["--check", "x"], 64),
+        (&["--explain", "192.0.2.2"], 78),
+        (&["--explain", "192.0.2.2", "a.example", "192.0.2.1"], 78),
+        (
+            &["-o", "message_size_limit=x", "--check", "--configuration"],
+            78,
+        ),
+    ] {
+        let (code, text) = result(&instance, arguments);
+        assert_eq!(code, Some(status), "{arguments:?}: {text}");
+    }
+}
+
+#[test]
+fn options_set_what_the_page_says() {
+    let settings = ["qmqpd_log_stderr = yes"];
+    let instance = Instance::new(&settings.map(str::to_owned));
+    let tag = "syslog_name=a/$service_name";
+    for (arguments, expected) in [
+        (&["-S", "-n", "b", "-o", tag][..], "a/b/qmqpd["),
+        (&["-S", "-o", tag], "a/qmqpd/qmqpd["),
+        // Of two values the last one counts.
+        (
+            &["-S", "-o", "syslog_name=x", "-o", "syslog_name=y"],
+            "y/qmqpd[",
+        ),
+        (
+            &["-i", "1y", "--check", "--configuration"],
+            "max_idle: bad time value or unit: 1y",
+        ),
+        (&["--accept", "-t", "inet"], "--accept excludes -t"),
+        (&["--accept", "-S"], "--accept excludes -S"),
+        (
+            &["-S", "-D", "-u", "-z", "-d", "-r", "1"],
+            "disconnect from localhost[127.0.0.1]",
+        ),
+    ] {
+        let (_, text) = result(&instance, arguments);
+        assert!(text.contains(expected), "{arguments:?}: {text}");
     }
 }
