@@ -66,7 +66,7 @@ pub enum OtherEnd {
     Gone,
 }
 
-/// The address of the socket's peer; `None` if the socket is no Internet socket.
+/// The other end of the socket `fd`; an error for a listening socket.
 pub fn other_end(fd: BorrowedFd<'_>) -> Result<OtherEnd, Error> {
     let peer = match getpeername::<SockaddrStorage>(fd.as_raw_fd()) {
         Ok(peer) => peer,

@@ -108,18 +108,15 @@ impl<S: Stream> Client<S> {
 
     /// Ends the session after a reply.
     ///
-    /// Closing a socket while there is input that nobody has read makes the kernel send a reset, and that can cost the
-    /// client the reply. Unlike Postfix, what still comes is read and dropped: after an early reply until the client
-    /// has finished, within [`DRAIN_BYTES`], [`DRAIN_TIME`] and [`DRAIN_SILENCE`]; after an acceptance, and where no
-    /// wait would end, only what has arrived already (`tests/spec/differences.md`, 7).
-    pub fn drain(self, reply: &Reply) {
-        self.drop_input(reply.is_accepted() || alarm::is_forbidden());
-    }
-
     /// If a socket is closed while it has unread input, the kernel sends a reset, and the client can lose the reply.
     /// Unlike Postfix, further input is read and dropped: after an early reply until the client has finished, within
     /// [`DRAIN_BYTES`], [`DRAIN_TIME`] and [`DRAIN_SILENCE`]; after an acceptance, and if no wait would end, only the
     /// input that has arrived (`tests/spec/differences.md`, 7).
+    pub fn drain(self, reply: &Reply) {
+        self.drop_input(reply.is_accepted() || alarm::is_forbidden());
+    }
+
+    /// Ends the session after a reply without waiting for the client: drops the input that has arrived.
     pub fn drop_arrived(self) {
         self.drop_input(true);
     }
