@@ -1,4 +1,6 @@
-//! The effect of `$` in values. All results are those of Postfix 3.7's qmqpd with the same main.cf.
+//! Tests of the effect of `$` in values.
+//!
+//! They follow `tests/spec/main-cf.md`, section 3; all results are those of Postfix 3.7's qmqpd with the same main.cf.
 
 use proptest::prelude::*;
 

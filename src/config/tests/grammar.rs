@@ -1,4 +1,6 @@
-//! The file, its lines, and `-o`.
+//! Tests of the file, of its lines, and of `-o`.
+//!
+//! They follow `tests/spec/main-cf.md`, sections 1, 2 and 4.
 
 use std::fs;
 use std::time::{Duration, SystemTime};

@@ -1,4 +1,6 @@
-//! The manual page, held against the parameter table.
+//! Compares the manual page with the table of parameters.
+//!
+//! The other contents of the manual are left to `tests/manual.rs`.
 
 use std::collections::BTreeMap;
 

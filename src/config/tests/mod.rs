@@ -1,4 +1,6 @@
-//! The results of the room for a main.cf, in Postfix's words where it has them.
+//! Tests of the results of the room for a main.cf, in Postfix's words where it has them.
+//!
+//! They follow `tests/spec/main-cf.md`, sections 1 to 7.
 
 mod expansion;
 mod grammar;

@@ -1,4 +1,6 @@
-//! Values of all parameters that refer to one another, to defaults, and to themselves.
+//! Tests of values of all parameters that refer to one another, to defaults, and to themselves.
+//!
+//! They follow `tests/spec/main-cf.md`, section 3.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::thread;

@@ -1,4 +1,6 @@
-//! Values: kinds, bounds, references, and what the machine and the process add.
+//! Tests of values: kinds, bounds, references, and defaults from the machine and the process.
+//!
+//! They follow `tests/spec/main-cf.md`, sections 5 to 7.
 
 use super::super::hostname::ORIGIN_LIMIT;
 use super::super::keywords::{Protocols, ReceiveOverrides};
