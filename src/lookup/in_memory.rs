@@ -1,4 +1,6 @@
 //! Tables whose files are in memory, and lists that log nothing, for tests and fuzzing.
+//!
+//! The formats are left to the other files of `lookup`.
 
 use std::io;
 

@@ -1,19 +1,7 @@
 //! Tables of all other types: Postfix's own postmap(1) reads them.
 //!
-//! `postmap -q - TYPE:NAME` is started before a chroot, and waits until the client is known. It then gets all keys that
-//! a list may look up, one on each line, and prints those that the table has. So no process that serves clients loads a
-//! database library or a plugin. Its exit status is 1 both for "not found" and for an error. An error always ends in a
-//! line `fatal:`, for every type of table, damaged file and dead server that was tried; a warning alone (a source newer
-//! than its database, a malformed rule) is no error.
-//!
-//! Unlike Postfix, which opens every table as root and asks it as mail_owner, a program that is told a client's name
-//! runs as mail_owner from its start, without capabilities: the owner of the reverse zone has chosen the name
-//! (`tests/spec/differences.md`, 17). If mail_owner may not read an indexed file, `postmap -s` writes out all its keys
-//! as root, and is told no name. A file of another type is then unavailable.
-//!
-//! A resident process has `postmap -s` write out all keys of an indexed file once, and watches the file. For tables of
-//! other types each child starts a program, except in a chroot, which has none. Follows `tests/spec/client-access.md`,
-//! section 4, and postmap(1).
+//! No process that serves clients loads a database library or a plugin. Follows `tests/spec/client-access.md`, section
+//! 4, and postmap(1). Starting and ending the program is left to `sys::program`.
 
 use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeSet;
@@ -114,6 +102,19 @@ const NATIVE_PATTERNS: &[&str] = &["cidr", "fail", "regexp"];
 pub type RunAs<'a> = &'a dyn Fn() -> Result<Option<Owner>, config::Error>;
 
 /// A table that postmap(1) reads.
+///
+/// `postmap -q - TYPE:NAME` is started before a chroot, and waits until the client is known. It then gets all keys that
+/// a list may look up, one on each line, and prints those that the table has. Its exit status is 1 both for "not found"
+/// and for an error. An error always ends in a line `fatal:`, for every type of table, damaged file and dead server
+/// that was tried; a warning alone (a source newer than its database, a malformed rule) is no error.
+///
+/// Unlike Postfix, which opens every table as root and asks it as mail_owner, a program that is told a client's name
+/// runs as mail_owner from its start, without capabilities: the owner of the reverse zone has chosen the name
+/// (`tests/spec/differences.md`, 17). If mail_owner may not read an indexed file, `postmap -s` writes out all its keys
+/// as root, and is told no name. A file of another type is then unavailable.
+///
+/// A resident process has `postmap -s` write out all keys of an indexed file once, and watches the file. For tables of
+/// other types each child starts a program, except in a chroot, which has none.
 #[derive(Debug)]
 pub(super) struct Postmap {
     name: String,

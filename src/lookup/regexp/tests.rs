@@ -1,3 +1,7 @@
+//! Tests of `regexp` tables: rules, flags, values, and conditions.
+//!
+//! They follow `tests/spec/client-access.md`, section 4.2.
+
 use proptest::prelude::*;
 
 use super::*;

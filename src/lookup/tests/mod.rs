@@ -1,3 +1,7 @@
+//! Tests of lists: their items, their answers for a client, and their log lines.
+//!
+//! They follow `tests/spec/client-access.md`, sections 1, 4 and 5.
+
 mod open_name;
 
 use std::fs;

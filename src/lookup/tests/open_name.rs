@@ -1,4 +1,6 @@
-//! Lists evaluated for a client whose name could not be looked up.
+//! Tests of lists that are evaluated for a client whose name could not be looked up.
+//!
+//! They follow `tests/spec/differences.md`, 16.
 
 use std::fs;
 
