@@ -249,3 +249,37 @@ fn a_circle_is_seen_however_it_is_written() {
     let circle = [["a", "b"], ["a", "c"]].map(|module| module.map(str::to_owned).to_vec());
     assert_eq!(circles(&all), BTreeSet::from([circle.to_vec()]));
 }
+
+/// The words that hide who acts: a client, a user, a program.
+const HIDING: [&str; 5] = ["whoever", "nobody", "somebody", "anybody", "whatever"];
+
+#[test]
+fn comments_say_who_acts_and_each_file_has_a_head() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    sources(&src, &mut files);
+    let mut hiding = Vec::new();
+    let mut headless = Vec::new();
+    for file in &files {
+        let text = fs::read_to_string(file).unwrap();
+        let comments = text
+            .lines()
+            .filter(|line| line.trim_start().starts_with("//"));
+        for line in comments {
+            let words = line.to_lowercase();
+            // The user of that name has to be named.
+            let words = words.replace("user nobody", "");
+            if HIDING.iter().any(|word| words.contains(word)) {
+                hiding.push(format!("{}: {line}", file.display()));
+            }
+        }
+        let head = text.lines().take_while(|line| line.starts_with("//!"));
+        let lines = head.count();
+        if !(2..=8).contains(&lines) && !file.ends_with("main.rs") {
+            headless.push(format!("{}: {lines} lines", file.display()));
+        }
+    }
+    assert!(files.len() > 100, "only {} files", files.len());
+    assert!(hiding.len() <= 12, "{hiding:#?}");
+    assert_eq!(headless, [""; 0]);
+}

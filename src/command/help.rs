@@ -1,4 +1,6 @@
 //! The help text, the version, and the answers to a wrong command line.
+//!
+//! The manual, `src/qmqpd.8`, has the meaning of each option; reading them is left to `options`.
 
 use std::io::Write;
 

@@ -1,15 +1,8 @@
 //! The system calls that are forbidden where unknown code runs: in the child that looks a name up, in the resident
 //! process of master(8) and its children, and in a program that reads a table.
 //!
-//! A call that is not listed is allowed. The C library loads libraries of name services: they start threads, map files
-//! and talk to daemons, and each release makes other calls; with a list of allowed calls a missing call would be a name
-//! that is never found, on some machine. Nine ways to a name in Debian 12 were tried with their answers (files, dns,
-//! resolve, myhostname, mdns4_minimal, sss, wins, and dns through nscd and unscd): none makes a call of this list. The
-//! resident process reads no byte from clients, so that a stricter list would gain little for it.
-//!
-//! A forbidden call fails with EPERM and is not logged: a library continues without it. A call whose flags a filter
-//! cannot see fails with ENOSYS, and libraries use the older call; so do calls newer than this list. A confined session
-//! has `jail::table` instead.
+//! Follows nsswitch.conf(5) and seccomp(2). A confined session has `jail::table` instead; filters are made in
+//! `jail::filter`.
 
 use libc::c_long;
 
@@ -122,6 +115,14 @@ const OPENING_OR_SURVIVING: &[u32] = &[4, 0x5961_6d61, 35, 36, 1];
 /// O_WRONLY, O_RDWR, O_CREAT and O_TRUNC: a file is changed or made.
 const WRITING: u32 = 0o1 | 0o2 | 0o100 | 0o1000;
 
+/// A call that is not listed is allowed. The C library loads libraries of name services: they start threads, map files
+/// and talk to daemons, and each release makes other calls; with a list of allowed calls a missing call would be a name
+/// that is never found, on some machine. Nine ways to a name in Debian 12 were tried with their answers (files, dns,
+/// resolve, myhostname, mdns4_minimal, sss, wins, and dns through nscd and unscd): none makes a call of this list. The
+/// resident process reads no byte from clients, so that a stricter list would gain little for it.
+///
+/// A forbidden call fails with EPERM and is not logged: a library continues without it. A call whose flags a filter
+/// cannot see fails with ENOSYS, and libraries use the older call; so do calls newer than this list.
 pub const LIMITS: &[Limit] = &[
     // Other programs.
     never(BOTH, calls![SYS_execve SYS_execveat]),

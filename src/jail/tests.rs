@@ -1,4 +1,6 @@
-//! Runs the filter here as the kernel does, and compares it with the table, row by row.
+//! Tests of the filter: runs it here as the kernel does, and compares it with the table, row by row.
+//!
+//! The kernel itself is left to `kernel_tests`.
 
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd};

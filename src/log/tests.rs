@@ -1,4 +1,6 @@
 //! Tests of the text of a message: printable, cut, in the form of its destination.
+//!
+//! They follow `tests/spec/logging.md`, sections 2 to 4.
 
 use super::*;
 

@@ -1,13 +1,8 @@
 //! Determines the client's address and name.
 //!
-//! The address comes from the socket (getpeername). A name counts only if it resolves back to the address. Unlike
-//! Postfix, to which a client is `unknown` if its name cannot be looked up for now: the name is open
-//! (`tests/spec/differences.md`, 16), so that a list with names cannot refuse a client permanently because a name
-//! server restarts. Unlike Postfix, if descriptor 0 is no Internet socket, the launcher's environment is asked for the
-//! address first (TCPREMOTEIP, REMOTE_ADDR, SOCAT_PEERADDR, NCAT_REMOTE_ADDR, stunnel's REMOTE_HOST): behind a launcher
-//! with pipes or a socket pair every client would be localhost[127.0.0.1], and in a list that has 127.0.0.1
-//! (`tests/spec/differences.md`, 12). Follows `tests/spec/client-access.md`, section 2. Whether the client may send is
-//! left to `lookup::MatchList`.
+//! The address comes from the socket (getpeername), or from the launcher's environment if descriptor 0 is no Internet
+//! socket. A name counts only if it resolves back to the address. Follows `tests/spec/client-access.md`, section 2.
+//! Whether the client may send is left to `lookup::MatchList`.
 #![forbid(unsafe_code)]
 
 mod hosts;
@@ -55,6 +50,9 @@ pub struct Peer {
     /// The confirmed host name, in the case in which the resolver has it.
     pub name: String,
     /// Whether the name could not be looked up. Then `name` is `unknown`, for messages only.
+    ///
+    /// Unlike Postfix, to which such a client is `unknown`: a list with names must not refuse a client permanently
+    /// because a name server restarts (`tests/spec/differences.md`, 16).
     pub is_name_open: bool,
     /// The address in text, without brackets or scope.
     pub addr: String,
@@ -401,6 +399,9 @@ impl Display for Said {
 }
 
 /// UCSPI; CGI and systemd; socat; ncat; stunnel.
+///
+/// Unlike Postfix, which does not ask the environment: behind a launcher with pipes or a socket pair every client would
+/// be localhost[127.0.0.1], and in a list that has 127.0.0.1 (`tests/spec/differences.md`, 12).
 const LAUNCHERS: &[Launcher] = &[
     Launcher {
         address: "TCPREMOTEIP",

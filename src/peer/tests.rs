@@ -1,4 +1,6 @@
-//! The client for each kind of socket and environment.
+//! Tests of the client for each kind of socket and environment.
+//!
+//! They follow `tests/spec/client-access.md`, section 2.
 
 use std::fs::File;
 use std::net::{TcpListener, TcpStream};

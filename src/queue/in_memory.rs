@@ -1,4 +1,6 @@
 //! Messages whose cleanup or whose file is in memory, for tests and fuzzing.
+//!
+//! The conversation and the file are left to `queue::cleanup` and `queue::file`.
 
 use std::fs::File;
 use std::io::{Read, Write};

@@ -1,13 +1,9 @@
 //! Limits blocking calls by alarm(2).
 //!
-//! The handler has no SA_RESTART, so that a waiting call returns EINTR. It sets the next alarm one second ahead,
-//! because a signal just before the call begins to wait would be lost, and the wait would not end. `Read` and `Write`
-//! helpers of the standard library repeat a call after EINTR; so each wait for another process uses [`Bounded`], which
-//! returns `TimedOut` when its time is over.
-//!
-//! There is one timer, for the wait that was armed last; [`aside`] restores it afterwards. [`limit_process`] also
-//! limits every wait to the rest of the process's own time. Follows alarm(2) and sigaction(2). The limits themselves
-//! are the callers'.
+//! `Read` and `Write` helpers of the standard library repeat a call after EINTR; so each wait for another process uses
+//! [`Bounded`], which returns `TimedOut` when its time is over. There is one timer, for the wait that was armed last;
+//! [`aside`] restores it afterwards, and [`limit_process`] limits every wait. Follows alarm(2) and sigaction(2). The
+//! limits themselves are left to the callers.
 
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -29,6 +25,9 @@ extern "C" fn on_alarm(_: libc::c_int) {
 }
 
 /// Installs the handler. Without it an alarm ends the process.
+///
+/// The handler has no SA_RESTART, so that a waiting call returns EINTR. It sets the next alarm one second ahead,
+/// because a signal just before the call begins to wait would be lost, and the wait would not end.
 pub fn init() -> nix::Result<()> {
     let handler = SigHandler::Handler(on_alarm);
     let action = SigAction::new(handler, SaFlags::empty(), SigSet::empty());

@@ -1,12 +1,9 @@
 //! The entry point: how the C library starts the program, without the standard library's start.
 //!
-//! The standard library checks descriptors 0 to 2 and SIGPIPE, as `sys::inherit` does, and prepares a report of a stack
-//! overflow: it reads /proc/self/maps for the end of the stack, and gives the handler a stack. A process that serves
-//! one message would spend a tenth of its time on that. An overflow still ends the process at the guard page, without a
-//! report. The environment is the standard library's; the arguments are those of `main`, because with musl the standard
-//! library has none.
-//!
-//! No code runs after `main`: text for standard output must end with a line end, or be flushed.
+//! The standard library's checks are those of `sys::inherit`, and its report of a stack overflow would take a tenth of
+//! the time of a process that serves one message; an overflow still ends the process at the guard page. The environment
+//! is the standard library's; with musl it has no arguments. No code runs after `main`: text for standard output must
+//! end with a line end, or be flushed. What the program does is left to `service`.
 
 use std::ffi::{CStr, OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;

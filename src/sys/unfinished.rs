@@ -1,12 +1,8 @@
-//! Removes an unfinished file when a signal ends the process.
+//! Removes an unfinished file when a signal ends the process, because a signal runs no destructor.
 //!
-//! A signal runs no destructor, and so its handler removes the file, by the directory's descriptor and the name that
-//! [`arm`] has stored. Then the process dies of the same signal, because launchers look at it: systemd counts SIGTERM,
-//! SIGHUP and SIGINT as a clean end, and exit status 143 as a failure. SIGKILL and a crash leave the file.
-//!
-//! The code that makes, names or removes the file blocks the signals ([`hold`]), so that the file and the stored name
-//! agree. The code that completes the file calls [`disarm`] first: a leftover is better than a removed message. Follows
-//! signal(7) and signal-safety(7). The file is `queue::file`'s.
+//! The process then dies of the same signal, because launchers look at it: systemd counts SIGTERM, SIGHUP and SIGINT as
+//! a clean end, and exit status 143 as a failure. SIGKILL and a crash leave the file. Follows signal(7) and
+//! signal-safety(7). The file itself is left to `queue::file`.
 
 use std::ffi::CStr;
 use std::io;
@@ -68,7 +64,8 @@ pub(super) fn all() -> SigSet {
 #[must_use]
 pub struct Held(SigSet);
 
-/// Blocks the signals.
+/// Blocks the signals. The code that makes, names or removes the file does so, so that the file and the stored name
+/// agree.
 pub fn hold() -> io::Result<Held> {
     Ok(Held(all().thread_swap_mask(SigmaskHow::SIG_BLOCK)?))
 }
@@ -96,7 +93,7 @@ pub fn arm(_: &Held, directory: BorrowedFd<'_>, name: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// Makes the signals remove nothing.
+/// Makes the signals remove nothing. Called before the file is completed: a leftover is better than a removed message.
 pub fn disarm() {
     OWNER.store(0, SeqCst);
 }

@@ -1,16 +1,7 @@
 //! Reads a QMQP request: one netstring with the message, the sender and the recipients as netstrings.
 //!
 //! The types enforce the order: content, sender, recipients, end. Follows `tests/spec/qmqp.md`, sections 1 to 4, and
-//! <https://cr.yp.to/proto/qmqp.html>.
-//!
-//! Unlike Postfix, the length of the outer netstring is enforced, as in qmail-qmqpd: the parts must fill it exactly
-//! (`tests/spec/differences.md`, 1). A request whose parts and whole disagree was cut or joined on its way.
-//!
-//! Unlike Postfix, an address with CR, LF or NUL is refused: cleanup cuts an address at a NUL, which makes it another
-//! address; a line end breaks the header line with the recipient (`tests/spec/differences.md`, 2).
-//!
-//! Unlike Postfix, the envelope has a limit, and a request that announces more is refused before the message is
-//! received (`tests/spec/differences.md`, 42): otherwise recipients could come for as long as the process lives.
+//! <https://cr.yp.to/proto/qmqp.html>. Replies are left to `session::answer`.
 
 use std::fmt::{self, Display};
 use std::io::Read;
@@ -59,12 +50,21 @@ pub enum Fault {
     /// No netstring, a netstring that is too long, or no bytes.
     Netstring(Error, Phase),
     /// The addresses are longer than the envelope's limit.
+    ///
+    /// Unlike Postfix, which has no such limit: recipients could come for as long as the process lives. A request that
+    /// announces more is refused before the message is received (`tests/spec/differences.md`, 42).
     Envelope,
     /// CR, LF or NUL in an address.
+    ///
+    /// Unlike Postfix, whose cleanup cuts an address at a NUL, which makes it another address; a line end breaks the
+    /// header line with the recipient (`tests/spec/differences.md`, 2).
     Address(Phase),
 }
 
 /// A request whose outer length has been read.
+///
+/// Unlike Postfix, the length of the outer netstring is enforced, as in qmail-qmqpd: the parts must fill it exactly
+/// (`tests/spec/differences.md`, 1). A request whose parts and whole disagree was cut or joined on its way.
 pub struct Request<R> {
     reader: Reader<R>,
     limits: Limits,

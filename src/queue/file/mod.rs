@@ -1,13 +1,8 @@
 //! The queue method `file`: writes Postfix's queue file without cleanup(8).
 //!
 //! The file is what cleanup writes for the same message, except for what needs tables or other programs: no address is
-//! rewritten or mapped, no milter is asked, no header is checked. The envelope is written as it arrives; the content is
-//! held back to the end, because its place is after the envelope. Follows `tests/spec/queue-file.md`, sections 1 to 7.
-//!
-//! [`Queue::commit`] has the order that must not change: content, size record, mode, file and directory on disk. The
-//! queue manager is woken after the reply, because a connection that is made and then left idle stops it for ten
-//! seconds. Under master(8) the resident process wakes it, when the exit status of its child says that a message is
-//! queued.
+//! rewritten or mapped, no milter is asked, no header is checked. Follows `tests/spec/queue-file.md`, sections 1 to 7.
+//! Names, rights, headers and recipients are left to the other files of `queue::file`.
 
 mod header;
 mod id;
@@ -174,6 +169,12 @@ fn escaped(letter: u8) -> u8 {
 }
 
 /// A message with a queue file.
+///
+/// The envelope is written as it arrives; the content is held back to the end, because its place is after the envelope.
+/// [`Queue::commit`] has the order that must not change: content, size record, mode, file and directory on disk. The
+/// queue manager is woken after the reply, because a connection that is made and then left idle stops it for ten
+/// seconds. Under master(8) the resident process wakes it, when the exit status of its child says that a message is
+/// queued.
 pub struct QueueFile<'a> {
     settings: &'a FileSettings,
     origin: &'a Origin<'a>,
