@@ -225,7 +225,7 @@ fn check_service(report: &mut Report, service: &Service, extent: Extent) {
     report.set_service(None);
 }
 
-/// The configuration as a service's arguments change it, if it can be read.
+/// The configuration with the arguments of a service, if it can be read.
 fn config_with(arguments: &[OsString]) -> Option<Config> {
     let options = options::parse(arguments).ok()?;
     survey::load(&options, PROCESS).ok()
@@ -324,7 +324,7 @@ fn check_unit(report: &mut Report, config: &Config, unit: &Unit) {
     }
 }
 
-/// Whether a header of a proxy can come by a socket of systemd's.
+/// Warns of a socket of systemd's on which no header of a proxy can arrive.
 fn check_socket(report: &mut Report, socket: &Socket) {
     if let (Some(at), Some(config)) = (socket.unix(), config_with(&socket.arguments)) {
         let place = format!("{}: ListenStream={at}", socket.path.display());

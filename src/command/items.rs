@@ -14,7 +14,7 @@ const EVERYBODY: &str = "Write 0.0.0.0/0, [::]/0 if every client is meant.";
 const FORMS: &str = "Write a name (host.example.com), an address (192.0.2.1, [2001:db8::1]), a network (192.0.2.0/24), \
                      a file (/etc/...) or a table (type:name).";
 
-/// As [`advice`], for an item of a list of proxies.
+/// The same as [`advice`], for an item of the list of proxies.
 pub fn advice_for_a_proxy(item: &Literal<'_>) -> Option<String> {
     advice(item, true).or_else(|| {
         let is_name = !is_address(&item.pattern);

@@ -43,7 +43,7 @@ pub fn check(report: &mut Report, config: &Config, lists: &Lists) {
     }
 }
 
-/// Whether the list is read, by main.cf or by a service whose options change it.
+/// Checks that main.cf, or the options of a service, make the program read the list.
 pub fn check_use(report: &mut Report, config: &Config, services: &[Config]) {
     let reads = |config: &Config| {
         matches!(
@@ -61,16 +61,16 @@ pub fn check_use(report: &mut Report, config: &Config, services: &[Config]) {
     report.warning(&text, Some(advice));
 }
 
-/// How connections come to a service where none comes from a proxy itself.
+/// How a service gets its connections, if they cannot come from a proxy directly.
 #[derive(Debug, Clone, Copy)]
 pub enum Way {
     /// By a UNIX-domain socket.
     Unix,
-    /// By a program that has accepted them.
+    /// Another program accepts them.
     Passed,
 }
 
-/// Whether a service that has its connections in this way is to find a header of a proxy.
+/// Warns if a service that gets its connections this way expects a header of a proxy.
 pub fn check_way(report: &mut Report, config: &Config, place: &str, way: Way) {
     if matches!(
         config.qmqpd_upstream_proxy_protocol(),

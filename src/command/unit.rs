@@ -14,7 +14,7 @@ use nix::unistd::{Gid, User, getgrouplist};
 /// The unit of one session.
 const UNIT: &str = "qmqpd@.service";
 
-/// The units that listen, each with that of its service.
+/// The units that listen, each with the unit of its service.
 const SOCKETS: [[&str; 2]; 2] = [
     ["qmqpd.socket", UNIT],
     ["qmqpd-accept.socket", "qmqpd-accept.service"],
@@ -88,12 +88,12 @@ pub struct Socket {
     pub path: PathBuf,
     /// ListenStream=.
     listens: Vec<String>,
-    /// What its service starts the program with.
+    /// The arguments with which its service starts the program.
     pub arguments: Vec<OsString>,
 }
 
 impl Socket {
-    /// Those of this machine.
+    /// The listening units of this machine.
     pub fn installed() -> Vec<Socket> {
         Socket::below(&DIRECTORIES.map(PathBuf::from))
     }
@@ -114,7 +114,7 @@ impl Socket {
         sockets.collect()
     }
 
-    /// Where it listens on a UNIX-domain socket, if it does.
+    /// The path of its UNIX-domain socket, if it has one.
     pub fn unix(&self) -> Option<&str> {
         let mut listens = self.listens.iter();
         let is_unix = |at: &&String| at.starts_with(['/', '@']);
@@ -122,14 +122,14 @@ impl Socket {
     }
 }
 
-/// The file that stands for a unit, and its text with those of the drop-ins, in the order in which they count.
+/// The file of a unit, and its text and those of its drop-ins in the order of their precedence.
 fn read(directories: &[PathBuf], unit: &str) -> Option<(PathBuf, Vec<String>)> {
     let path = directories
         .iter()
         .map(|directory| directory.join(unit))
         .find(|path| path.is_file())?;
     let mut files = BTreeMap::new();
-    // Of drop-ins with the same name the one counts that stands first.
+    // Of drop-ins with the same name the one in the first directory counts.
     for directory in directories.iter().rev() {
         let drop_ins = fs::read_dir(directory.join(format!("{unit}.d")));
         let names = drop_ins.into_iter().flatten().flatten();
@@ -150,7 +150,7 @@ fn settings(text: &str) -> impl Iterator<Item = (&str, &str)> {
     pairs.map(|(name, value)| (name.trim(), value.trim()))
 }
 
-/// What a setting that can stand several times comes to. An empty value forgets those before it.
+/// The values of a setting that may be repeated. An empty value removes the earlier ones.
 fn values(texts: &[String], wanted: &str) -> Vec<String> {
     let mut values = Vec::new();
     for (_, value) in texts

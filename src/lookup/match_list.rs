@@ -86,7 +86,7 @@ pub struct Literal<'a> {
     pub pattern: Cow<'a, str>,
     /// Whether a domain includes its subdomains.
     pub includes_subdomains: bool,
-    /// It stands behind a `!`.
+    /// Whether the item has a `!`.
     pub negated: bool,
     /// `FILE, line N`; `None` for an item in the parameter itself.
     pub place: Option<String>,

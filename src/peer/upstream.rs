@@ -56,13 +56,13 @@ impl From<io::Error> for Fault {
     }
 }
 
-/// What is at the other end of the connection itself.
+/// The other end of the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OtherEnd {
     Address(IpAddr),
-    /// It is no Internet connection.
+    /// It is not on the Internet.
     Elsewhere,
-    /// It was one, and has been reset, as by a proxy that has seen enough: the service is there.
+    /// The Internet connection has been reset, for example by a proxy's health check.
     Gone,
 }
 

@@ -185,8 +185,8 @@ impl<'a> Server<'a> {
         inherit::has_root().then(|| self.mail_owner()).transpose()
     }
 
-    /// Serves the client on descriptors 0 and 1, for as long as daemon_timeout allows. `asker` is there where the process that
-    /// accepts has yet to count a client that a proxy names.
+    /// Serves the client on descriptors 0 and 1, within daemon_timeout. `asker` asks the process that accepts about a client
+    /// that a proxy names.
     pub fn serve_client(&self, options: &Options, asker: Option<Asker>) -> Result<Outcome, Fatal> {
         if let Some(argument) = &options.stray {
             let error = options::Error::Argument(argument.clone());
@@ -291,7 +291,7 @@ impl<'a> Server<'a> {
 /// What is known of the client of a connection.
 enum Found {
     Client(Result<Peer, peer::Error>),
-    /// It has as many connections as it may have.
+    /// The client has as many connections as it may have, or could not be counted.
     TooMany(Busy),
     /// A proxy's health check: there is no client.
     Check,

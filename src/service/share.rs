@@ -1,8 +1,9 @@
-//! A child asks the process that accepts whether the client that a proxy names may have one more connection.
+//! The question of a child to the process that accepts: may the client that a proxy names have one more connection?
 //!
-//! The child reads the header of the PROXY protocol, and counts nothing. The process that accepts counts, and reads neither
-//! a client nor a proxy: what it reads is the child's question, an address of fixed length. It never waits for one. Where
-//! nothing is counted, or the socket says who the client is, there is no question.
+//! The child reads the header of the PROXY protocol, and does not count. The process that accepts counts, and reads
+//! neither clients nor proxies: it reads the child's question, an address of fixed length, and never waits for one.
+//! There is no question if no client is counted, or if the socket gives the client's address. Counting is left to
+//! `service::accept`.
 
 use std::io;
 use std::net::{IpAddr, Ipv6Addr};
@@ -14,7 +15,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use crate::session::Busy;
 use crate::sys::{ignore, socket};
 
-/// How long a child waits for the answer. The process that accepts is at work, or it is stopped.
+/// The child's limit for the answer. The process that accepts may be busy or stopped.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 
 /// The client may have the connection, or not.
@@ -29,7 +30,7 @@ pub struct Asker(OwnedFd);
 #[derive(Debug)]
 pub struct Question(OwnedFd);
 
-/// What has come of a question.
+/// The state of a question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Asked {
     NotYet,
@@ -39,7 +40,7 @@ pub enum Asked {
     Never,
 }
 
-/// Both ends, for a child that is still to be made. Records, so that a question comes whole or not at all.
+/// Both ends, made before the child. They carry records, so that a question arrives whole or not at all.
 pub fn pair() -> io::Result<(Asker, Question)> {
     let flags = SockFlag::SOCK_CLOEXEC;
     let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?;
@@ -47,8 +48,8 @@ pub fn pair() -> io::Result<(Asker, Question)> {
 }
 
 impl Asker {
-    /// Whether the client at `address` may have this connection. A process that has gone counts no more, and the next one
-    /// does not know its children: then the client may have it.
+    /// Whether the client at `address` may have this connection. If the process that accepts has ended, the answer is
+    /// yes: the next process does not count the children of an earlier one.
     pub fn ask(self, address: IpAddr) -> Result<(), Busy> {
         let fd = self.0.as_fd();
         let mut answer = [YES];
@@ -64,7 +65,7 @@ impl Asker {
 }
 
 impl Question {
-    /// What has arrived. Does not wait.
+    /// The question that has arrived. Does not wait.
     pub fn arrived(&self) -> Asked {
         let mut bytes = [0; 16];
         match socket::read_arrived(self.0.as_fd(), &mut bytes) {
@@ -74,7 +75,7 @@ impl Question {
         }
     }
 
-    /// Answers. A child that has ended does not mind.
+    /// Answers. The child may have ended, which is no error.
     pub fn answer(self, may: bool) {
         let answer = if may { YES } else { NO };
         ignore(socket::send_now(self.0.as_fd(), &[answer]));
@@ -87,7 +88,7 @@ impl AsFd for Question {
     }
 }
 
-/// As IPv6 has it: an IPv4 address is ::ffff:a.b.c.d.
+/// The bytes of the IPv6 form: an IPv4 address is ::ffff:a.b.c.d.
 fn bytes_of(address: IpAddr) -> [u8; 16] {
     let v6: Ipv6Addr = match address {
         IpAddr::V4(v4) => v4.to_ipv6_mapped(),

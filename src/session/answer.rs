@@ -121,7 +121,7 @@ pub enum Busy {
     Share(IpAddr),
     /// The system has no process or no memory for it.
     NoProcess,
-    /// How many connections the client with this address has was not found out in time.
+    /// The connections of the client with this address were not counted in time.
     Uncounted(IpAddr),
 }
 

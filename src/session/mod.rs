@@ -282,8 +282,8 @@ pub fn turn_away(client: &OwnedFd, busy: Busy) {
     ignore(socket::send_now(client.as_fd(), &reply.encode()));
 }
 
-/// As [`turn_away`], in the process that has the client: what has arrived of its message is dropped first, so that fewer
-/// clients see a reset.
+/// The same as [`turn_away`], in the client's own process: input that has arrived is dropped, so that fewer clients see a
+/// reset.
 pub fn turn_away_here(mut client: Client, busy: Busy) {
     let reply = Reply::try_later(&busy.to_string());
     if let Busy::Uncounted(address) = busy {

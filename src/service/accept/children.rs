@@ -31,13 +31,13 @@ pub struct Children {
     running: Vec<Child>,
 }
 
-/// Whose connection a child serves.
+/// The client of a child's connection.
 #[derive(Debug)]
 pub enum Client {
-    /// Clients are not counted, or not this one.
+    /// No clients are counted, or this client is not.
     Uncounted,
     Counted(Network),
-    /// A proxy will say, and the child will ask.
+    /// A proxy names the client, and the child will ask.
     ToBeNamed(Question),
 }
 
@@ -46,7 +46,7 @@ struct Child {
     pid: Pid,
     /// The client of the child, where clients are counted.
     client: Option<Network>,
-    /// Where it asks about a client that a proxy names, until it has done so.
+    /// The child's question about a client that a proxy names, until it is answered.
     question: Option<Question>,
     /// When the child gets the signal `signal`.
     due: Instant,
@@ -86,13 +86,13 @@ impl Children {
         });
     }
 
-    /// Where children ask about clients.
+    /// The questions of the children.
     pub fn questions(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         let questions = self.running.iter().flat_map(|child| &child.question);
         questions.map(|question| question.as_fd())
     }
 
-    /// Answers the children that have asked. `admit` says who the client is, if it may have one more connection.
+    /// Answers the children that have asked. `admit` returns the client if it may have one more connection.
     pub fn answer(&mut self, mut admit: impl FnMut(IpAddr) -> Option<Network>) {
         for child in &mut self.running {
             let Some(question) = child.question.take() else {

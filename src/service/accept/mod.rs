@@ -125,7 +125,7 @@ fn start(options: &Options, config: &Config, listeners: &mut Vec<Listener>) -> R
         failures: Seldom::default(),
     };
     if let Some((connection, asker)) = resident.run(&server)? {
-        // The child must not keep the port, nor the sockets by which other children ask, for as long as its session lasts.
+        // The child must not keep the port, and the questions of other children, open during its session.
         resident.listeners.clear();
         drop(resident);
         be_child(&server, options, connection, asker);
@@ -195,14 +195,14 @@ struct Resident<'a> {
     failures: Seldom,
 }
 
-/// What a child has from its parent: the connection, and where it asks about the client if a proxy names that.
+/// The connection of a child, and the way to ask about the client if a proxy names it.
 type Task = (Connection, Option<Asker>);
 
 /// The next act of the loop.
 enum Event {
     /// Signals have come.
     Signal,
-    /// A child asks about a client, or will not.
+    /// A child has asked about a client, or has ended.
     Question,
     /// This listener has a connection, or had one.
     Connection(usize),
@@ -383,8 +383,8 @@ impl Resident<'_> {
         Ok(None)
     }
 
-    /// Whose connection it is, if that client may have one more. A proxy has the connections of many clients, and no limit:
-    /// there the child asks.
+    /// The client of the connection, if it may have one more. A proxy carries the connections of many clients, and has no
+    /// limit: its children ask.
     fn client_of(
         &mut self,
         connection: &Connection,
