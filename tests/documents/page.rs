@@ -14,7 +14,7 @@ const WIDTH: usize = 100;
 const RECIPE: usize = 12;
 
 /// The sections of the README, in their order. A reader who has ten minutes reads from the top.
-const ORDER: [&str; 17] = [
+const ORDER: [&str; 16] = [
     "qmqpd",
     "Quick start",
     "Contents",
@@ -26,8 +26,7 @@ const ORDER: [&str; 17] = [
     "From Postfix's qmqpd and back",
     "From qmail-qmqpd",
     "Without Postfix",
-    "In a container",
-    "With TLS",
+    "Container, TLS, many hosts",
     "When something is not right",
     "Speed",
     "Security",
@@ -248,4 +247,79 @@ fn no_page_says_again_what_was_false() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// A statement of the README about a file, and what the file has.
+const HELD: [(&str, &str, &str); 12] = [
+    (
+        "100 connections, 40 of a client (IPv6: of a /64)",
+        TABLE,
+        "qmqpd_process_limit: Count = \"100\"",
+    ),
+    (
+        "100 connections, 40 of a client (IPv6: of a /64)",
+        TABLE,
+        "qmqpd_client_connection_count_limit: Count = \"40\"",
+    ),
+    (
+        "100 connections, 40 of a client (IPv6: of a /64)",
+        TABLE,
+        "qmqpd_client_ipv6_prefix_length: Count = \"64\"",
+    ),
+    (
+        "100 connections, 40 of an address",
+        "scripts/systemd/qmqpd.socket",
+        "MaxConnections=100\nMaxConnectionsPerSource=40\n",
+    ),
+    (
+        "100 connections, 40 of an address",
+        "scripts/xinetd/qmqpd",
+        "instances\t= 100\n\tper_source\t= 40\n",
+    ),
+    (
+        "100 connections; addresses",
+        "scripts/tcpserver/run",
+        " -c 100 ",
+    ),
+    (
+        "100 connections; addresses",
+        "scripts/tcpserver/run",
+        " -x /etc/qmqpd/tcp.qmqp.cdb ",
+    ),
+    (
+        "6000 connections a minute",
+        "inetd.conf.example",
+        "\nqmqp  stream  tcp4  nowait.6000 ",
+    ),
+    (
+        "port 628",
+        "scripts/systemd/qmqpd-accept.socket",
+        "\nListenStream=628\n",
+    ),
+    (
+        "Rust from [rustup.rs](https://rustup.rs): version 1.85",
+        "Cargo.toml",
+        "rust-version = \"1.85\"",
+    ),
+    (
+        "`postfix check` warns of",
+        "scripts/postfix/master.cf.example",
+        "ln -s /usr/sbin/qmqpd",
+    ),
+    (
+        "with systemd 255 and later",
+        "scripts/systemd/drop-ins/poll-limit.conf",
+        "with systemd 255 and newer",
+    ),
+];
+
+const TABLE: &str = "src/config/table.rs";
+
+#[test]
+fn what_the_readme_says_of_a_file_is_in_the_file() {
+    let readme = shipped("README.md");
+    for (statement, file, text) in HELD {
+        assert!(readme.contains(statement), "README.md: {statement}");
+        assert!(shipped(file).contains(text), "{file}: {text}");
+    }
 }

@@ -76,7 +76,7 @@ print <$server>;
 const HELPERS: &str = "\
 queued() { grep ':KOk: queued as '; }
 not() { ! \"$@\"; }
-await() { tries=0; until \"$@\"; do tries=$((tries + 1)); [ $tries -lt 300 ] || return 1; sleep 0.2; done; }
+await() { tries=0; until \"$@\"; do tries=$((tries + 1)); [ $tries -lt 200 ] || return 1; sleep 0.2; done; }
 sent() { send \"$@\" s@client.example root@localhost | queued; }
 refused() { send ::1 [::1]:628 s@client.example root@localhost | grep 'not authorized'; }
 logged() { grep 'NOQUEUE: reject: CONNECT from localhost.::1.: ' /var/log/mail.log; }
@@ -209,8 +209,8 @@ const WALKS: &[Walk] = &[
             postfix stop
             rm -rf /etc/postfix /var/spool/postfix\n",
         after: &[
-            "scripts/probe localhost",
-            "queued <$said; grep '^Subject: test$' $said; grep 'b@example.org' $said",
+            "scripts/probe 127.0.0.1",
+            "grep 'no errors' $said; queued <$said; grep '^Subject: test$' $said; grep 'b@example.org' $said",
         ],
     },
     Walk {
@@ -221,8 +221,11 @@ const WALKS: &[Walk] = &[
             postconf -e 'qmqpd_authorized_clients = 127.0.0.1'
             mkdir -p /etc/stunnel\n",
         after: &[
-            "systemctl is-active stunnel@qmqpd; systemctl is-enabled stunnel@qmqpd",
-            "await sent 127.0.0.1 127.0.0.1:628",
+            // The second host is this one.
+            "systemctl is-active stunnel@qmqpd; systemctl is-enabled stunnel@qmqpd
+            cp /usr/share/doc/qmqpd/examples/stunnel/client.conf /etc/stunnel/qmqpc.conf",
+            "await scripts/probe 127.0.0.1
+            await sent 127.0.0.1 127.0.0.1:628",
         ],
     },
     Walk {
