@@ -34,7 +34,7 @@ pub fn at_every_call() -> (usize, usize, usize) {
     let failures = Mutex::new(Vec::new());
     at_once(cases.len(), |index| {
         let (call, (name, number)) = cases[index];
-        let inject = format!("{}:signal={name}:when={}", call.name, call.number);
+        let inject = format!("{}:signal={name}:when={}", call.selector(), call.number);
         let seen = plan.with(&inject);
         if let Err(broken) = judge(&seen, number) {
             let line = format!("{inject} {}: {broken}\n  {seen:?}", call.line);

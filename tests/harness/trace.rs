@@ -15,7 +15,19 @@ pub struct Call {
     pub object: &'static str,
 }
 
+/// landlock_create_ruleset(2) for strace's `-e`, by its number, which all architectures have in common: the strace of
+/// Debian 11 has no name for it.
+pub const LANDLOCK_CREATE_RULESET: &str = "444";
+
 impl Call {
+    /// The call for strace's `-e`: by its name, or by its number where this strace has no name for it.
+    pub fn selector(&self) -> String {
+        match self.name.strip_prefix("syscall_0x") {
+            Some(number) => u32::from_str_radix(number, 16).unwrap().to_string(),
+            None => self.name.clone(),
+        }
+    }
+
     /// Whether the call is one that strace has meddled with.
     pub fn is_injected(&self) -> bool {
         self.line.ends_with("(INJECTED)")

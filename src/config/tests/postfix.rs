@@ -315,8 +315,16 @@ fn expansion(config: &Config, name: &str) -> Result<String, String> {
 /// A parameter, its line in main.cf, and this program's result.
 type Case = (String, String, String);
 
-/// For each of the `names` a value that we can expand, and a few values for each kind of mistake.
-fn cases(names: &[String]) -> (Vec<Case>, Vec<Case>) {
+/// Whether the installed Postfix has the operators of compatibility levels, which came with 3.6.
+fn has_level_operators() -> bool {
+    let main_cf = "smtp_bind_address = ${{3} <level {4} ? {yes} : {no}}\n";
+    let output = postconf(&directory_with(main_cf), &["-xh", "smtp_bind_address"]);
+    output.is_some_and(|output| output.stdout == b"yes\n")
+}
+
+/// For each of the `names` a value that we can expand, and a few values for each kind of mistake. `levels` tells whether
+/// they may have operators of compatibility levels.
+fn cases(names: &[String], levels: bool) -> (Vec<Case>, Vec<Case>) {
     let mut dice = Dice(628);
     let (mut good, mut bad) = (Vec::new(), Vec::new());
     let mut kinds: BTreeMap<String, u32> = BTreeMap::new();
@@ -324,6 +332,9 @@ fn cases(names: &[String]) -> (Vec<Case>, Vec<Case>) {
         let mut value = value(&mut dice, round % 4);
         if round % 4 == 3 {
             value = damaged(&mut dice, value);
+        }
+        if !levels && ["<level", "=level"].iter().any(|it| value.contains(it)) {
+            continue;
         }
         let Some(name) = names.get(good.len()).cloned() else {
             break;
@@ -353,7 +364,7 @@ fn values_expand_as_postconf_expands_them() {
         .filter(|name| name.starts_with("smtp") || name.starts_with("lmtp"))
         .filter(|name| !NOT_EXPANDED.contains(&name.as_str()))
         .collect();
-    let (good, bad) = cases(&names);
+    let (good, bad) = cases(&names, has_level_operators());
     let counts = (good.len(), bad.len());
     assert!(counts.0 > 300 && counts.1 > 20, "{counts:?}");
 
