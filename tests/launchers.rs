@@ -676,8 +676,13 @@ fn has_systemd_analyze(test: &str) -> bool {
 
 #[test]
 fn the_exposure_of_the_units_is_low() {
-    if !has_systemd_analyze("the_exposure_of_the_units_is_low") {
+    let test = "the_exposure_of_the_units_is_low";
+    if !has_systemd_analyze(test) {
         return;
+    }
+    let help = Command::new("systemd-analyze").arg("--help").output();
+    if !String::from_utf8_lossy(&help.unwrap().stdout).contains("--offline") {
+        return harness::skip(test, "systemd-analyze is older than 250");
     }
     for (what, drop_in, limit) in SCORES {
         let dir = Directory::new(&format!("score-{drop_in}"));
@@ -727,11 +732,7 @@ fn systemd_has_nothing_to_say_against_the_units() {
         let dir = Directory::new(&format!("verify-{number}"));
         dir.write_units(socket, service);
         for unit in ["qmqpd.socket", "qmqpd@.service"] {
-            let (good, said) = systemd_analyze(&["verify", "--man=no"], &dir.0.join(unit));
-            // It reads units of the machine as well, and says what it has against those.
-            let of_ours = |line: &&str| line.contains("qmqpd") || !line.starts_with('/');
-            let said: Vec<&str> = said.lines().filter(of_ours).collect();
-            assert!(good && said.is_empty(), "{unit}: {said:?}");
+            has_nothing_against_it(&dir.0.join(unit));
         }
     }
     for (number, service) in [&[][..], &["local-resolver"], &["no-network-accept"]]
@@ -743,10 +744,19 @@ fn systemd_has_nothing_to_say_against_the_units() {
         dir.write_units(&[], &[]);
         dir.write(accepting_units(628, service));
         for unit in ["qmqpd-accept.socket", "qmqpd-accept.service"] {
-            let (good, said) = systemd_analyze(&["verify", "--man=no"], &dir.0.join(unit));
-            let of_ours = |line: &&str| line.contains("qmqpd") || !line.starts_with('/');
-            let said: Vec<&str> = said.lines().filter(of_ours).collect();
-            assert!(good && said.is_empty(), "{unit}: {said:?}");
+            has_nothing_against_it(&dir.0.join(unit));
         }
     }
+}
+
+/// systemd-analyze reads units of the machine as well, and says what it has against those. That of Debian 11 also
+/// speaks of its own control group.
+fn has_nothing_against_it(unit: &Path) {
+    let (good, said) = systemd_analyze(&["verify", "--man=no"], unit);
+    let said: Vec<&str> = said
+        .lines()
+        .filter(|line| line.contains("qmqpd") || !line.starts_with('/'))
+        .filter(|line| !line.contains("Couldn't move remaining userspace processes"))
+        .collect();
+    assert!(good && said.is_empty(), "{}: {said:?}", unit.display());
 }

@@ -70,7 +70,7 @@ const TROUBLE: [&str; 8] = [
 const NO_QUEUE_MANAGER: &str = "unable to look up public/qmgr";
 
 /// What cleanup says where a message took long enough that its file's time is another second.
-const CLOCK: &str = "file system clock is ";
+const CLOCK: [&str; 2] = ["file system clock is ", "resetting file time stamps"];
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
@@ -205,8 +205,9 @@ impl Master {
             .lines()
             .filter(|line| TROUBLE.iter().any(|word| line.contains(word)))
             .filter(|line| {
-                ![NO_QUEUE_MANAGER, CLOCK, NO_NAME]
+                ![NO_QUEUE_MANAGER, NO_NAME]
                     .iter()
+                    .chain(&CLOCK)
                     .any(|part| line.contains(part))
             })
             .filter(|line| !versions::is_passed_on(line));
