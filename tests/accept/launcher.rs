@@ -111,10 +111,13 @@ impl Launcher {
         // Where the queue has an id for the message, it is received. Before that the process may have other children.
         let is_received = until(PATIENCE, || self.count_in_log("client=") > begun);
         assert!(is_received, "{}", self.log());
-        let child = self
-            .children()
-            .into_iter()
-            .find(|child| !before.contains(child));
+        // The thread that has started the process may not have said so yet.
+        let mut child = None;
+        until(PATIENCE, || {
+            let mut children = self.children().into_iter();
+            child = children.find(|child| !before.contains(child));
+            child.is_some()
+        });
         (client, child.unwrap())
     }
 

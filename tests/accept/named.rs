@@ -1,5 +1,6 @@
 //! Behind a proxy: the client that the PROXY header names is the one that is counted.
 
+use std::fs;
 use std::io::{Read, Write};
 use std::net::{IpAddr, TcpStream};
 
@@ -130,6 +131,30 @@ fn connections_without_a_client_are_not_counted_and_keep_none_waiting() {
 fn without_a_limit_no_named_client_is_turned_away() {
     let launcher = start("0");
     let sessions: Vec<TcpStream> = (0..50).map(|_| begin(&launcher, "192.0.2.7")).collect();
+    for session in sessions {
+        assert!(is_accepted(&finish(session)));
+    }
+}
+
+fn descriptors(pid: u32) -> usize {
+    fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count()
+}
+
+/// When a message is received, nothing is left of the question on either side.
+#[test]
+fn nothing_is_kept_of_a_question() {
+    let without = Launcher::start(&[]);
+    let (client, child) = without.begin();
+    let usual = (descriptors(child), descriptors(without.resident()));
+    let launcher = start("40");
+    let sessions: Vec<TcpStream> = (0..5).map(|_| begin(&launcher, "192.0.2.7")).collect();
+    let children = launcher.children();
+    assert_eq!(children.len(), 5);
+    for child in children {
+        assert_eq!(descriptors(child), usual.0);
+    }
+    assert_eq!(descriptors(launcher.resident()), usual.1);
+    assert!(is_accepted(&finish(client)));
     for session in sessions {
         assert!(is_accepted(&finish(session)));
     }
