@@ -43,10 +43,19 @@ pub fn resident_calls(
     dir: &Path,
     request: &[u8],
 ) -> io::Result<f64> {
-    const MESSAGES: usize = 10;
     let pids = instance.residents(port)?;
+    let calls = calls_of(&pids, port, dir, request)?;
+    if instance.residents(port)? != pids {
+        return Err(Error::other("master has started one more process"));
+    }
+    Ok(calls)
+}
+
+/// The same of processes that serve a port, and their children.
+pub fn calls_of(pids: &[u32], port: u16, dir: &Path, request: &[u8]) -> io::Result<f64> {
+    const MESSAGES: usize = 10;
     let counts = dir.join("calls-resident");
-    let mut strace = Strace::attach(&pids, &counts)?;
+    let mut strace = Strace::attach(pids, &counts)?;
     let mut sent = Ok(());
     for _ in 0..MESSAGES {
         sent = sent.and(load::message(port, request).map(drop));
@@ -54,9 +63,6 @@ pub fn resident_calls(
     }
     strace.finish()?;
     sent?;
-    if instance.residents(port)? != pids {
-        return Err(Error::other("master has started one more process"));
-    }
     Ok(total_calls(&fs::read_to_string(&counts)?)? / MESSAGES as f64)
 }
 

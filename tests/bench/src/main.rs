@@ -6,6 +6,7 @@
 //! `scripts/bench`.
 
 mod count;
+mod header;
 mod instance;
 mod lists;
 mod load;
@@ -203,6 +204,9 @@ impl Bench {
             eprintln!("{name}: long lists");
             let lists = lists::directory(&directory.join("postfix"))?;
             self.lists = self.lists(&place, &lists)?;
+            eprintln!("{name}: the header of a proxy");
+            let of_header = self.header(&place)?;
+            self.lists.extend(of_header);
         }
         Ok(())
     }

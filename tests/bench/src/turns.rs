@@ -27,7 +27,7 @@ pub struct Bench {
     /// A directory that every server may write to.
     pub scratch: PathBuf,
     pub results: Results,
-    /// The figures of long lists.
+    /// The figures of long lists, and of the header of a proxy.
     pub lists: Vec<Figure>,
     /// What does not run, and why.
     pub missing: Vec<String>,
