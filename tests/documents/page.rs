@@ -323,3 +323,38 @@ fn what_the_readme_says_of_a_file_is_in_the_file() {
         assert!(shipped(file).contains(text), "{file}: {text}");
     }
 }
+
+/// Words that name no one and nothing. A sentence with one of them has to be read twice.
+const UNNAMED: [&str; 5] = ["whoever", "somebody", "whatever", "everybody", "anybody"];
+
+/// The files that administrators copy, with the pages and scripts beside them.
+fn files_below(directory: &str, found: &mut Vec<String>) {
+    for entry in fs::read_dir(Path::new(ROOT).join(directory)).unwrap() {
+        let entry = entry.unwrap();
+        let name = format!("{directory}/{}", entry.file_name().to_str().unwrap());
+        if entry.path().is_dir() {
+            files_below(&name, found);
+        } else {
+            found.push(name);
+        }
+    }
+}
+
+#[test]
+fn sentences_name_their_subjects() {
+    let mut files = ["README.md", "inetd.conf.example"]
+        .map(str::to_owned)
+        .to_vec();
+    files_below("scripts", &mut files);
+    assert!(files.len() > 40, "{files:?}");
+    let mut wrong = Vec::new();
+    for file in files {
+        let text = shipped(&file).to_lowercase();
+        for word in text.split(|c: char| !c.is_alphabetic()) {
+            if UNNAMED.contains(&word) {
+                wrong.push(format!("{file}: {word}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
