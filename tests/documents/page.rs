@@ -3,7 +3,10 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
+use super::harness::instance::Instance;
+use super::harness::patience::output;
 use super::{ROOT, administrators, blocks, sections, shipped};
 
 /// The longest README, in lines, and the longest line of prose, in characters. Tables and blocks may be wider.
@@ -357,4 +360,76 @@ fn sentences_name_their_subjects() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Stand in a log line of the README for words that differ.
+const STAND_INS: [&str; 5] = ["NAME", "ADDRESS", "CLIENT", "N", "..."];
+
+#[test]
+fn every_log_line_of_the_readme_is_one_of_the_program() {
+    let mut files = Vec::new();
+    files_below("src", &mut files);
+    files_below("tests/dialogue", &mut files);
+    let sources: String = files.iter().map(|file| shipped(file)).collect();
+    let mut count = 0;
+    for row in &table(&shipped("README.md"), "the log says")[2..] {
+        for line in row[0].split('`').skip(1).step_by(2) {
+            let words = line.split(|c: char| " []:".contains(c));
+            let mut rest = line;
+            for word in words.filter(|word| STAND_INS.contains(word)) {
+                let (part, after) = rest.split_once(word).unwrap();
+                is_in_the_sources(part, &sources, line);
+                rest = after;
+            }
+            is_in_the_sources(rest, &sources, line);
+            count += 1;
+        }
+    }
+    assert!(count > 8, "{count} lines");
+}
+
+fn is_in_the_sources(part: &str, sources: &str, line: &str) {
+    let part = part.trim_matches(|c: char| " []:".contains(c));
+    assert!(sources.contains(part), "{line}: {part:?}");
+}
+
+/// The exit status of our program with these arguments and this list.
+fn status(list: &str, arguments: &[&str]) -> i32 {
+    let list = format!("qmqpd_authorized_clients = {list}");
+    let conf = [list, "qmqpd_log_stderr = yes".to_owned()];
+    let instance = Instance::new(&conf);
+    let mut ours = Command::new(env!("CARGO_BIN_EXE_qmqpd"));
+    ours.env("MAIL_CONFIG", instance.config_directory());
+    let output = output(ours.args(arguments));
+    output.status.code().unwrap()
+}
+
+#[test]
+fn the_exit_statuses_of_the_readme_are_those_of_the_commands() {
+    let rows = table(&shipped("README.md"), "command");
+    let statuses = |command: &str| {
+        let row = rows
+            .iter()
+            .find(|row| row[0].starts_with(&format!("`qmqpd {command}")));
+        row.unwrap()[2].clone()
+    };
+    let (listed, table) = ("192.0.2.17", "cdb:/no/table");
+    let explain = |list, address| status(list, &["--explain", address, "mail.client.example"]);
+    assert_eq!(
+        statuses("--explain"),
+        format!(
+            "{} yes, {} no, {} cannot tell, {} no address",
+            explain(listed, "192.0.2.17"),
+            explain(listed, "192.0.2.18"),
+            explain(table, "192.0.2.17"),
+            explain(listed, "mail.client.example"),
+        )
+    );
+    let check = |list| status(list, &["--check", "--configuration"]);
+    assert_eq!(
+        statuses("--check"),
+        format!("{}; {} with an error", check(listed), check(table))
+    );
+    let unreadable = status(listed, &["--cat", "/no/file"]);
+    assert_eq!(statuses("--cat"), format!("0; {unreadable} unreadable"));
 }
