@@ -243,7 +243,7 @@ fn without_filters_no_mode_serves_otherwise() {
         }
         assert_eq!(master.incoming(), (Vec::new(), Vec::new()));
         let (report, status) = check(master);
-        let line = "\nerror: prctl(PR_SET_SECCOMP): Invalid argument\n    The kernel, or the container around, allows no";
+        let line = "\nerror: prctl(PR_SET_SECCOMP): Invalid argument\n    The kernel, or the container around the process, allows no";
         assert!(report.contains(line), "{report}");
         assert_eq!(status, Some(78));
     });
