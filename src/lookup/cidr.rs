@@ -6,6 +6,7 @@
 
 use std::net::IpAddr;
 
+use super::networks::NetworkIndex;
 use super::pattern::Network;
 use super::rules::{Condition, Receiver, skipped};
 use super::table::Keys;
@@ -27,6 +28,8 @@ impl Condition for Networks {
 
     type Key = IpAddr;
 
+    type Index = NetworkIndex;
+
     fn key(key: &str) -> Result<Option<IpAddr>, String> {
         Ok(key.parse().ok())
     }
@@ -36,12 +39,24 @@ impl Condition for Networks {
         Ok(network.is_of_family(*key) && network.contains(*key) != self.negated)
     }
 
-    fn group(&self) -> Option<Vec<u8>> {
-        (!self.negated).then(|| self.network.group())
+    fn add_to(&self, index: &mut NetworkIndex, value: usize) -> bool {
+        let Ok(number) = u32::try_from(value) else {
+            return false;
+        };
+        if !self.negated {
+            index.add(&self.network, number);
+        }
+        !self.negated
     }
 
-    fn group_of(key: &IpAddr, kind: u8) -> Option<Vec<u8>> {
-        Network::group_of(*key, kind)
+    fn sort(index: &mut NetworkIndex) {
+        index.sort();
+    }
+
+    fn first_in(index: &NetworkIndex, key: &IpAddr) -> Option<usize> {
+        index
+            .lowest(*key)
+            .and_then(|number| usize::try_from(number).ok())
     }
 
     fn rule(

@@ -17,6 +17,7 @@ pub mod in_memory;
 mod inline;
 mod items;
 mod match_list;
+mod networks;
 mod pattern;
 mod postmap;
 mod proxy;

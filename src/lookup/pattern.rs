@@ -79,9 +79,6 @@ fn is_candidate(pattern: &str, addr: &str) -> bool {
     has_digits_alone && (is_ipv6 || has_mask) && is_ipv6 == addr.contains(':')
 }
 
-/// The first byte of the names of IPv6 networks, without their length. Those of IPv4 are lower.
-const FIRST_IPV6: u8 = 33;
-
 /// An address, or all addresses of a network.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Network(IpNetwork);
@@ -146,23 +143,14 @@ impl Network {
         network.ok().map(Network)
     }
 
-    /// A name for the network; its first byte is for all networks of this length and family.
-    pub(super) fn group(&self) -> Vec<u8> {
-        let (kind, octets) = match self.0.network() {
-            IpAddr::V4(network) => (self.0.prefix(), network.octets().to_vec()),
-            IpAddr::V6(network) => (FIRST_IPV6 + self.0.prefix(), network.octets().to_vec()),
-        };
-        [&[kind], &octets[..]].concat()
+    /// The first address of the network.
+    pub(super) fn start(&self) -> IpAddr {
+        self.0.network()
     }
 
-    /// The name of the network that has the address, among those of which names begin with this byte.
-    pub(super) fn group_of(address: IpAddr, kind: u8) -> Option<Vec<u8>> {
-        let length = match address {
-            IpAddr::V4(_) => kind,
-            IpAddr::V6(_) => kind.checked_sub(FIRST_IPV6)?,
-        };
-        let network = IpNetwork::new(address, length).ok()?;
-        Some(Network(network).group())
+    /// How many bits its addresses have in common.
+    pub(super) fn length(&self) -> u8 {
+        self.0.prefix()
     }
 
     pub(super) fn contains(&self, address: IpAddr) -> bool {
@@ -321,25 +309,6 @@ mod tests {
             } else if let Some(network) = expected {
                 let as_written = [network.ip().to_string(), network.to_string()];
                 prop_assert!(!as_written.contains(&pattern), "{}", pattern);
-            }
-        }
-
-        #[test]
-        fn an_address_is_in_the_groups_of_its_networks(bits: u128, other: u128, length in 0_u8..=128) {
-            for (width, length) in [(32, length % 33), (128, length)] {
-                let limit = u128::MAX >> (128 - width);
-                let (bits, other) = (bits & limit, other & limit);
-                let start = network(bits, length, width);
-                let net = Network::parse(&format!("[{}]/{length}", text(start, width))).expect("network");
-                let group = net.group();
-                for bits in [bits, other, bits ^ 1, bits ^ (limit >> 1) ^ limit] {
-                    let address: IpAddr = text(bits, width).parse().expect("address");
-                    let is_in = Network::group_of(address, group[0]) == Some(group.clone());
-                    prop_assert_eq!(is_in, net.contains(address));
-                }
-                let foreign = if width == 32 { "::1" } else { "192.0.2.1" };
-                let of_foreign = Network::group_of(foreign.parse().expect("address"), group[0]);
-                prop_assert_ne!(of_foreign, Some(group));
             }
         }
 

@@ -9,7 +9,6 @@ use std::marker::PhantomData;
 
 use super::table::{Keys, Reason};
 use super::text::{Answer, Asked, Contents, Format, Reader, Source, TextTable};
-use crate::config::Dictionary;
 
 /// What a rule demands of a key.
 pub(super) trait Condition: Debug + Sized {
@@ -21,18 +20,24 @@ pub(super) trait Condition: Debug + Sized {
     /// A key in the form for conditions.
     type Key: Debug;
 
+    /// Conditions of which the one that a key fulfils is found without a look at the others.
+    type Index: Debug + Default;
+
     /// Nothing for a key that no condition is for.
     fn key(key: &str) -> Result<Option<Self::Key>, String>;
 
     fn holds(&self, key: &Self::Key) -> Result<bool, String>;
 
-    /// A name for the keys that fulfil the condition, if there is one. A condition of the same name is the same.
-    fn group(&self) -> Option<Vec<u8>> {
-        None
+    /// Adds the condition of a rule with the value of this number. False where it is none that an index can have.
+    fn add_to(&self, _index: &mut Self::Index, _value: usize) -> bool {
+        false
     }
 
-    /// The name that begins with this byte of keys among which this one is.
-    fn group_of(_key: &Self::Key, _kind: u8) -> Option<Vec<u8>> {
+    /// Gets the index ready, after the last condition.
+    fn sort(_index: &mut Self::Index) {}
+
+    /// The lowest number that was added with a condition that the key fulfils.
+    fn first_in(_index: &Self::Index, _key: &Self::Key) -> Option<usize> {
         None
     }
 
@@ -119,60 +124,26 @@ fn warn_of_unclosed(lines: impl Iterator<Item = usize>, reader: &mut Reader<'_>)
 
 /// The rules of a table.
 #[derive(Debug)]
-pub(super) struct Rules<C> {
+pub(super) struct Rules<C: Condition> {
     rules: Vec<Rule<C>>,
     values: Values,
     /// The positions of the conditions without an endif so far, and their lines.
     unclosed: Vec<(usize, usize)>,
-    /// The position of the groups that the next rule is added to, if its condition has a name.
-    groups: Option<usize>,
 }
 
 #[derive(Debug)]
-enum Rule<C> {
-    Groups(Box<Groups>),
+enum Rule<C: Condition> {
+    /// Rules one after another. Their values have higher and higher numbers.
+    Index(C::Index),
     Value {
         condition: C,
         /// The number of the value.
         value: usize,
     },
     /// The rules up to `end` are for keys for which the condition holds.
-    If {
-        condition: C,
-        end: usize,
-    },
-}
-
-/// Rules one after another whose conditions have names: one of them is found without a look at the others.
-#[derive(Debug, Default)]
-struct Groups {
-    /// By its name, the first rule of a condition: its place, and the number of its value.
-    rules: Dictionary,
-    /// The bytes that the names begin with.
-    kinds: Vec<u8>,
-    count: usize,
-}
-
-impl Groups {
-    fn add(&mut self, group: &[u8], value: usize) {
-        if self.rules.get(group).is_none() {
-            let rule = [self.count.to_be_bytes(), value.to_be_bytes()].concat();
-            self.rules.insert(group, &rule);
-            self.kinds
-                .extend_from_slice(group.get(..1).unwrap_or_default());
-            self.kinds.sort_unstable();
-            self.kinds.dedup();
-        }
-        self.count += 1;
-    }
-
-    /// The number of the value of the first rule that has the key.
-    fn find<C: Condition>(&self, key: &C::Key) -> Option<usize> {
-        let groups = self.kinds.iter().filter_map(|kind| C::group_of(key, *kind));
-        let first = groups.filter_map(|group| self.rules.get(&group)).min()?;
-        let (_, value) = first.split_last_chunk()?;
-        Some(usize::from_be_bytes(*value))
-    }
+    If { condition: C, end: usize },
+    /// The end of these.
+    EndIf,
 }
 
 /// Values in order. Repeated values in a row are stored once.
@@ -204,13 +175,12 @@ impl Values {
     }
 }
 
-impl<C> Rules<C> {
+impl<C: Condition> Rules<C> {
     pub(super) fn new() -> Rules<C> {
         Rules {
             rules: Vec::new(),
             values: Values::default(),
             unclosed: Vec::new(),
-            groups: None,
         }
     }
 }
@@ -218,33 +188,34 @@ impl<C> Rules<C> {
 impl<C: Condition> Receiver<C> for Rules<C> {
     fn add_value(&mut self, condition: C, value: &[u8]) {
         let value = self.values.add(value);
-        let Some(group) = condition.group() else {
-            self.groups = None;
-            self.rules.push(Rule::Value { condition, value });
-            return;
+        let is_in = match self.rules.last_mut() {
+            Some(Rule::Index(index)) => condition.add_to(index, value),
+            Some(_) | None => {
+                let mut index = C::Index::default();
+                let is_in = condition.add_to(&mut index, value);
+                if is_in {
+                    self.rules.push(Rule::Index(index));
+                }
+                is_in
+            }
         };
-        let at = *self.groups.get_or_insert(self.rules.len());
-        if at == self.rules.len() {
-            self.rules.push(Rule::Groups(Box::default()));
-        }
-        if let Some(Rule::Groups(groups)) = self.rules.get_mut(at) {
-            groups.add(&group, value);
+        if !is_in {
+            self.rules.push(Rule::Value { condition, value });
         }
     }
 
     fn begin_if(&mut self, condition: C, line: usize) {
-        self.groups = None;
         self.unclosed.push((self.rules.len(), line));
         let end = usize::MAX;
         self.rules.push(Rule::If { condition, end });
     }
 
     fn end_if(&mut self) -> bool {
-        self.groups = None;
         let next = self.rules.len();
         let opened = self.unclosed.pop();
         if let Some(Rule::If { end, .. }) = opened.and_then(|(at, _)| self.rules.get_mut(at)) {
             *end = next;
+            self.rules.push(Rule::EndIf);
         }
         opened.is_some()
     }
@@ -264,8 +235,8 @@ impl<C: Condition> Rules<C> {
                         return Ok(Some(self.values.get(*value).to_vec()));
                     }
                 }
-                Rule::Groups(groups) => {
-                    if let Some(value) = groups.find::<C>(&key) {
+                Rule::Index(index) => {
+                    if let Some(value) = C::first_in(index, &key) {
                         return Ok(Some(self.values.get(value).to_vec()));
                     }
                 }
@@ -274,6 +245,7 @@ impl<C: Condition> Rules<C> {
                         next = *end;
                     }
                 }
+                Rule::EndIf => {}
             }
         }
         Ok(None)
@@ -286,6 +258,11 @@ impl<C: Condition> Contents for Rules<C> {
     }
 
     fn end(&mut self, reader: &mut Reader<'_>) {
+        for rule in &mut self.rules {
+            if let Rule::Index(index) = rule {
+                C::sort(index);
+            }
+        }
         let unclosed = std::mem::take(&mut self.unclosed);
         warn_of_unclosed(unclosed.into_iter().rev().map(|(_, line)| line), reader);
     }

@@ -33,6 +33,8 @@ impl Condition for Expressions {
 
     type Key = CString;
 
+    type Index = ();
+
     fn key(key: &str) -> Result<Option<CString>, String> {
         CString::new(key)
             .map(Some)
