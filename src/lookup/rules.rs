@@ -28,6 +28,11 @@ pub(super) trait Condition: Debug + Sized {
 
     fn holds(&self, key: &Self::Key) -> Result<bool, String>;
 
+    /// The condition as it is kept for client after client.
+    fn kept(self) -> Self {
+        self
+    }
+
     /// Adds the condition of a rule with the value of this number. False where it is none that an index can have.
     fn add_to(&self, _index: &mut Self::Index, _value: usize) -> bool {
         false
@@ -200,13 +205,14 @@ impl<C: Condition> Receiver<C> for Rules<C> {
             }
         };
         if !is_in {
+            let condition = condition.kept();
             self.rules.push(Rule::Value { condition, value });
         }
     }
 
     fn begin_if(&mut self, condition: C, line: usize) {
         self.unclosed.push((self.rules.len(), line));
-        let end = usize::MAX;
+        let (condition, end) = (condition.kept(), usize::MAX);
         self.rules.push(Rule::If { condition, end });
     }
 

@@ -340,3 +340,20 @@ fn without_processes_it_says_so_and_goes_on() {
         },
     );
 }
+
+#[test]
+fn a_long_table_of_expressions_leaves_a_child_the_memory_for_its_message() {
+    let rules: String = (0..2000)
+        .map(|number| format!("{{/^10\\.0\\.{number}\\./ x}} "))
+        .collect();
+    let table = format!("qmqpd_authorized_clients = regexp:{{ {rules} {{/^127\\./ x}} }}");
+    let launcher = Launcher::start(&[&table, "message_size_limit = 65536"]);
+    for _ in 0..2 {
+        let said = launcher.send();
+        assert!(
+            said.contains(":KOk: queued as "),
+            "{said} {}",
+            launcher.log()
+        );
+    }
+}

@@ -41,6 +41,15 @@ impl Condition for Expressions {
             .map_err(|error| error.to_string())
     }
 
+    /// What the C library makes of an expression are some kilobytes, and more with the first match. To make it anew for each
+    /// client, in the memory of the one before, takes less time than a forked process needs to get pages of its own.
+    fn kept(self) -> Expressions {
+        Expressions {
+            first: self.first.kept(),
+            second: self.second.map(Expression::kept),
+        }
+    }
+
     /// Unlike Postfix, which goes on as if the rule did not match where the C library gives a match up, that is an error: it
     /// may be the rule that keeps somebody out (`tests/spec/differences.md`, 20).
     fn holds(&self, key: &CString) -> Result<bool, String> {
@@ -78,13 +87,26 @@ impl Condition for Expressions {
 #[derive(Debug)]
 struct Expression {
     negated: bool,
-    regex: Regex,
-    groups: usize,
+    source: CString,
+    flags: Flags,
+    /// Nothing where it is made for each match.
+    regex: Option<Regex>,
 }
 
 impl Expression {
     fn holds(&self, key: &CString) -> Result<bool, String> {
-        Ok(self.regex.is_match(key)? != self.negated)
+        let is_match = match &self.regex {
+            Some(regex) => regex.is_match(key)?,
+            None => Regex::compile(&self.source, self.flags)?.is_match(key)?,
+        };
+        Ok(is_match != self.negated)
+    }
+
+    fn kept(self) -> Expression {
+        Expression {
+            regex: None,
+            ..self
+        }
     }
 }
 
@@ -136,8 +158,9 @@ fn add_value(
         let problem = "$number found in negative match replacement text";
         return Err(skipped(problem));
     }
+    let groups = groups(first.source, first.flags.extended);
     let first = first.compile()?;
-    if highest.0 > first.groups {
+    if highest.0 > groups {
         let problem = format!("out of range replacement index \"{}\"", highest.0);
         return Err(skipped(&problem));
     }
@@ -213,10 +236,12 @@ impl<'a> Pattern<'a> {
     fn compile(&self) -> Result<Expression, String> {
         // A line ends at a NUL, so that none gets here.
         let source = CString::new(self.source).map_err(|error| error.to_string())?;
+        let regex = Regex::compile(&source, self.flags)?;
         Ok(Expression {
             negated: self.negated,
-            regex: Regex::compile(&source, self.flags)?,
-            groups: groups(self.source, self.flags.extended),
+            source,
+            flags: self.flags,
+            regex: Some(regex),
         })
     }
 }
