@@ -470,7 +470,7 @@ fn check_bypassed(report: &mut Report, config: &Config) {
     }
     for (name, idle) in BYPASSED {
         let set = config.as_set(name);
-        if set.is_some_and(|value| value != idle.as_bytes()) {
+        if set.is_some_and(|value| *value != *idle.as_bytes()) {
             let place = place(config, name);
             let text = format!("{place}: {name} does not apply: messages do not pass cleanup(8)");
             report.warning(&text, Some("qmqpd_queue_method = cleanup makes it apply."));

@@ -4,6 +4,7 @@
 //! uses it, and it is nearly a parameter of this program; a reference only if no line sets its name. A serving process
 //! reports neither, as Postfix. Follows postconf(1), which warns of both.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::path::Path;
 
@@ -79,7 +80,7 @@ pub fn undefined(config: &Config) -> Vec<Slip> {
     };
     let mut slips = Vec::new();
     for (parameter, value) in values(config).filter(|(name, _)| is_read(name)) {
-        let names: BTreeSet<&[u8]> = references(value)
+        let names: BTreeSet<&[u8]> = references(&value)
             .into_iter()
             .filter(|reference| !reference.is_conditional)
             .map(|reference| reference.name)
@@ -111,7 +112,7 @@ fn is_of_a_service(name: &[u8]) -> bool {
 }
 
 /// The names and values that main.cf and `-o` set.
-fn values(config: &Config) -> impl Iterator<Item = (&[u8], &[u8])> {
+fn values(config: &Config) -> impl Iterator<Item = (&[u8], Cow<'_, [u8]>)> {
     config.names_set().into_iter().filter_map(|name| {
         let value = config.as_set(std::str::from_utf8(name).ok()?)?;
         Some((name, value))
@@ -126,11 +127,12 @@ fn used(config: &Config) -> BTreeSet<Vec<u8>> {
         .as_set("smtpd_restriction_classes")
         .unwrap_or_default();
     let values = values(config).map(|(_, value)| value);
-    values
-        .chain([services.as_slice()])
-        .flat_map(references)
+    let texts: Vec<Cow<'_, [u8]>> = values.chain([services.into()]).collect();
+    texts
+        .iter()
+        .flat_map(|text| references(text))
         .map(|reference| reference.name)
-        .chain(lines::items(classes))
+        .chain(lines::items(&classes))
         .map(<[u8]>::to_vec)
         .collect()
 }

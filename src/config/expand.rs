@@ -34,19 +34,19 @@ pub(super) struct Progress {
 
 /// Replaces all references in `value`.
 pub(super) fn expand<'a>(
-    value: &'a [u8],
+    value: Cow<'a, [u8]>,
     progress: &Progress,
     lookup: Lookup<'_, 'a>,
 ) -> Result<Cow<'a, [u8]>, Error> {
     if !value.contains(&b'$') {
-        return Ok(Cow::Borrowed(value));
+        return Ok(value);
     }
     let level = progress.level.get();
     if level == 0 {
         progress.pieces.set(0);
     }
     let mut out = Vec::new();
-    Expansion { lookup, progress }.text(value, level, &mut out)?;
+    Expansion { lookup, progress }.text(&value, level, &mut out)?;
     Ok(Cow::Owned(out))
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Follows open(2). The format of the file is the caller's.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
@@ -21,6 +21,11 @@ const NOT_REGULAR: &str = "not a regular file";
 /// Unlike Postfix, which waits for a writer of a pipe, and reads a device without end: only a regular file and
 /// /dev/null are opened (`tests/spec/differences.md`, 45).
 pub fn open_file(path: impl AsRef<Path>) -> io::Result<File> {
+    open_with_metadata(path).map(|(file, _)| file)
+}
+
+/// The same, with what is known of the file by then.
+pub(super) fn open_with_metadata(path: impl AsRef<Path>) -> io::Result<(File, Metadata)> {
     let opened = OpenOptions::new()
         .read(true)
         .custom_flags(OFlag::O_NONBLOCK.bits())
@@ -37,7 +42,7 @@ pub fn open_file(path: impl AsRef<Path>) -> io::Result<File> {
     let (major, minor) = NULL;
     let is_null = kind.is_char_device() && found.rdev() == makedev(major, minor);
     if kind.is_file() || kind.is_dir() || is_null {
-        Ok(file)
+        Ok((file, found))
     } else {
         Err(io::Error::other(NOT_REGULAR))
     }

@@ -15,6 +15,8 @@ const SHOWN_LINE: usize = 30;
 /// One logical line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Logical<'a> {
+    /// Where its first physical line begins.
+    pub start: usize,
     /// The number, from 1, of its first physical line.
     pub first_line: usize,
     /// The number of the last physical line read for it, comments after it included.
@@ -29,11 +31,16 @@ impl Logical<'_> {
     /// The part of the text that Postfix reads.
     pub fn up_to_nul(&self) -> &[u8] {
         if self.has_nul {
-            self.text.split(|&b| b == 0).next().unwrap_or_default()
+            up_to_nul(&self.text)
         } else {
             &self.text
         }
     }
+}
+
+/// What Postfix reads of the text of a line.
+pub(super) fn up_to_nul(text: &[u8]) -> &[u8] {
+    text.split(|&b| b == 0).next().unwrap_or_default()
 }
 
 /// The logical lines of a file, in order. The last one need not end in a newline.
@@ -44,14 +51,27 @@ pub fn logical_lines(bytes: &[u8]) -> LogicalLines<'_> {
 /// The same of a part of a file that begins with a logical line, after so many physical ones.
 pub fn lines_after(line: usize, bytes: &[u8]) -> LogicalLines<'_> {
     LogicalLines {
+        length: bytes.len(),
         rest: bytes,
         line,
         has_nul: bytes::position(bytes, 0).is_some(),
     }
 }
 
+/// The first logical line of these bytes.
+pub(super) fn logical_line(bytes: &[u8]) -> Option<Logical<'_>> {
+    let mut lines = LogicalLines {
+        length: bytes.len(),
+        rest: bytes,
+        line: 0,
+        has_nul: true,
+    };
+    lines.next()
+}
+
 #[derive(Debug)]
 pub struct LogicalLines<'a> {
+    length: usize,
     rest: &'a [u8],
     /// Physical lines read so far.
     line: usize,
@@ -70,16 +90,34 @@ impl<'a> LogicalLines<'a> {
         self.rest
     }
 
-    /// The next physical line, without its newline.
+    /// The next physical line, with its newline.
+    #[inline]
     fn physical(&mut self) -> Option<&'a [u8]> {
         if self.rest.is_empty() {
             return None;
         }
-        let end = bytes::position(self.rest, b'\n').unwrap_or(self.rest.len());
+        let end = bytes::position(self.rest, b'\n').map_or(self.rest.len(), |at| at + 1);
         let (line, rest) = self.rest.split_at(end);
-        self.rest = rest.get(1..).unwrap_or_default();
+        self.rest = rest;
         self.line += 1;
         Some(line)
+    }
+
+    /// Adds the physical lines that belong to the logical line besides its first one.
+    fn join(&mut self, logical: &mut Logical<'a>) {
+        while self.rest.first().is_some_and(|&b| !begins_logical(b)) {
+            let Some(line) = self.physical() else {
+                break;
+            };
+            if self.has_nul {
+                logical.has_nul |= line.contains(&0);
+            }
+            if has_text(line) {
+                let text = logical.text.to_mut();
+                text.extend_from_slice(without_newline(line));
+            }
+        }
+        logical.last_line = self.line;
     }
 }
 
@@ -87,33 +125,33 @@ impl<'a> Iterator for LogicalLines<'a> {
     type Item = Logical<'a>;
 
     fn next(&mut self) -> Option<Logical<'a>> {
-        let mut logical = Logical {
-            first_line: 0,
-            last_line: 0,
-            has_nul: false,
-            text: Cow::Borrowed(&[]),
-        };
-        while let Some(line) = self.physical() {
+        let mut has_nul = false;
+        let (start, first) = loop {
+            let start = self.length - self.rest.len();
+            let line = self.physical()?;
             if self.has_nul {
-                logical.has_nul |= line.contains(&0);
+                has_nul |= line.contains(&0);
             }
             if has_text(line) {
-                if logical.text.is_empty() {
-                    logical.first_line = self.line;
-                    logical.text = Cow::Borrowed(line);
-                } else {
-                    logical.text.to_mut().extend_from_slice(line);
-                }
-            } else if logical.text.is_empty() {
-                continue;
+                break (start, line);
             }
-            if self.rest.first().is_none_or(|&b| begins_logical(b)) {
-                break;
-            }
+        };
+        let mut logical = Logical {
+            start,
+            first_line: self.line,
+            last_line: self.line,
+            has_nul,
+            text: Cow::Borrowed(without_newline(first)),
+        };
+        if self.rest.first().is_some_and(|&b| !begins_logical(b)) {
+            self.join(&mut logical);
         }
-        logical.last_line = self.line;
-        (!logical.text.is_empty()).then_some(logical)
+        Some(logical)
     }
+}
+
+fn without_newline(line: &[u8]) -> &[u8] {
+    line.strip_suffix(b"\n").unwrap_or(line)
 }
 
 /// Whether a physical line is neither blank nor a comment.

@@ -3,6 +3,7 @@
 //! Follows `tests/spec/main-cf.md`, sections 1 and 2, and postconf(5). Parameters and references are left to `config`
 //! and `config::expand`.
 
+use std::borrow::Cow;
 use std::fs::Metadata;
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
@@ -12,8 +13,9 @@ use std::time::{Duration, SystemTime};
 use nix::sys::stat::FileStat;
 
 use super::error::Error;
-use super::file::open_file;
-use super::lines::{self, Logical, is_space, trim};
+use super::file::open_with_metadata;
+use super::key_index::KeyIndex;
+use super::lines::{self, Logical, is_space, skip_space, split_where, trim, up_to_nul};
 use crate::log::{Shown, error_text};
 use crate::sys::bytes;
 
@@ -26,9 +28,6 @@ const PAUSE: Duration = Duration::from_millis(300);
 /// The largest number of readings. Four pauses are enough for a file that no longer changes. Postfix reads on for ever,
 /// and a program that keeps rewriting the file would keep every client waiting (`tests/spec/differences.md`, 31).
 const READINGS: u32 = 10;
-
-/// Debian's main.cf has 27 kB with all its comments, and most others a tenth of that.
-const USUAL_SIZE: usize = 32 * 1024;
 
 /// Reads with `attempt`, which returns what it read and the time of the file's last change; again and again while that
 /// time is so recent that the file may have been half written.
@@ -83,13 +82,20 @@ pub(super) fn contents(path: &Path) -> Result<(Vec<u8>, Option<Stamp>), Error> {
     };
     let mut stamp = None;
     let bytes = read_settled(|| {
-        let mut file = open_file(path).map_err(|error| failed("open", &error))?;
-        let mut bytes = Vec::with_capacity(USUAL_SIZE);
-        // `take` without a limit keeps the standard library from asking for the size first. The time is asked for last,
-        // so that it shows a change during the reading.
-        let changed = Read::by_ref(&mut file)
-            .take(u64::MAX)
-            .read_to_end(&mut bytes)
+        let opened = open_with_metadata(path).map_err(|error| failed("open", &error))?;
+        let (mut file, found) = opened;
+        // One byte more than the file has, to see its end. `take` without a limit keeps the standard library
+        // from asking for the size once more. The time is asked for last, so that it shows a change during the reading.
+        let size = usize::try_from(found.size()).unwrap_or_default();
+        let mut bytes = Vec::new();
+        let changed = bytes
+            .try_reserve_exact(size.saturating_add(1))
+            .map_err(io::Error::from)
+            .and_then(|()| {
+                Read::by_ref(&mut file)
+                    .take(u64::MAX)
+                    .read_to_end(&mut bytes)
+            })
             .and_then(|_| {
                 let metadata = file.metadata()?;
                 stamp = Some(Stamp::of(&metadata));
@@ -103,38 +109,80 @@ pub(super) fn contents(path: &Path) -> Result<(Vec<u8>, Option<Stamp>), Error> {
     Ok((bytes, stamp))
 }
 
-/// Takes a name and its value, and returns the different value that the name had before.
-type Set<'a> = dyn FnMut(&[u8], &[u8]) -> Option<Vec<u8>> + 'a;
+/// The lines of main.cf by their names, each as it stands there: a process needs few of them.
+#[derive(Debug)]
+pub(super) struct MainCf {
+    bytes: Vec<u8>,
+    names: KeyIndex,
+}
 
-/// Calls `set` for each line of the file `path`, and `warn` with what looks like a mistake but is none.
-pub(super) fn parse(
-    path: &str,
-    bytes: &[u8],
-    warn: &mut dyn FnMut(String),
-    set: &mut Set<'_>,
-) -> Result<(), Error> {
-    for line in lines::logical_lines(bytes) {
-        let first = line.first_line;
-        if line.has_nul {
-            warn(nul_in(path, &line));
+impl MainCf {
+    /// Takes the contents of the file `path`, and calls `warn` with what looks like a mistake but is none.
+    pub(super) fn parse(
+        path: &str,
+        bytes: Vec<u8>,
+        warn: &mut dyn FnMut(String),
+    ) -> Result<MainCf, Error> {
+        let mut names = KeyIndex::default();
+        for line in lines::logical_lines(&bytes) {
+            let first = line.first_line;
+            if line.has_nul {
+                warn(nul_in(path, &line));
+            }
+            let text = line.up_to_nul();
+            if let Some(warning) = lines::misplaced(path, text) {
+                warn(warning);
+                continue;
+            }
+            let name = name_of(text).map_err(|problem| {
+                let text = Shown(text);
+                Error::new(format!("{path}, line {first}: {problem}: \"{text}\""))
+            })?;
+            let earlier = names.insert(name, line.start, |start| has_name(&bytes, start, name));
+            let earlier = earlier.map(|start| value_at(&bytes, start));
+            if let Some(earlier) = earlier.filter(|earlier| **earlier != *value_of(text)) {
+                let (name, earlier) = (Shown(name), Shown(&earlier));
+                warn(format!(
+                    "{path}, line {first}: overriding earlier entry: {name}={earlier}"
+                ));
+            }
         }
-        let text = line.up_to_nul();
-        if let Some(warning) = lines::misplaced(path, text) {
-            warn(warning);
-            continue;
-        }
-        let (name, value) = split(text).map_err(|problem| {
-            let text = Shown(text);
-            Error::new(format!("{path}, line {first}: {problem}: \"{text}\""))
-        })?;
-        if let Some(earlier) = set(name, value) {
-            let (name, earlier) = (Shown(name), Shown(&earlier));
-            warn(format!(
-                "{path}, line {first}: overriding earlier entry: {name}={earlier}"
-            ));
-        }
+        Ok(MainCf { bytes, names })
     }
-    Ok(())
+
+    /// The value of a name.
+    pub(super) fn get(&self, name: &[u8]) -> Option<Cow<'_, [u8]>> {
+        let bytes = &self.bytes;
+        let start = self.names.find(name, |start| has_name(bytes, start, name));
+        start.map(|start| value_at(bytes, start))
+    }
+
+    /// The names that are set, in no order.
+    pub(super) fn names(&self) -> impl Iterator<Item = &[u8]> {
+        self.names.places().filter_map(|start| {
+            let line = self.bytes.get(start..)?;
+            Some(split_where(line, is_of_name).0)
+        })
+    }
+}
+
+/// Whether the line that begins there sets this name.
+fn has_name(bytes: &[u8], start: usize, name: &[u8]) -> bool {
+    let line = bytes.get(start..).unwrap_or_default();
+    let rest = line.strip_prefix(name);
+    rest.is_some_and(|rest| !rest.first().is_some_and(|&b| is_of_name(b)))
+}
+
+/// The value that the line sets that begins there.
+fn value_at(bytes: &[u8], start: usize) -> Cow<'_, [u8]> {
+    let line = bytes.get(start..).unwrap_or_default();
+    let Some(line) = lines::logical_line(line) else {
+        return Cow::default();
+    };
+    match line.text {
+        Cow::Borrowed(text) => Cow::Borrowed(value_of(up_to_nul(text))),
+        Cow::Owned(text) => Cow::Owned(value_of(up_to_nul(&text)).to_vec()),
+    }
 }
 
 fn nul_in(path: &str, line: &Logical<'_>) -> String {
@@ -149,14 +197,31 @@ fn nul_in(path: &str, line: &Logical<'_>) -> String {
 
 /// Splits `name = value`, or says why the text is none. Any bytes make a name, save whitespace and `=`.
 pub fn split(text: &[u8]) -> Result<(&[u8], &[u8]), &'static str> {
-    let text = trim(text);
-    let at = bytes::position(text, b'=').unwrap_or(text.len());
-    let (name, rest) = text.split_at(at);
+    let text = skip_space(text);
+    Ok((name_of(text)?, value_of(text)))
+}
+
+/// The name in a line that begins with it.
+fn name_of(line: &[u8]) -> Result<&[u8], &'static str> {
+    let (name, rest) = line.split_at(bytes::position(line, b'=').unwrap_or(line.len()));
     let name = trim(name);
-    let has_space = name.iter().any(|&b| b <= b' ' && is_space(b));
-    match rest.split_first() {
-        Some((_, value)) if !has_space && !name.is_empty() => Ok((name, trim(value))),
-        _ if name.is_empty() => Err("missing attribute name"),
-        _ => Err("missing '=' after attribute name"),
+    // To find the lowest byte takes few steps, and nearly all names show by it that they have no space.
+    let lowest = name.iter().fold(u8::MAX, |lowest, &b| lowest.min(b));
+    if name.is_empty() {
+        Err("missing attribute name")
+    } else if rest.is_empty() || lowest <= b' ' && name.iter().any(|&b| is_space(b)) {
+        Err("missing '=' after attribute name")
+    } else {
+        Ok(name)
     }
+}
+
+fn is_of_name(b: u8) -> bool {
+    b != b'=' && !is_space(b)
+}
+
+/// The value in a line that has a name.
+fn value_of(line: &[u8]) -> &[u8] {
+    let value = bytes::position(line, b'=').and_then(|at| line.get(at + 1..));
+    trim(value.unwrap_or_default())
 }

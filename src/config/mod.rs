@@ -6,12 +6,12 @@
 //! above.
 #![forbid(unsafe_code)]
 
-mod dictionary;
 mod error;
 mod expand;
 mod file;
 mod hostname;
 mod installed;
+mod key_index;
 mod keywords;
 mod kinds;
 pub mod lines;
@@ -36,15 +36,16 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use kinds::Kind;
+use main_cf::MainCf;
 
 use crate::log::Shown;
 
-pub use dictionary::Dictionary;
 pub use error::Error;
 pub use file::{open_file, read_file};
 pub use {
     hostname::valid_hostname,
     installed::default_meta_directory,
+    key_index::KeyIndex,
     keywords::{Protocols, ProxyProtocol, QueueMethod, ReceiveOverrides},
     main_cf::read_settled,
     owner::Owner,
@@ -114,8 +115,9 @@ impl Override {
 pub struct Config {
     directory: PathBuf,
     names: Names,
-    /// What main.cf and `-o` set, as it stands there.
-    set: Dictionary,
+    main_cf: MainCf,
+    /// What takes the place of what main.cf sets, the last of each name.
+    overrides: Vec<Override>,
     /// Which file was read, if one was.
     stamp: Option<main_cf::Stamp>,
     warnings: RefCell<Warnings>,
@@ -136,40 +138,31 @@ impl Config {
     pub fn load(directory: &Path, overrides: Vec<Override>, names: Names) -> Result<Config, Error> {
         trust::check(directory)?;
         let (bytes, stamp) = main_cf::contents(&main_cf_in(directory))?;
-        let config = Config::parse(directory, &bytes, overrides, names)?;
+        let config = Config::parse(directory, bytes, overrides, names)?;
         Ok(Config { stamp, ..config })
     }
 
     /// The same, with `bytes` for what main.cf in `directory` holds.
     pub fn parse(
         directory: &Path,
-        bytes: &[u8],
+        bytes: Vec<u8>,
         overrides: Vec<Override>,
         names: Names,
     ) -> Result<Config, Error> {
         let mut warnings = Vec::new();
-        let mut set = Dictionary::default();
-        let parsed = main_cf::parse(
-            &main_cf_in(directory).to_string_lossy(),
-            bytes,
-            &mut |warning| warnings.push(warning),
-            &mut |name, value| {
-                let earlier = set.insert(name, value);
-                earlier
-                    .filter(|earlier| *earlier != value)
-                    .map(<[u8]>::to_vec)
-            },
-        );
-        if let Err(error) = parsed {
-            return Err(error.after_warnings(warnings));
-        }
-        for Override { name, value } in &overrides {
-            set.insert(name, value);
-        }
+        let path = main_cf_in(directory);
+        let parsed = MainCf::parse(&path.to_string_lossy(), bytes, &mut |warning| {
+            warnings.push(warning);
+        });
+        let main_cf = match parsed {
+            Ok(main_cf) => main_cf,
+            Err(error) => return Err(error.after_warnings(warnings)),
+        };
         Ok(Config {
             directory: directory.to_owned(),
             names,
-            set,
+            main_cf,
+            overrides,
             stamp: None,
             warnings: RefCell::new(Warnings {
                 all: warnings,
@@ -197,14 +190,24 @@ impl Config {
     }
 
     /// The text to which main.cf or `-o` sets the name, known or unknown.
-    pub fn as_set(&self, name: &str) -> Option<&[u8]> {
-        self.set.get(name.as_bytes())
+    pub fn as_set(&self, name: &str) -> Option<Cow<'_, [u8]>> {
+        self.set(name.as_bytes())
+    }
+
+    fn set(&self, name: &[u8]) -> Option<Cow<'_, [u8]>> {
+        let mut overrides = self.overrides.iter().rev();
+        match overrides.find(|set| set.name == name) {
+            Some(set) => Some(Cow::Borrowed(&set.value)),
+            None => self.main_cf.get(name),
+        }
     }
 
     /// The names that main.cf or `-o` sets, known or not, in order.
     pub fn names_set(&self) -> Vec<&[u8]> {
-        let mut names: Vec<&[u8]> = self.set.keys().collect();
+        let overrides = self.overrides.iter().map(|set| set.name.as_slice());
+        let mut names: Vec<&[u8]> = self.main_cf.names().chain(overrides).collect();
         names.sort_unstable();
+        names.dedup();
         names
     }
 
@@ -239,7 +242,7 @@ impl Config {
     /// A parameter's value, expanded but not checked.
     fn value(&self, position: usize) -> Result<Cow<'_, [u8]>, Error> {
         let param = &TABLE[position];
-        match self.set.get(param.name.as_bytes()) {
+        match self.set(param.name.as_bytes()) {
             Some(value) if !param.is_fixed() => self.expand(value, position),
             _ => self.default_value(position),
         }
@@ -250,7 +253,7 @@ impl Config {
     /// It can refer to the same names as a value of `reader`: in `mydomain = $myhostname` the reference is unknown
     /// while the default of myhostname is computed.
     fn given(&self, name: &[u8], reader: &[u8]) -> Result<Option<Vec<u8>>, Error> {
-        let Some(value) = self.set.get(name) else {
+        let Some(value) = self.set(name) else {
             return Ok(None);
         };
         let position = position(reader).unwrap_or(TABLE.len());
@@ -260,14 +263,14 @@ impl Config {
     fn default_value(&self, position: usize) -> Result<Cow<'_, [u8]>, Error> {
         let param = &TABLE[position];
         match param.default {
-            DefaultValue::Text(text) => self.expand(text.as_bytes(), position),
+            DefaultValue::Text(text) => self.expand(Cow::Borrowed(text.as_bytes()), position),
             DefaultValue::Computed(compute) | DefaultValue::Fixed(compute) => {
                 compute(self, param).map(Cow::Owned)
             }
         }
     }
 
-    fn expand<'a>(&'a self, value: &'a [u8], position: usize) -> Result<Cow<'a, [u8]>, Error> {
+    fn expand<'a>(&'a self, value: Cow<'a, [u8]>, position: usize) -> Result<Cow<'a, [u8]>, Error> {
         expand::expand(value, &self.progress, &|name| self.lookup(name, position))
     }
 
@@ -276,10 +279,10 @@ impl Config {
     /// Postfix's daemons load parameters in order, and a reference to a default works only after it has been loaded. So
     /// a later parameter is unknown here as it is there; values in main.cf are always known.
     fn lookup(&self, name: &[u8], position: usize) -> Result<Option<Cow<'_, [u8]>>, Error> {
-        let set = self.set.get(name);
+        let set = self.set(name);
         let known = self::position(name);
         if let Some(value) = set.filter(|_| known.is_none_or(|p| !TABLE[p].is_fixed())) {
-            return Ok(Some(Cow::Borrowed(value)));
+            return Ok(Some(value));
         }
         known
             .filter(|&known| known < position)

@@ -6,7 +6,7 @@
 use super::braces::end_of_key;
 use super::table::{Keys, Reason};
 use super::text::{Answer, Asked, Contents, Format, Reader, Source, TextTable};
-use crate::config::Dictionary;
+use crate::config::KeyIndex;
 use crate::config::lines::{is_space, trim};
 use crate::log::Shown;
 
@@ -50,7 +50,8 @@ impl Format for Texthash {
     fn whole(&self) -> Entries {
         Entries {
             format: *self,
-            entries: Dictionary::default(),
+            text: Vec::new(),
+            keys: KeyIndex::default(),
         }
     }
 
@@ -73,24 +74,41 @@ fn duplicate(key: &[u8], reader: &Reader<'_>) -> String {
 #[derive(Debug)]
 pub(super) struct Entries {
     format: Texthash,
-    entries: Dictionary,
+    /// The lines, each with a newline after it and none in it.
+    text: Vec<u8>,
+    keys: KeyIndex,
 }
 
 impl Contents for Entries {
     fn rule(&mut self, line: &[u8], reader: &mut Reader<'_>) -> Result<(), String> {
-        let Some((key, value)) = self.format.entry(line, reader) else {
+        let Some((key, _)) = self.format.entry(line, reader) else {
             return Ok(());
         };
-        match self.entries.insert(key, value) {
+        let start = self.text.len();
+        self.text.extend_from_slice(line);
+        self.text.push(b'\n');
+        let Entries { text, keys, .. } = self;
+        let has_key = |start: usize| after(text, start, key).is_some();
+        match keys.insert(key, start, has_key) {
             Some(_) => Err(duplicate(key, reader)),
             None => Ok(()),
         }
     }
 
     fn answer(&self, key: &str) -> Option<Answer> {
-        let value = self.entries.get(key.as_bytes());
-        Some(Ok(value.map(<[u8]>::to_vec)))
+        let key = key.as_bytes();
+        let has_key = |start: usize| after(&self.text, start, key).is_some();
+        let start = self.keys.find(key, has_key);
+        let rest = start.and_then(|start| after(&self.text, start, key));
+        let line = rest.and_then(|rest| rest.split(|&b| b == b'\n').next());
+        Some(Ok(line.map(|value| trim(value).to_vec())))
     }
+}
+
+/// What follows the key from a line on that begins there, if that has this key.
+fn after<'a>(text: &'a [u8], start: usize, key: &[u8]) -> Option<&'a [u8]> {
+    let rest = text.get(start..)?.strip_prefix(key)?;
+    rest.first().is_some_and(|&b| is_space(b)).then_some(rest)
 }
 
 /// The keys of one client, with their values.
@@ -248,9 +266,9 @@ mod tests {
             warnings,
             ["F, line 1: non-UTF-8 input \"? b\" -- ignoring this line"]
         );
-        assert_eq!(table.expect("table").entries.keys().count(), 0);
+        assert_eq!(table.expect("table").keys.places().count(), 0);
         let table = parse(latin1, false).1.expect("table");
-        assert_eq!(table.entries.keys().count(), 1);
+        assert_eq!(table.keys.places().count(), 1);
     }
 
     #[test]
@@ -318,8 +336,8 @@ mod tests {
             let twice = lines.iter().enumerate().any(|(i, (k, _))| lines[..i].iter().any(|(own, _)| own == k));
             prop_assert_eq!(table.is_err(), twice);
             if let Ok(table) = table {
-                let expected = lines.iter().find(|(k, _)| *k == key).map(|(_, v)| v.as_bytes());
-                prop_assert_eq!(table.entries.get(key.as_bytes()), expected);
+                let expected = lines.iter().find(|(k, _)| *k == key).map(|(_, v)| v.as_bytes().to_vec());
+                prop_assert_eq!(table.answer(&key), Some(Ok(expected)));
             }
         }
     }

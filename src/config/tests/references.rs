@@ -24,7 +24,7 @@ fn setting(values: &[(&str, String)]) -> Config {
         service: "628".to_owned(),
     };
     let directory = Path::new("/nonexistent");
-    let config = Config::parse(directory, b"", overrides.collect(), names).unwrap();
+    let config = Config::parse(directory, Vec::new(), overrides.collect(), names).unwrap();
     config.kernel_name.set(KERNEL_NAME.to_vec()).unwrap();
     config
 }

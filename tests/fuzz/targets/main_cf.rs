@@ -42,7 +42,7 @@ fn check_file(file: &[u8]) {
         if name.contains(char::REPLACEMENT_CHARACTER) || SURROUNDINGS.contains(&&*name) {
             continue;
         }
-        assert_eq!(config.as_set(&name), Some(&value[..]), "{name}");
+        assert_eq!(config.as_set(&name).as_deref(), Some(&value[..]), "{name}");
     }
     let names = expected.set.iter().map(|(name, _)| &name[..]);
     let mut names: Vec<&[u8]> = names.chain(SURROUNDINGS.map(str::as_bytes)).collect();

@@ -33,7 +33,7 @@ pub fn config(main_cf: &[u8]) -> Result<Config, Error> {
     ];
     let overrides = known.map(|(name, value)| Override::new(name.as_bytes(), value.as_bytes()));
     let directory = Path::new("/nonexistent");
-    Config::parse(directory, main_cf, overrides.to_vec(), names)
+    Config::parse(directory, main_cf.to_vec(), overrides.to_vec(), names)
 }
 
 /// Tables none of which is a program's or a server's.
