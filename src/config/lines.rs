@@ -85,11 +85,6 @@ impl<'a> LogicalLines<'a> {
         self.line
     }
 
-    /// What has not been read yet.
-    pub fn rest(&self) -> &'a [u8] {
-        self.rest
-    }
-
     /// The next physical line, with its newline.
     #[inline]
     fn physical(&mut self) -> Option<&'a [u8]> {

@@ -12,7 +12,7 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use super::braces::{next_item, trim};
-use super::table::Table;
+use super::table::{ClientKeys, Table};
 use super::tables::Tables;
 use super::{Error, Note, pattern};
 use crate::config::lines::logical_lines;
@@ -69,7 +69,12 @@ pub(super) enum PartWhat<'a> {
 
 impl Item {
     /// The items in this place.
-    pub(super) fn parts(&self) -> Parts<'_> {
+    pub(super) fn parts(&self) -> Parts<'_, '_> {
+        self.parts_for(None)
+    }
+
+    /// The same without some that cannot match the client.
+    pub(super) fn parts_for<'c>(&self, client: Option<ClientKeys<'c>>) -> Parts<'_, 'c> {
         let (one, lines) = match &self.what {
             What::Literal(pattern) => (Some(PartWhat::Literal(pattern.as_str().into())), ""),
             What::Table(table) => (Some(PartWhat::Table(table)), ""),
@@ -83,13 +88,14 @@ impl Item {
             one,
             line: "",
             lines,
+            client,
         }
     }
 }
 
 /// The items in one place.
 #[derive(Debug)]
-pub(super) struct Parts<'a> {
+pub(super) struct Parts<'a, 'c> {
     negated: bool,
     file: Option<&'a Rc<str>>,
     /// The number of the first one of `lines`.
@@ -99,9 +105,18 @@ pub(super) struct Parts<'a> {
     line: &'a str,
     /// The lines after it.
     lines: &'a str,
+    /// Lines with one name or address are passed over, unless it is this client's.
+    client: Option<ClientKeys<'c>>,
 }
 
-impl<'a> Iterator for Parts<'a> {
+impl Parts<'_, '_> {
+    fn is_passed_over(&self, line: &str) -> bool {
+        let has = |client: ClientKeys<'_>| client.has(line.as_bytes());
+        is_word(line.as_bytes()) && self.client.is_some_and(|client| !has(client))
+    }
+}
+
+impl<'a> Iterator for Parts<'a, '_> {
     type Item = Part<'a>;
 
     fn next(&mut self) -> Option<Part<'a>> {
@@ -133,6 +148,9 @@ impl<'a> Iterator for Parts<'a> {
             let (line, rest) = self.lines.split_at(end);
             self.lines = rest.get(1..).unwrap_or_default();
             self.next_line += 1;
+            if self.is_passed_over(line) {
+                continue;
+            }
             let text = trim(line);
             let has_items = !text.is_empty() && !text.starts_with('#');
             self.line = if has_items { line } else { "" };
@@ -294,7 +312,6 @@ impl Items<'_> {
 
     /// Adds the lines of a file: plain lines as text, all others item by item.
     fn add_lines(&mut self, text: &Rc<String>, negated: bool, file: &Rc<str>) -> Result<(), Error> {
-        let mut lines = logical_lines(text.as_bytes());
         // The start of the plain lines at the end of the text read so far.
         let mut plain: Option<(usize, usize)> = None;
         let push_plain = |items: &mut Self, plain: Option<(usize, usize)>, end: usize| {
@@ -308,17 +325,12 @@ impl Items<'_> {
             };
             items.push(negated, what, Some(&Place { file, line }));
         };
-        loop {
-            let (start, before) = (text.len() - lines.rest().len(), lines.lines_read());
-            let Some(logical) = lines.next() else {
-                push_plain(self, plain, text.len());
-                return Ok(());
-            };
+        for logical in logical_lines(text.as_bytes()) {
             if matches!(logical.text, Cow::Borrowed(line) if is_plain(line)) {
-                plain.get_or_insert((start, before + 1));
+                plain.get_or_insert((logical.start, logical.first_line));
                 continue;
             }
-            push_plain(self, plain.take(), start);
+            push_plain(self, plain.take(), logical.start);
             let place = Place {
                 file: Rc::clone(file),
                 line: logical.first_line,
@@ -326,6 +338,8 @@ impl Items<'_> {
             let text = String::from_utf8_lossy(&logical.text);
             self.add_text(&text, negated, Some(&place))?;
         }
+        push_plain(self, plain, text.len());
+        Ok(())
     }
 
     /// A table without answers, in place of a file that cannot be opened.
@@ -342,10 +356,8 @@ impl Items<'_> {
 /// Whether the line has only names and address patterns, separated by blanks and commas: no file, table, negation or
 /// warning. May be false for some such lines.
 fn is_plain(line: &[u8]) -> bool {
-    let is_ordinary =
-        |b: u8| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'-' | b'_' | b'A'..=b'Z');
     // Most lines are one address or one name.
-    if line.iter().all(|&b| is_ordinary(b)) {
+    if is_word(line) {
         return true;
     }
     let mut before = b' ';
@@ -360,10 +372,30 @@ fn is_plain(line: &[u8]) -> bool {
             b' ' | b'\t' | b'\r' | b',' | b'[' | b']' => true,
             b'/' => !is_first,
             b':' => has_bracket,
-            _ => is_ordinary(b),
+            _ => is_word(&[b]),
         }
     })
 }
+
+/// Whether all bytes are such as names and IPv4 addresses have.
+fn is_word(text: &[u8]) -> bool {
+    let is_ordinary = |b: u8| WORDS.get(usize::from(b)) == Some(&true);
+    // To look at all bytes takes fewer steps than to look after each whether to go on.
+    text.iter().fold(true, |word, &b| word & is_ordinary(b))
+}
+
+/// The bytes of a word.
+#[expect(clippy::indexing_slicing, reason = "the compiler's own loop")]
+const WORDS: [bool; 256] = {
+    let mut words = [false; 256];
+    let mut b = 0_u8;
+    while b.is_ascii() {
+        words[b as usize] =
+            matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'-' | b'_' | b'A'..=b'Z');
+        b += 1;
+    }
+    words
+};
 
 /// Whether the pattern is an IPv6 address or network whose only fault is that it lacks brackets.
 fn is_bare_ipv6(pattern: &str) -> bool {

@@ -190,7 +190,10 @@ impl MatchList {
             addr: Some(folded_addr.as_str()).filter(|addr| pattern::is_numeric(addr)),
         };
         let mut open: Option<Part<'_>> = None;
-        for item in self.parts() {
+        // With -v each item is logged.
+        let settled = client.name.is_some() && log::verbosity() == 0;
+        let known = settled.then_some(client);
+        for item in self.items.iter().flat_map(|item| item.parts_for(known)) {
             let has_name = match client.name {
                 Some(name) => self.match_name(&item, name, &client)?,
                 None => false,

@@ -38,6 +38,21 @@ pub(super) struct ClientKeys<'a> {
     pub(super) addr: Option<&'a str>,
 }
 
+impl ClientKeys<'_> {
+    /// Whether the word is the client's address, its name, or what its name ends with, in upper or lower case.
+    pub(super) fn has(&self, word: &[u8]) -> bool {
+        let is_end_of = |name: &str| {
+            let before = name.len().checked_sub(word.len());
+            let end = before.and_then(|before| name.as_bytes().get(before..));
+            end.is_some_and(|end| end.eq_ignore_ascii_case(word))
+        };
+        self.name.is_some_and(is_end_of)
+            || self
+                .addr
+                .is_some_and(|addr| addr.as_bytes().eq_ignore_ascii_case(word))
+    }
+}
+
 /// A failed lookup, with the table's own warnings, if any.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Problem(pub(super) Vec<String>);

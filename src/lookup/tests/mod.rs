@@ -395,6 +395,25 @@ fn items_of_file(text: &str) -> Vec<String> {
 
 proptest::proptest! {
     #[test]
+    fn the_first_line_that_a_client_matches_decides(
+        text in "(([aA]|b\\.[aB]|\\.a|c|192\\.0\\.2\\.[0-2](/32)?|UNKNOWN|#|)([ ,]|\n|\n|\n)){0,12}",
+        name in "[ab]|(b\\.){1,2}[ab]|unknown|cb\\.a",
+    ) {
+        let files = Files::new("first", &[("list", &*text)]);
+        let (_, list) = parse(&files.at("@/list"), ParentAlso);
+        let list = list.expect("list");
+        let is_of_client = |item: &str| {
+            let (pattern, _) = item.split_once(' ').expect("a place");
+            let below = name.strip_suffix(pattern);
+            below.is_some_and(|below| below.is_empty() || below.ends_with('.'))
+                || pattern.trim_end_matches("/32") == "192.0.2.1"
+        };
+        let expected = list.parts().map(|item| item.to_string()).find(|item| is_of_client(item));
+        let decision = list.decide(Some(&name), "192.0.2.1").expect("decision");
+        proptest::prop_assert_eq!(decision.item.map(|item| item.to_string()), expected);
+    }
+
+    #[test]
     fn lines_that_stay_as_they_are_have_the_items_that_they_had(
         text in "(([a-cA-C.]{1,3}|1\\.2\\.3\\.4/8|\\[::1\\]|\\[a|!!?b|\u{e9}|\\{a b\\}|#|#c|)([ ,\t]|\n|\n|\r\n|\n \0|\n#|\x0b\n)){0,20}"
     ) {
