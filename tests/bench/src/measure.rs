@@ -7,6 +7,9 @@ use std::os::fd::OwnedFd;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeValLike;
+
 use crate::load;
 use crate::programs::{Program, Programs};
 
@@ -118,6 +121,26 @@ impl Drop for Metered {
     fn drop(&mut self) {
         drop(self.child.kill());
         drop(self.child.wait());
+    }
+}
+
+/// Milliseconds of processor time of a program that ends by itself.
+pub fn to_the_end(command: &mut Command) -> io::Result<f64> {
+    let used = || -> io::Result<f64> {
+        let usage = getrusage(UsageWho::RUSAGE_CHILDREN)?;
+        let times = [usage.user_time(), usage.system_time()];
+        Ok(times
+            .map(|time| time.num_microseconds() as f64 / 1e3)
+            .iter()
+            .sum())
+    };
+    let before = used()?;
+    let status = command.stdout(Stdio::null()).status()?;
+    if status.success() {
+        Ok(used()? - before)
+    } else {
+        let program = command.get_program().to_string_lossy();
+        Err(Error::other(format!("{program}: {status}")))
     }
 }
 
