@@ -17,6 +17,9 @@ pub(super) trait Condition: Debug + Sized {
 
     const KEYS: Keys;
 
+    /// As [`Format::KEPT_AS_TEXT`].
+    const KEPT_AS_TEXT: bool = false;
+
     /// A key in the form for conditions.
     type Key: Debug;
 
@@ -27,11 +30,6 @@ pub(super) trait Condition: Debug + Sized {
     fn key(key: &str) -> Result<Option<Self::Key>, String>;
 
     fn holds(&self, key: &Self::Key) -> Result<bool, String>;
-
-    /// The condition as it is kept for client after client.
-    fn kept(self) -> Self {
-        self
-    }
 
     /// Adds the condition of a rule with the value of this number. False where it is none that an index can have.
     fn add_to(&self, _index: &mut Self::Index, _value: usize) -> bool {
@@ -84,6 +82,8 @@ impl<C: Condition> RuleTable<C> {
 impl<C: Condition> Format for RuleTable<C> {
     const KEYS: Keys = C::KEYS;
 
+    const KEPT_AS_TEXT: bool = C::KEPT_AS_TEXT;
+
     type Whole = Rules<C>;
 
     type Search = Search<C>;
@@ -99,7 +99,7 @@ impl<C: Condition> Format for RuleTable<C> {
             unclosed: Vec::new(),
             has_ended: false,
         };
-        for text in [Some(key), name, addr].into_iter().flatten() {
+        for text in [key, name, addr].into_iter().flatten() {
             if !search.keys.iter().any(|key| key.text == text) {
                 search.keys.push(SearchedKey::new(text));
             }
@@ -205,14 +205,13 @@ impl<C: Condition> Receiver<C> for Rules<C> {
             }
         };
         if !is_in {
-            let condition = condition.kept();
             self.rules.push(Rule::Value { condition, value });
         }
     }
 
     fn begin_if(&mut self, condition: C, line: usize) {
         self.unclosed.push((self.rules.len(), line));
-        let (condition, end) = (condition.kept(), usize::MAX);
+        let end = usize::MAX;
         self.rules.push(Rule::If { condition, end });
     }
 

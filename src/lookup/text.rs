@@ -3,8 +3,8 @@
 //! The file is opened with the rights of the start, so that it may be readable by root alone, or outside a chroot. A
 //! process that serves one client reads it when the evaluation comes to the table, because most clients are decided
 //! before: once, in blocks, for all keys of the client, and keeps nothing else. A process that serves many clients
-//! reads it before the first. [`Format`] is the part that differs between types. Follows `tests/spec/client-access.md`,
-//! section 4.2.
+//! reads it before the first, and keeps its entries or its lines. [`Format`] is the part that differs between types.
+//! Follows `tests/spec/client-access.md`, section 4.2.
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::fmt::Debug;
@@ -18,6 +18,7 @@ use super::table::{ClientKeys, Keys, Problem, Reason, Table, unavailable};
 use crate::config::lines::{last_beginning, lines_after, misplaced};
 use crate::config::{open_file, read_settled};
 use crate::log::{self, error_text};
+use crate::sys::ignore;
 
 /// The source of a table's text.
 #[derive(Debug)]
@@ -26,8 +27,10 @@ pub(super) struct Source {
     name: String,
     /// The table's name in messages about a line.
     label: String,
-    /// `None` after it was read or closed.
+    /// `None` after it was closed.
     text: RefCell<Option<Text>>,
+    /// What was in the file, if that is kept.
+    kept: OnceCell<Vec<u8>>,
 }
 
 #[derive(Debug)]
@@ -48,6 +51,7 @@ impl Source {
             name: path.to_owned(),
             label: path.to_owned(),
             text: RefCell::new(Some(Text::Settled(file))),
+            kept: OnceCell::new(),
         })
     }
 
@@ -65,7 +69,13 @@ impl Source {
         };
         let name = name.to_owned();
         let text = RefCell::new(Some(text));
-        Ok(Source { name, label, text })
+        let kept = OnceCell::new();
+        Ok(Source {
+            name,
+            label,
+            text,
+            kept,
+        })
     }
 
     /// Lines in memory with the name `label` in messages.
@@ -75,11 +85,15 @@ impl Source {
             name: "F".to_owned(),
             label: label.to_owned(),
             text: RefCell::new(Some(Text::Rules(lines.to_vec()))),
+            kept: OnceCell::new(),
         }
     }
 
     /// Reads the text from its start with `take`, more than once if the file is changing.
     fn read<T>(&self, mut take: impl FnMut(&mut dyn Read) -> io::Result<T>) -> Result<T, String> {
+        if let Some(kept) = self.kept.get() {
+            return take(&mut &kept[..]).map_err(|error| error.to_string());
+        }
         match &*self.text.borrow() {
             None => Err(format!("{}: closed", self.label)),
             Some(Text::File(file)) => from_start(file, &mut take)
@@ -91,6 +105,16 @@ impl Source {
             .map_err(|error: io::Error| format!("read {}: {}", self.name, error_text(&error))),
             Some(Text::Rules(lines)) => take(&mut &lines[..]).map_err(|error| error.to_string()),
         }
+    }
+
+    /// Reads the text once and for all.
+    fn keep(&self) -> Result<(), String> {
+        let text = self.read(|text| {
+            let mut bytes = Vec::new();
+            text.read_to_end(&mut bytes).map(|_| bytes)
+        })?;
+        self.kept.get_or_init(|| text);
+        Ok(())
     }
 
     /// The time of the file's last change, if there is a file.
@@ -152,6 +176,9 @@ impl Reader<'_> {
 pub(super) trait Format: Debug {
     const KEYS: Keys;
 
+    /// Whether a process that serves many clients keeps the lines and searches them for each: its entries would cost more.
+    const KEPT_AS_TEXT: bool = false;
+
     /// All entries of the lines.
     type Whole: Contents;
 
@@ -183,11 +210,11 @@ pub(super) trait Contents: Debug {
 
 pub(super) type Answer = Result<Option<Vec<u8>>, String>;
 
-/// The keys of one client that a table is searched for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The keys of one client that a table is searched for. Without keys it is read to its end.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(super) struct Asked {
     /// The key that must have an answer.
-    pub(super) key: String,
+    pub(super) key: Option<String>,
     pub(super) name: Option<String>,
     pub(super) addr: Option<String>,
 }
@@ -195,7 +222,7 @@ pub(super) struct Asked {
 impl Asked {
     pub(super) fn new(key: &str, client: &ClientKeys<'_>) -> Asked {
         Asked {
-            key: key.to_owned(),
+            key: Some(key.to_owned()),
             name: client.name.map(str::to_owned),
             addr: client.addr.map(str::to_owned),
         }
@@ -233,12 +260,24 @@ impl<F: Format> TextTable<F> {
         }
     }
 
-    /// Reads the whole table the first time.
-    fn whole(&self) -> &Result<F::Whole, String> {
-        self.whole.get_or_init(|| {
+    /// Reads everything, and keeps it. What is wrong with it is logged.
+    fn keep(&self) -> Result<(), String> {
+        if self.whole.get().is_none() && self.source.kept.get().is_none() {
             self.written.set(self.source.written());
-            self.take(|| self.format.whole())
-        })
+            if F::KEPT_AS_TEXT {
+                let kept = self.source.keep();
+                let read = kept.and_then(|()| self.take(|| self.format.search(Asked::default())));
+                if let Err(reason) = read {
+                    self.whole.get_or_init(|| Err(reason));
+                }
+            } else {
+                self.whole.get_or_init(|| self.take(|| self.format.whole()));
+            }
+        }
+        match self.whole.get() {
+            Some(Err(reason)) => Err(reason.clone()),
+            Some(Ok(_)) | None => Ok(()),
+        }
     }
 
     /// Searches for the keys of a client, unless the last search has the answer.
@@ -389,14 +428,12 @@ impl<F: Format> Table for TextTable<F> {
     }
 
     fn load(&self) -> Result<(), Problem> {
-        let whole = self.whole().as_ref();
-        whole
-            .map(drop)
-            .map_err(|reason| Problem::from(reason.clone()))
+        self.keep().map_err(Problem::from)
     }
 
     fn take_snapshot(&self) {
-        self.whole();
+        // Why it failed is the answer to each question.
+        ignore(self.keep());
     }
 
     fn has_changed(&self) -> bool {

@@ -135,7 +135,7 @@ impl Search {
             let below = name.as_bytes().strip_suffix(key);
             below.is_some_and(|below| below.ends_with(b".") || key.starts_with(b"."))
         };
-        first.as_bytes() == key || is(addr) || is(name) || name.as_ref().is_some_and(is_parent)
+        is(first) || is(addr) || is(name) || name.as_ref().is_some_and(is_parent)
     }
 
     fn value(&self, key: &[u8]) -> Option<&[u8]> {
@@ -286,7 +286,7 @@ mod tests {
         let format = Texthash { utf8: true };
         let search = |name: &str, file: &str| {
             let asked = Asked {
-                key: name.to_owned(),
+                key: Some(name.to_owned()),
                 name: Some(name.to_owned()),
                 addr: Some("192.0.2.1".to_owned()),
             };

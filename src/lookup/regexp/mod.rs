@@ -31,6 +31,10 @@ impl Condition for Expressions {
 
     const KEYS: Keys = Keys::Pattern;
 
+    /// What the C library makes of an expression takes kilobytes, and more in the first match: a process that is forked for
+    /// each client would get pages of its own for all of it.
+    const KEPT_AS_TEXT: bool = true;
+
     type Key = CString;
 
     type Index = ();
@@ -39,15 +43,6 @@ impl Condition for Expressions {
         CString::new(key)
             .map(Some)
             .map_err(|error| error.to_string())
-    }
-
-    /// What the C library makes of an expression are some kilobytes, and more with the first match. To make it anew for each
-    /// client, in the memory of the one before, takes less time than a forked process needs to get pages of its own.
-    fn kept(self) -> Expressions {
-        Expressions {
-            first: self.first.kept(),
-            second: self.second.map(Expression::kept),
-        }
     }
 
     /// Unlike Postfix, which goes on as if the rule did not match where the C library gives a match up, that is an error: it
@@ -87,26 +82,12 @@ impl Condition for Expressions {
 #[derive(Debug)]
 struct Expression {
     negated: bool,
-    source: CString,
-    flags: Flags,
-    /// Nothing where it is made for each match.
-    regex: Option<Regex>,
+    regex: Regex,
 }
 
 impl Expression {
     fn holds(&self, key: &CString) -> Result<bool, String> {
-        let is_match = match &self.regex {
-            Some(regex) => regex.is_match(key)?,
-            None => Regex::compile(&self.source, self.flags)?.is_match(key)?,
-        };
-        Ok(is_match != self.negated)
-    }
-
-    fn kept(self) -> Expression {
-        Expression {
-            regex: None,
-            ..self
-        }
+        Ok(self.regex.is_match(key)? != self.negated)
     }
 }
 
@@ -236,12 +217,9 @@ impl<'a> Pattern<'a> {
     fn compile(&self) -> Result<Expression, String> {
         // A line ends at a NUL, so that none gets here.
         let source = CString::new(self.source).map_err(|error| error.to_string())?;
-        let regex = Regex::compile(&source, self.flags)?;
         Ok(Expression {
             negated: self.negated,
-            source,
-            flags: self.flags,
-            regex: Some(regex),
+            regex: Regex::compile(&source, self.flags)?,
         })
     }
 }
