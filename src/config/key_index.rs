@@ -1,8 +1,8 @@
 //! Keys by the thousand, and where in a text each stands: the names that main.cf sets, and the keys of tables that a
 //! resident process keeps.
 //!
-//! A key is found by its hash, and the text has it already. Who writes main.cf or a table chooses the keys, and nobody
-//! else: no hash has to stand an attack. Leaves the text, and what follows a key in it, to the reader.
+//! A key is found by its hash, and the text has it already. Only the administrator chooses keys, in main.cf or in a
+//! table: no hash has to withstand an attack. Leaves the text, and what follows a key in it, to the reader.
 
 /// The room for keys at first; it doubles. A power of two.
 const FIRST_SLOTS: usize = 8;
