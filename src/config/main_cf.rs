@@ -19,7 +19,7 @@ use super::lines::{self, Logical, is_space, skip_space, split_where, trim, up_to
 use crate::log::{Shown, error_text};
 use crate::sys::bytes;
 
-/// A file changed less than this before it was read may still be in somebody's hands.
+/// A program may still be writing a file that has changed less than this before it was read.
 const SETTLE: Duration = Duration::from_secs(1);
 
 /// The pause before such a file is read again.

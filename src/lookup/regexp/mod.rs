@@ -46,7 +46,7 @@ impl Condition for Expressions {
     }
 
     /// Unlike Postfix, which goes on as if the rule did not match where the C library gives a match up, that is an error: it
-    /// may be the rule that keeps somebody out (`tests/spec/differences.md`, 20).
+    /// may be the rule that keeps a client out (`tests/spec/differences.md`, 20).
     fn holds(&self, key: &CString) -> Result<bool, String> {
         Ok(self.first.holds(key)?
             && match &self.second {
