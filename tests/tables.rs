@@ -433,7 +433,7 @@ fn a_pattern_table_that_only_root_can_read_is_unavailable_and_check_says_what_to
         let (report, _) = as_root(&instance, &[], &["--check"]);
         assert!(report.contains(&why), "{report}");
         assert!(
-            report.contains("User postfix asks it: \"chgrp postfix\""),
+            report.contains("User postfix reads this table: \"chgrp postfix\""),
             "{report}"
         );
         // What it says helps.
