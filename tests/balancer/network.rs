@@ -5,8 +5,9 @@
 
 use std::fs::{self, File};
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::thread;
 
 use crate::harness::patience::{PATIENCE, output, until};
 
@@ -44,9 +45,15 @@ pub fn why_none() -> Option<&'static str> {
     }
 }
 
+/// From inside: waits until the machine is plugged in, and runs its program. The shell stays the first process, with which
+/// all others end. A program that changes its user, as HAProxy does, no longer ends with its parent.
+const RUN: &str = "read -r plugged_in || exit 1; \"$0\" \"$@\" & wait";
+
 /// A machine. Its processes end with the value.
 pub struct Host {
     child: Child,
+    /// What the kernel calls its network.
+    network: PathBuf,
 }
 
 impl Host {
@@ -56,7 +63,7 @@ impl Host {
         let mut child = Command::new("setpriv")
             .args(["--pdeathsig", "KILL"])
             .args(["unshare", "--kill-child=KILL", "--net", "--pid", "--fork"])
-            .args(["sh", "-c", "read -r plugged_in && exec \"$0\" \"$@\""])
+            .args(["sh", "-c", RUN])
             .args(words)
             .env("MAIL_CONFIG", config)
             .stdin(Stdio::piped())
@@ -83,20 +90,29 @@ impl Host {
             address,
         ]);
         child.stdin.take().unwrap().write_all(b"\n").unwrap();
-        Host { child }
+        let network = fs::read_link(&network).unwrap();
+        Host { child, network }
     }
 
     /// Ends each process of the machine, with no time to do anything.
     pub fn kill(&mut self) {
         drop(self.child.kill());
         self.child.wait().unwrap();
+        let are_gone = until(PATIENCE, || !self.is_used());
+        assert!(are_gone || thread::panicking(), "processes are left");
+    }
+
+    /// Whether a process is in its network.
+    fn is_used(&self) -> bool {
+        let processes = fs::read_dir("/proc").unwrap().flatten();
+        let mut networks = processes.flat_map(|entry| fs::read_link(entry.path().join("ns/net")));
+        networks.any(|network| network == self.network)
     }
 }
 
 impl Drop for Host {
     fn drop(&mut self) {
-        drop(self.child.kill());
-        drop(self.child.wait());
+        self.kill();
     }
 }
 
