@@ -54,6 +54,9 @@ const HOSTS: [&str; 3] = ["queue1", "queue2", "queue3"];
 const DRAINED: usize = 0;
 const KILLED: usize = 1;
 
+/// When HAProxy has noticed that a host is gone: half a minute by haproxy.cfg, and a little more.
+const GIVEN_UP: Duration = Duration::from_secs(45);
+
 /// Set inside of the network namespace in which the test goes on.
 const INSIDE: &str = "QMQPD_TEST_BALANCER";
 
@@ -225,19 +228,26 @@ fn message(client: usize, number: usize) -> String {
     )
 }
 
-/// Connects from the client's address.
-fn attempt(client: usize, request: &[u8]) -> Heard {
+/// Connects from the client's address, if HAProxy takes the connection.
+fn connect_from(client: usize) -> Option<TcpStream> {
     let flags = SockFlag::SOCK_CLOEXEC;
     let stream = socket(AddressFamily::Inet, SockType::Stream, flags, None).unwrap();
     let own = [198, 51, 100, u8::try_from(client).unwrap()];
     let at = |address: [u8; 4], port| SockaddrStorage::from(SocketAddr::from((address, port)));
     bind(stream.as_raw_fd(), &at(own, 0)).unwrap();
-    if connect(stream.as_raw_fd(), &at(BALANCER, 628)).is_err() {
-        return Heard::CutOff;
-    }
-    let mut stream = TcpStream::from(stream);
+    connect(stream.as_raw_fd(), &at(BALANCER, 628)).ok()?;
+    let stream = TcpStream::from(stream);
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    drop(stream.write_all(request));
+    Some(stream)
+}
+
+fn attempt(client: usize, request: &[u8]) -> Heard {
+    connect_from(client).map_or(Heard::CutOff, |stream| finish(stream, request))
+}
+
+/// Sends the rest of a request.
+fn finish(mut stream: TcpStream, rest: &[u8]) -> Heard {
+    drop(stream.write_all(rest));
     let mut said = Vec::new();
     drop(stream.read_to_end(&mut said));
     heard(&String::from_utf8(said).unwrap())
@@ -428,6 +438,64 @@ fn wait_for(accepted: &AtomicUsize, count: usize) {
             "{seen} messages"
         );
     }
+}
+
+/// A host that is silent all at once, as when its power is cut. HAProxy hears of no end of a connection.
+#[test]
+fn a_silent_host_is_given_up_and_its_clients_can_send_again() {
+    let test = "a_silent_host_is_given_up_and_its_clients_can_send_again";
+    if std::env::var_os(INSIDE).is_none() {
+        if !is_missing(test) {
+            in_a_network(test);
+        }
+        return;
+    }
+    let queues = [0, 1, 2].map(Queue::start);
+    let _balancer = Balancer::start();
+    let text = message(1, 0);
+    let request = request(text.as_bytes(), "s@client.example", &["r@rcpt.example"]);
+    let (first, rest) = request.split_at(request.len() - 10);
+    // Two for each host.
+    let sessions: Vec<TcpStream> = (1..=6)
+        .map(|client| {
+            let mut session = connect_from(client).unwrap();
+            session.write_all(first).unwrap();
+            session
+        })
+        .collect();
+    let is_at = |queue: &Queue, client: usize| {
+        queue
+            .log()
+            .contains(&format!("client=unknown[198.51.100.{client}]\n"))
+    };
+    let clients_of = |queue| {
+        (1..=6)
+            .filter(|client| is_at(queue, *client))
+            .collect::<Vec<_>>()
+    };
+    let are_received = || queues.iter().all(|queue| clients_of(queue).len() == 2);
+    assert!(until(PATIENCE, are_received));
+    let lost = clients_of(&queues[0]);
+    queues[0].host.unplug();
+    let begin = Instant::now();
+    thread::scope(|scope| {
+        for (client, session) in (1..).zip(sessions) {
+            let lost = &lost;
+            scope.spawn(move || {
+                // HAProxy has nothing to send to the host for one of the two clients, and something for the other.
+                let rest = if client == lost[0] { b"" } else { rest };
+                let heard = finish(session, rest);
+                if lost.contains(&client) {
+                    let took = begin.elapsed();
+                    assert_eq!(heard, Heard::CutOff);
+                    assert!(took < GIVEN_UP, "{client} of {lost:?}: {took:?}");
+                } else {
+                    assert_eq!(heard, Heard::Accepted);
+                }
+            });
+        }
+    });
+    assert_eq!(attempt(1, &request), Heard::Accepted);
 }
 
 /// Each message is in one queue, or in more where its client was cut off.

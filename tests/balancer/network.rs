@@ -51,9 +51,12 @@ const RUN: &str = "read -r plugged_in || exit 1; \"$0\" \"$@\" & wait";
 
 /// A machine. Its processes end with the value.
 pub struct Host {
+    name: String,
     child: Child,
     /// What the kernel calls its network.
     network: PathBuf,
+    /// The network is there for as long as this is open: what the kernel says to others at the end of a process arrives.
+    _network: File,
 }
 
 impl Host {
@@ -90,8 +93,17 @@ impl Host {
             address,
         ]);
         child.stdin.take().unwrap().write_all(b"\n").unwrap();
-        let network = fs::read_link(&network).unwrap();
-        Host { child, network }
+        Host {
+            name: name.to_owned(),
+            child,
+            _network: File::open(&network).unwrap(),
+            network: fs::read_link(&network).unwrap(),
+        }
+    }
+
+    /// Cuts the machine off from the others, which are not told.
+    pub fn unplug(&self) {
+        run(&["ip", "link", "set", &self.name, "down"]);
     }
 
     /// Ends each process of the machine, with no time to do anything.
