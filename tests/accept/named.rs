@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 
 use crate::harness::launchers::reply;
 use crate::harness::patience::{PATIENCE, until};
-use crate::launcher::{Launcher, finish, message, signal, wait_for_end};
+use crate::launcher::{Launcher, finish, message, sees_descriptors, signal, wait_for_end};
 
 const CONF: [&str; 3] = [
     "qmqpd_upstream_proxy_protocol = haproxy",
@@ -143,6 +143,9 @@ fn descriptors(pid: u32) -> usize {
 /// When a message is received, nothing is left of the question on either side.
 #[test]
 fn nothing_is_kept_of_a_question() {
+    if !sees_descriptors("nothing_is_kept_of_a_question") {
+        return;
+    }
     let without = Launcher::start(&[]);
     let (client, child) = without.begin();
     let usual = (descriptors(child), descriptors(without.resident()));
