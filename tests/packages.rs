@@ -581,6 +581,9 @@ fn package(system: &System, revision: u32) -> String {
             .status();
         assert!(copied.unwrap().success(), "{line}");
     }
+    let page = staged.join("usr/share/man/man8/qmqpd.8");
+    let zipped = Command::new("gzip").arg("-9n").arg(page).status();
+    assert!(zipped.unwrap().success());
     let control = format!(
         "Package: qmqpd\nVersion: {}-{revision}\nArchitecture: all\nMaintainer: {}\nDescription: test\n",
         env!("CARGO_PKG_VERSION"),
@@ -659,6 +662,68 @@ fn the_package_starts_nothing_is_upgraded_while_it_serves_and_goes_wholly() {
         !system.is_active() && !system.has(SOCKET_LINK),
         "as the first time"
     );
+}
+
+/// A package that has the manual page of Postfix's program, as Debian 13's postfix has it.
+fn package_with_a_page(system: &System) -> String {
+    let staged = system.0.master.dir.join("world/page");
+    let page = staged.join("usr/share/man/man8/qmqpd.8.gz");
+    fs::create_dir_all(page.parent().unwrap()).unwrap();
+    fs::write(page, "theirs").unwrap();
+    fs::create_dir(staged.join("DEBIAN")).unwrap();
+    let control =
+        "Package: page\nVersion: 1\nArchitecture: all\nMaintainer: a <a@b>\nDescription: test\n";
+    fs::write(staged.join("DEBIAN/control"), control).unwrap();
+    let mut build = Command::new("dpkg-deb");
+    build.args(["--build", "--root-owner-group", "-Zgzip", "-z1"]);
+    let built = build.arg(&staged).output().unwrap();
+    assert!(built.status.success(), "{built:?}");
+    "/run/keep/page.deb".to_owned()
+}
+
+#[test]
+fn the_manual_page_of_postfix_moves_aside_and_comes_back() {
+    const PAGE: &str = "/usr/share/man/man8/qmqpd.8.gz";
+    const ASIDE: &str = "/usr/share/man/man8/qmqpd.postfix.8.gz";
+    let test = "the_manual_page_of_postfix_moves_aside_and_comes_back";
+    let Some(system) = System::boot(test) else {
+        return;
+    };
+    let theirs = package_with_a_page(&system);
+    let ours = package(&system, 1);
+    let script = |argument: &str| {
+        let shell = format!("cd {ROOT} && PREFIX=/usr scripts/install {argument}");
+        let binary = format!("QMQPD_BINARY={}", env!("CARGO_BIN_EXE_qmqpd"));
+        system.run(&["env", &binary, "sh", "-ec", &shell]);
+    };
+    let dpkg = |words: &[&str]| drop(system.run(&[&["dpkg"], words].concat()));
+    let is_theirs = |path: &str| system.0.run(&["grep", "-q", "theirs", path]).0;
+    // The machine that runs the tests can have the page of its own Postfix.
+    system.run(&["rm", "-f", PAGE]);
+    for (install, remove) in [
+        (
+            &(|| script("")) as &dyn Fn(),
+            &(|| script("--uninstall")) as &dyn Fn(),
+        ),
+        (&|| dpkg(&["--install", &ours]), &|| {
+            dpkg(&["--remove", "qmqpd"])
+        }),
+    ] {
+        // Postfix is there first, or comes later.
+        for is_first in [true, false] {
+            if is_first {
+                dpkg(&["--install", &theirs]);
+            }
+            install();
+            dpkg(&["--install", &theirs]);
+            assert!(is_theirs(ASIDE) && !is_theirs(PAGE), "{is_first}");
+            system.run(&["gzip", "-t", PAGE]);
+            remove();
+            assert!(is_theirs(PAGE) && !system.has(ASIDE), "{is_first}");
+            dpkg(&["--remove", "page"]);
+            assert!(!system.has(PAGE));
+        }
+    }
 }
 
 /// Another Debian that has no Postfix: /etc and /var/spool are in memory as well.
