@@ -347,6 +347,24 @@ fn examples_of_packages_have_no_slips() {
 }
 
 #[test]
+fn a_copy_of_the_program_is_the_same_program() {
+    if !can_run("a_copy_of_the_program_is_the_same_program") {
+        return;
+    }
+    let instance = instance(&["qmqpd_log_stderr = yes", "daemon_directory = DIR/daemons"]);
+    let _cleanup = cleanup(&instance);
+    instance.write("conf/master.cf", b"628 inet n - n - - qmqpd\n");
+    let directory = instance.dir.join("daemons");
+    fs::create_dir(&directory).unwrap();
+    for (program, is_another) in [(OURS, false), ("/bin/true", true)] {
+        fs::copy(program, directory.join("qmqpd")).unwrap();
+        let (report, code) = said(&instance, &["--check"]);
+        let is_noted = report.contains("/daemons/qmqpd is another program than this one.");
+        assert_eq!((is_noted, code), (is_another, Some(0)), "{report}");
+    }
+}
+
+#[test]
 fn the_services_of_master_cf_are_checked() {
     if !can_run("the_services_of_master_cf_are_checked") {
         return;

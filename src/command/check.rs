@@ -173,13 +173,14 @@ fn check_names(report: &mut Report, config: &Config) {
     }
 }
 
-/// Postfix's daemons do not start if an account is wrong. Without Postfix only mail_owner is needed.
+/// Postfix's daemons do not start if an account is wrong. Without Postfix only mail_owner is needed, and a machine need not
+/// have the others that are there by default.
 fn check_accounts(report: &mut Report, config: &Config) {
     let by_postfix = by_cleanup(config);
     for (name, error) in accounts::problems(config) {
         if by_postfix || name == "mail_owner" && geteuid().is_root() {
             report.config_error(Some(config), name, &error, None);
-        } else {
+        } else if config.as_set(name).is_some() {
             let text = Report::located(Some(config), name, &error);
             report.warning(&text, Some("No program of Postfix starts here."));
         }
@@ -245,7 +246,11 @@ fn check_program(report: &mut Report, service: &Service) {
                 Some("Install qmqpd there, or name the place where it is."),
             );
         }
-        (Ok(there), Ok(own)) if (there.dev(), there.ino()) != (own.dev(), own.ino()) => {
+        (Ok(there), Ok(own))
+            if (there.dev(), there.ino()) != (own.dev(), own.ino())
+                && (there.len() != own.len()
+                    || fs::read(&service.program).ok() != fs::read("/proc/self/exe").ok()) =>
+        {
             report.note(&format!(
                 "{place}: {path} is another program than this one."
             ));
