@@ -860,8 +860,10 @@ fn a_process_killed_at_any_call_has_queued_the_message_or_not_said_so() {
         if call.name == "exit_group" {
             break;
         }
-        let selector = call.selector();
-        let inject = format!("inject={selector}:signal=KILL:when={}", call.number);
+        if !call.has_name() {
+            continue;
+        }
+        let inject = format!("inject={}:signal=KILL:when={}", call.name, call.number);
         let tracer = ["strace", "-o", "/dev/null", "-e", &inject];
         let reply = send(&master, &tracer, &[], &request);
         if reply.contains(":K") {

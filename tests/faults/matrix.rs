@@ -66,7 +66,9 @@ const IMPOSSIBLE: [(&str, &str, &[&str], &str); 13] = [
 fn injection(call: &Call, phase: Phase, column: usize) -> Result<String, &'static str> {
     let (error, errno) = COLUMNS[column];
     let Call { name, number, .. } = call;
-    let selector = call.selector();
+    if !call.has_name() {
+        return Err("this strace has no name for it");
+    }
     let possible = IMPOSSIBLE
         .iter()
         .find(|(other, object, ..)| other == name && (object.is_empty() || *object == call.object));
@@ -74,7 +76,7 @@ fn injection(call: &Call, phase: Phase, column: usize) -> Result<String, &'stati
         return match possible {
             _ if phase == Phase::Load => Err(""),
             Some(("execve", .., why)) => Err(why),
-            _ => Ok(format!("{selector}:signal=ALRM:when={number}")),
+            _ => Ok(format!("{name}:signal=ALRM:when={number}")),
         };
     }
     if let Some((_, _, errors, why)) = possible {
@@ -88,7 +90,7 @@ fn injection(call: &Call, phase: Phase, column: usize) -> Result<String, &'stati
     Ok(match name.as_str() {
         // This one answers with the end of memory, which is then below what was asked for.
         "brk" => format!("brk:retval=0:when={number}"),
-        _ => format!("{selector}:error={error}:when={number}"),
+        _ => format!("{name}:error={error}:when={number}"),
     })
 }
 

@@ -20,7 +20,7 @@ const SIGNALS: [(&str, i32); 3] = [("TERM", 15), ("HUP", 1), ("INT", 2)];
 pub fn at_every_call() -> (usize, usize, usize) {
     let plan = Plan::new(Method::File, true);
     let calls = plan.calls.iter();
-    let calls = calls.filter(|(_, phase, _)| *phase > Phase::Load);
+    let calls = calls.filter(|(call, phase, _)| *phase > Phase::Load && call.has_name());
     let mut cases = Vec::new();
     for (turn, (call, _, section)) in calls.enumerate() {
         if *section == Section::Serve {
@@ -34,7 +34,7 @@ pub fn at_every_call() -> (usize, usize, usize) {
     let failures = Mutex::new(Vec::new());
     at_once(cases.len(), |index| {
         let (call, (name, number)) = cases[index];
-        let inject = format!("{}:signal={name}:when={}", call.selector(), call.number);
+        let inject = format!("{}:signal={name}:when={}", call.name, call.number);
         let seen = plan.with(&inject);
         if let Err(broken) = judge(&seen, number) {
             let line = format!("{inject} {}: {broken}\n  {seen:?}", call.line);

@@ -27,7 +27,7 @@ mod tried {
     use crate::harness::launchers::{connect_from, reply};
     use crate::harness::master::{self, Master, request};
     use crate::harness::skip_for_kernel;
-    use crate::harness::trace::LANDLOCK_CREATE_RULESET;
+    use crate::harness::trace::strace_knows;
     use crate::machine::{How, Machine, PATIENCE, REQUEST, User, is_not_root};
 
     /// What the wall makes of an attempt.
@@ -438,16 +438,17 @@ mv DIR/out/envelope DIR/out/done
         if !Path::new("/usr/bin/strace").exists() {
             return crate::harness::skip(test, "strace is not installed");
         }
-        let inject = format!("inject={LANDLOCK_CREATE_RULESET}:error=ENOSYS");
-        let trace = format!("trace={LANDLOCK_CREATE_RULESET}");
+        if !strace_knows("landlock_create_ruleset") {
+            return crate::harness::skip(test, "strace does not know Landlock");
+        }
         let through = [
             "strace",
             "-f",
             "-qq",
             "-e",
-            &inject,
+            "inject=landlock_create_ruleset:error=ENOSYS",
             "-e",
-            &trace,
+            "trace=landlock_create_ruleset",
             "-o",
             "DIR/trace",
         ];
