@@ -215,7 +215,7 @@ struct Seen {
 enum Heard {
     Accepted,
     TryLater,
-    /// The end of the connection, in whatever way, without a whole reply.
+    /// The end of the connection, or a reset, without a whole reply.
     CutOff,
     Refused(String),
 }
